@@ -1,0 +1,53 @@
+"""The exceptions of recon-search, one tree.
+
+ReconSearchError
+├── RecipeError      a recipe has unknown keys, wrong types or values out of range
+├── DataError        a data set is missing, incomplete or malformed
+├── BackboneError    timm does not know the backbone, or its graph cannot be taken apart
+├── SplitError       a split does not fit the backbone or the tasks
+├── ArtefactError    a file is damaged, truncated or of another format version
+└── TrainingError    training cannot go on (a loss is not finite)
+
+Every message says the rule, the value found and the next step.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ReconSearchError(Exception):
+    """Base of every error a user can cause and mend; the CLI prints it in one line and exits with 2."""
+
+
+class RecipeError(ReconSearchError):
+    """A recipe has unknown keys, wrong types or values out of range; lists all of them."""
+
+
+class DataError(ReconSearchError):
+    """A data set is missing, incomplete or malformed."""
+
+
+class BackboneError(ReconSearchError):
+    """timm does not know the backbone, or its graph cannot be taken apart."""
+
+
+class SplitError(ReconSearchError):
+    """A split does not fit the backbone or the tasks."""
+
+
+class ArtefactError(ReconSearchError):
+    """A file is damaged, truncated or of another format version."""
+
+
+class TrainingError(ReconSearchError):
+    """Training cannot go on, for instance because a loss is not finite."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'a' or 'b'?" with up to three near names, or "" where none is near."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    if not close:
+        return ""
+    return " Did you mean " + " or ".join(f"'{match}'" for match in close) + "?"
