@@ -1,0 +1,117 @@
+"""Files on disk: JSON and safetensors, written atomically, read with one clear error.
+
+Nothing is ever unpickled. A reader sees the old file or the new file, never half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import save
+from torch import Tensor
+
+from recon_search.errors import ArtefactError
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it over `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as readable JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: str | Path, kind: str) -> Any:
+    """Read a JSON file; `kind` names it in the error.
+
+    Raises:
+        ArtefactError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtefactError(f"A {kind} is needed, found no file at {path}. Check the path.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtefactError(
+            f"A {kind} must be a JSON file, could not read {path} ({error}). Write it again."
+        ) from None
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> None:
+    """Write a safetensors file atomically, every metadata value as JSON."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = {key: json.dumps(value) for key, value in metadata.items()}
+    with atomic(path) as temporary:
+        temporary.write_bytes(save(contiguous, metadata=text))
+
+
+def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a safetensors file and its JSON metadata; `kind` names it in the error.
+
+    Raises:
+        ArtefactError: the file is missing, truncated, or no safetensors file of this tool.
+    """
+    if not Path(path).is_file():
+        raise ArtefactError(f"A {kind} is needed, found no file at {path}. Check the path.")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise ArtefactError(
+            f"A {kind} must be an undamaged safetensors file, could not read {path} ({error}). "
+            "Write it again."
+        ) from None
+
+
+def check_format(metadata: Mapping[str, Any], expected: str, path: str | Path) -> None:
+    """Refuse a file whose `format` is not `expected`.
+
+    Raises:
+        ArtefactError: naming the format found.
+    """
+    found = metadata.get("format") if isinstance(metadata, Mapping) else None
+    if found != expected:
+        raise ArtefactError(
+            f"{path} must have format '{expected}', found {found!r}. "
+            "Write it again with this version of recon-search."
+        )
+
+
+def digest(value: Any) -> str:
+    """Return the first 16 hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
