@@ -1,0 +1,162 @@
+"""Rules that rank layers: scores in, layers in order out, worst first.
+
+A rule is a function of the scores and a `Reading` that gives each layer a value, shape (L,); the
+layer with the highest value is split first, ties keep graph order, and a layer with value -inf is
+not split at all. For more than two tasks, values are summed over pairs.
+"""
+
+from __future__ import annotations
+
+import random as stdlib_random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recon_search.conflict.scores import N_WINDOWS, ConflictScores
+from recon_search.errors import RecipeError, nearest
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How scores are read: S, the part of the probe that counts, and the seed of random orders."""
+
+    threshold: float = 0.0
+    window: tuple[float, float] = (0.0, 1.0)
+    seed: int = 0
+
+    @property
+    def windows(self) -> slice:
+        """The window as a slice of the scores' window dimension."""
+        start, stop = (round(edge * N_WINDOWS) for edge in self.window)
+        if not 0 <= start < stop <= N_WINDOWS:
+            raise RecipeError(
+                f"A probe window must be [start, stop] in tenths within [0, 1], got {self.window}. "
+                "[0.6, 1.0] reads the last 40 %."
+            )
+        return slice(start, stop)
+
+
+Rule = Callable[[ConflictScores, Reading], Tensor]
+
+
+def count(scores: ConflictScores, reading: Reading) -> Tensor:
+    """Steps with cos < S: the S-conflict score (Recon, arXiv 2302.11289, Definition 3)."""
+    return scores.window_counts(reading.threshold, reading.windows).double()
+
+
+def projection(scores: ConflictScores, reading: Reading) -> Tensor:
+    """Mean of relu(-cos) min(n_i, n_j) / sqrt(N_i N_j): what PCGrad removes, relative length."""
+    return _mean(scores, "projection", reading)
+
+
+def mass(scores: ConflictScores, reading: Reading) -> Tensor:
+    """Mean of relu(-G_ij) / (N_i N_j): conflicting inner product, relative."""
+    return _mean(scores, "mass", reading)
+
+
+def gain(scores: ConflictScores, reading: Reading) -> Tensor:
+    """Mean of -2 G_ij / (N_i N_j), signed: first-order loss decrease by a private copy."""
+    return -2.0 * _mean(scores, "inner", reading)
+
+
+def least(scores: ConflictScores, reading: Reading) -> Tensor:
+    """Control: the layers that conflict least, by `count`."""
+    return -count(scores, reading)
+
+
+def first_k(scores: ConflictScores, reading: Reading) -> Tensor:
+    """Control: the first layers of the network."""
+    return -torch.arange(len(scores.layers), dtype=torch.float64)
+
+
+def random(scores: ConflictScores, reading: Reading) -> Tensor:
+    """Control: layers in an order drawn from the seed."""
+    order = list(range(len(scores.layers)))
+    stdlib_random.Random(reading.seed).shuffle(order)
+    return torch.tensor(order, dtype=torch.float64)
+
+
+def smallest_first(scores: ConflictScores, reading: Reading) -> Tensor:
+    """Control: the layers with the fewest parameters."""
+    return -torch.tensor(n_parameters(scores), dtype=torch.float64)
+
+
+def norm_only(scores: ConflictScores, reading: Reading) -> Tensor:
+    """Control: normalisation layers in graph order; no other layer is split."""
+    is_norm = torch.tensor([bool(layer["is_norm"]) for layer in _layer_infos(scores)])
+    return first_k(scores, reading).where(is_norm, -torch.inf)
+
+
+RULES: dict[str, Rule] = {
+    "count": count,
+    "projection": projection,
+    "mass": mass,
+    "gain": gain,
+    "least": least,
+    "first-k": first_k,
+    "random": random,
+    "smallest-first": smallest_first,
+    "norm-only": norm_only,
+}
+
+
+def find_rule(name: str) -> Rule:
+    """Look a rule up by name.
+
+    Raises:
+        RecipeError: no rule has that name.
+    """
+    if name not in RULES:
+        raise RecipeError(
+            f"The ranking rule must be one of {', '.join(RULES)}, got '{name}'.{nearest(name, RULES)}"
+        )
+    return RULES[name]
+
+
+def rank(scores: ConflictScores, rule: str, reading: Reading) -> list[tuple[str, float]]:
+    """Order the layers by a rule; each with its value, layers the rule excludes left out."""
+    values = find_rule(rule)(scores, reading).cpu()
+    order = values.argsort(descending=True, stable=True).tolist()
+    ranked = [(scores.layers[index], float(values[index])) for index in order]
+    return [(layer, value) for layer, value in ranked if value > -torch.inf]
+
+
+def within_budget(
+    ranking: Sequence[str], scores: ConflictScores, n_parameters_added: int
+) -> list[str]:
+    """Take layers in order while private copies for all tasks add at most that many parameters.
+
+    A layer that does not fit is passed over, so that a large layer does not end the selection.
+    """
+    sizes = dict(zip(scores.layers, n_parameters(scores), strict=True))
+    chosen, left = [], n_parameters_added
+    for layer in ranking:
+        cost = sizes[layer] * (len(scores.tasks) - 1)
+        if cost <= left:
+            chosen.append(layer)
+            left -= cost
+    return chosen
+
+
+def n_parameters(scores: ConflictScores) -> list[int]:
+    """Parameters of each layer, as the probe recorded them."""
+    return [int(layer["n_parameters"]) for layer in _layer_infos(scores)]
+
+
+def _layer_infos(scores: ConflictScores) -> list[dict[str, object]]:
+    infos = scores.metadata.get("layer_infos")
+    if infos is None:
+        raise RecipeError(
+            "This rule needs the layers' types and sizes, found none in the scores. "
+            "Give ConflictScores(metadata={'layer_infos': ...}) as `recon-search probe` does."
+        )
+    return list(infos)
+
+
+def _mean(scores: ConflictScores, name: str, reading: Reading) -> Tensor:
+    """Mean over the steps of the reading's windows, summed over pairs: (L,)."""
+    windows = reading.windows
+    steps = scores.tensors["window_steps"][windows].sum().clamp(min=1)
+    return scores.tensors[name][windows].sum((0, 2)) / steps

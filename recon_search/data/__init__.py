@@ -1,0 +1,1 @@
+"""Multi-task data sets that live on the device as tensors."""

@@ -1,0 +1,41 @@
+"""`multi-digits`: pairs of scikit-learn's 1,797 real 8x8 digits. Needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from recon_search.data.compose import Pool, compose, divide
+from recon_search.data.dataset import MultiTaskData
+
+ITEM_SHARE = 2 / 3
+"""Side of an item as a share of the canvas: 16 on 24, so that the items overlap by a third."""
+
+
+def load_multi_digits(sizes: Mapping[str, int], canvas: int, seed: int) -> MultiTaskData:
+    """Compose pairs of digits from disjoint pools: 60 % of the digits for train, 20 %, 20 %.
+
+    Args:
+        sizes: pairs of each part.
+        canvas: side of the canvas; digits are enlarged to two thirds of it.
+        seed: seed of the pools and of the pairs.
+    """
+    pools = divide(_digits(round(canvas * ITEM_SHARE)), (0.6, 0.2, 0.2), seed)
+    parts = {
+        name: (pool, pool) for name, pool in zip(("train", "validation", "test"), pools, strict=True)
+    }
+    return compose(parts, sizes, canvas, seed, ("left", "right"))
+
+
+def _digits(side: int) -> Pool:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
+    enlarged = torch.nn.functional.interpolate(
+        images, size=(side, side), mode="bilinear", align_corners=False
+    )
+    pixels = enlarged[:, 0].round().clamp(0, 255).byte().numpy()
+    return Pool(pixels, bunch.target.astype(np.int64))

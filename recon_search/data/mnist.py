@@ -1,0 +1,130 @@
+"""`multi-mnist`, `multi-fashion`, `multi-fashion-mnist`: pairs of 28x28 items from IDX files.
+
+The construction and the sizes of Recon's first benchmark (120,000 train and 20,000 test pairs on
+36x36); validation pairs come from training items set apart.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon_search.data.compose import Pool, compose, divide
+from recon_search.data.dataset import MultiTaskData
+from recon_search.errors import DataError
+
+SOURCES = {
+    "multi-mnist": ("mnist", "mnist"),
+    "multi-fashion": ("fashion-mnist", "fashion-mnist"),
+    "multi-fashion-mnist": ("mnist", "fashion-mnist"),
+}
+"""Item sets of the first and the second item."""
+
+_TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+_VALIDATION_SHARE = 1 / 6
+
+
+def load_multi_mnist(
+    name: str, sizes: Mapping[str, int], canvas: int, seed: int, root: str | None, download: bool
+) -> MultiTaskData:
+    """Compose pairs from the standard IDX files, plain or gzipped.
+
+    Args:
+        name: a key of `SOURCES`.
+        sizes: pairs of each part.
+        canvas: side of the canvas, at least 28.
+        seed: seed of the pools and of the pairs.
+        root: folder that holds `mnist` and `fashion-mnist` (or torchvision's `MNIST/raw` ...).
+        download: let torchvision download what is missing into `root`.
+
+    Raises:
+        DataError: no root is given, a file is missing, or a file is malformed.
+    """
+    if root is None:
+        raise DataError(
+            f"{name} needs the IDX files of {' and '.join(sorted(set(SOURCES[name])))}, got no data "
+            "root. Pass --data-root FOLDER, or --set data.download=true to download into it."
+        )
+    pools: dict[str, dict[str, Pool]] = {}
+    for source in set(SOURCES[name]):
+        train, validation = divide(
+            _read_pool(source, Path(root), "train", download),
+            (1 - _VALIDATION_SHARE, _VALIDATION_SHARE),
+            seed,
+        )
+        test = _read_pool(source, Path(root), "t10k", download)
+        pools[source] = {"train": train, "validation": validation, "test": test}
+    first, second = SOURCES[name]
+    parts = {
+        part: (pools[first][part], pools[second][part]) for part in ("train", "validation", "test")
+    }
+    tasks = ("left", "right") if first == second else ("digit", "fashion")
+    return compose(parts, sizes, canvas, seed, tasks)
+
+
+def _read_pool(source: str, root: Path, prefix: str, download: bool) -> Pool:
+    images = read_idx(_find(source, root, f"{prefix}-images-idx3-ubyte", download))
+    classes = read_idx(_find(source, root, f"{prefix}-labels-idx1-ubyte", download))
+    if images.ndim != 3 or len(images) != len(classes):
+        raise DataError(
+            f"The {prefix} files of {source} in {root} must hold as many images as labels, got shapes "
+            f"{images.shape} and {classes.shape}. Fetch both again."
+        )
+    return Pool(images, classes.astype(np.int64))
+
+
+def _find(source: str, root: Path, stem: str, download: bool) -> Path:
+    folders = [root / source, root / _TORCHVISION[source] / "raw"]
+    candidates = [folder / (stem + suffix) for folder in folders for suffix in ("", ".gz")]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    if download:
+        return _download(source, root, stem)
+    raise DataError(
+        f"{source} needs the file {stem}[.gz], found it neither in "
+        f"{' nor in '.join(str(folder) for folder in folders)}. Put it there, name another --data-root, "
+        "or let torchvision fetch it with --set data.download=true."
+    )
+
+
+def _download(source: str, root: Path, stem: str) -> Path:
+    import torchvision
+
+    dataset = getattr(torchvision.datasets, _TORCHVISION[source])
+    try:
+        dataset(str(root), download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"Downloading {source} into {root} must succeed, got: {error}. "
+            "Check the network, or put the IDX files there by hand."
+        ) from None
+    return Path(root) / _TORCHVISION[source] / "raw" / stem
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Read an IDX file of unsigned bytes, plain or gzipped.
+
+    Raises:
+        DataError: the file is not IDX, or is cut short.
+    """
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as file:
+            raw: bytes = file.read()
+        zeros, kind, n_dimensions = struct.unpack_from(">HBB", raw)
+        shape = struct.unpack_from(f">{n_dimensions}I", raw, 4)
+    except (OSError, EOFError, struct.error) as error:
+        raise DataError(f"{path} must be a whole IDX file, could not read it ({error}). Fetch it again.") from None
+    body = np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * n_dimensions)
+    if zeros != 0 or kind != 8 or body.size != int(np.prod(shape)):
+        raise DataError(
+            f"{path} must be an IDX file of unsigned bytes, got type {kind} and {body.size} bytes for "
+            f"shape {shape}. Fetch it again."
+        )
+    return body.reshape(shape)

@@ -1,0 +1,199 @@
+"""Recipes: TOML into typed, frozen configuration, all errors reported together."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recon_search.errors import RecipeError, nearest
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataConfig(_Section):
+    """What is learned: a data set by name and the sizes of its parts."""
+
+    name: str
+    root: str | None = None
+    download: bool = False
+    train: int | None = Field(None, gt=1)
+    validation: int | None = Field(None, gt=0)
+    test: int | None = Field(None, gt=0)
+    canvas: int | None = Field(None, ge=8)
+    seed: int = 0
+
+
+class BackboneConfig(_Section):
+    """A timm model: its name, its arguments, and the width of the features the heads share."""
+
+    name: str
+    args: dict[str, Any] = {}
+    features: int = Field(0, ge=0)  # timm's num_classes; 0: the pooled features as they are
+    weights: str | None = None  # a local checkpoint, .safetensors
+
+
+class HeadConfig(_Section):
+    """The head of every task: the features' activation, then a linear layer or an MLP."""
+
+    kind: Literal["linear", "mlp"] = "linear"
+    activation: Literal["none", "relu", "gelu"] = "none"
+    hidden: int = Field(128, gt=0)
+
+
+class TrainConfig(_Section):
+    """How networks are trained: the same for baselines, joint and split networks."""
+
+    method: str = "joint"
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    optimizer: str = "sgd"
+    lr: float = Field(gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    scheduler: Literal["cosine", "multistep", "step", "constant"] = "cosine"
+    milestones: list[int] = []
+    decay_rate: float = Field(0.1, gt=0)
+    warmup_epochs: int = Field(0, ge=0)
+    clip_grad: float | None = Field(None, gt=0)
+    measure_every: int = Field(0, ge=0)  # conflicts are measured every n-th step; 0: never
+
+
+class ProbeConfig(_Section):
+    """How conflicts are measured before splitting."""
+
+    epochs: int = Field(gt=0)
+    every: int = Field(1, gt=0)  # per-task gradients every n-th step, plain joint steps between
+    method: str = "joint"
+    seeds: int = Field(1, gt=0)
+    window: tuple[float, float] = (0.0, 1.0)
+
+
+class SplitConfig(_Section):
+    """Which layers get private copies."""
+
+    rule: str = "count"
+    k: int | None = Field(None, ge=0)
+    max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
+    threshold: float = Field(0.0, gt=-1, le=0)
+    init: Literal["copy", "fresh"] = "copy"
+
+
+class CompareConfig(_Section):
+    """What the split network is measured against, and how often."""
+
+    seeds: int = Field(3, ge=1)
+    methods: list[str] = ["joint"]
+    controls: list[
+        Literal[
+            "norm-only", "random", "random-params", "first-k", "least", "smallest-first", "wider"
+        ]
+    ] = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
+
+
+class Recipe(_Section):
+    """A whole run."""
+
+    seed: int = Field(0, ge=0)
+    data: DataConfig
+    backbone: BackboneConfig
+    head: HeadConfig = HeadConfig()
+    train: TrainConfig
+    probe: ProbeConfig
+    split: SplitConfig = SplitConfig()
+    compare: CompareConfig = CompareConfig()
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, `.toml` or the resolved `.json` of an earlier run.
+
+    Args:
+        path: the file.
+        overrides: `a.b=value`, the value in TOML notation or a bare string.
+
+    Raises:
+        RecipeError: every unknown key, wrong type and value out of range, in one message.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise RecipeError(f"A recipe is needed, found no file at {path}. Check the path.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise RecipeError(f"A recipe must be TOML, could not read {path}: {error}.") from None
+    for override in overrides:
+        _override(raw, override)
+    return parse_recipe(raw, str(path))
+
+
+def parse_recipe(raw: Any, source: str = "recipe") -> Recipe:
+    """Turn plain data into a recipe.
+
+    Raises:
+        RecipeError: lists every problem by its path.
+    """
+    try:
+        text = json.dumps(raw)  # strict JSON mode takes arrays for tuples, and nothing else lax
+    except TypeError as error:
+        raise RecipeError(f"{source} must hold plain values: {error}.") from None
+    try:
+        recipe = Recipe.model_validate_json(text)
+    except ValidationError as error:
+        lines = [_describe(problem) for problem in error.errors()]
+        raise RecipeError(f"{source}: " + " ".join(lines)) from None
+    if recipe.split.k is not None and recipe.split.max_params is not None:
+        raise RecipeError(
+            f"{source}: `split.k` and `split.max_params` exclude each other, got {recipe.split.k} "
+            f"and {recipe.split.max_params}. Leave one out."
+        )
+    if recipe.split.k is None and recipe.split.max_params is None:
+        raise RecipeError(
+            f"{source}: `split.k` or `split.max_params` must say how much to split, got neither. "
+            "Set `k = 20` or `max_params = \"1.2x\"`."
+        )
+    return recipe
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    if not separator or not path.strip():
+        raise RecipeError(f"--set must be path=value, got '{override}'. Example: --set split.k=10")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, key = path.strip().split(".")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise RecipeError(f"--set {path}: '{section}' is a value, not a section. Check the path.")
+    raw[key] = value
+
+
+def _describe(problem: Any) -> str:
+    """One sentence for one pydantic error, addressed by its path."""
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _keys_beside(problem["loc"])
+        return f"`{path}` is no key of a recipe.{nearest(str(problem['loc'][-1]), known)}"
+    if problem["type"] == "missing":
+        return f"`{path}` is needed and missing."
+    return f"`{path}`: {problem['msg'].lower()}, got {problem['input']!r}."
+
+
+def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
+    """The valid keys of the section in which an unknown key was found."""
+    model: type[BaseModel] = Recipe
+    for part in loc[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

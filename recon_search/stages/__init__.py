@@ -1,0 +1,1 @@
+"""The stages of a run: recipe and artefacts in, artefacts out."""

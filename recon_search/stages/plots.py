@@ -1,0 +1,79 @@
+"""Plots: conflicts by layer and threshold, and the comparison over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from recon_search import artefact
+from recon_search.conflict.scores import ConflictScores
+
+COLOURS = {"joint": "#7f7f7f", "split": "#c44e52", "control": "#4c72b0"}
+
+
+def heat_map(scores: ConflictScores, thresholds: Sequence[float] | None = None) -> Figure:
+    """Draw the share of measured steps with cos < S for every layer (rows) and S (columns)."""
+    columns = list(thresholds or np.round(np.arange(-0.5, 0.001, 0.02), 2))
+    steps = max(1, scores.steps * len(scores.pairs))
+    shares = np.stack(
+        [scores.counts(float(s)).sum(-1).cpu().numpy() / steps for s in columns], axis=1
+    )  # (L, thresholds)
+    n_layers = len(scores.layers)
+    figure = Figure(figsize=(8, 1.5 + 0.19 * n_layers), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(100 * shares, aspect="auto", cmap="magma_r", interpolation="nearest")
+    axes.set_yticks(range(n_layers), scores.layers, fontsize=7)
+    ticks = range(0, len(columns), 5)
+    axes.set_xticks(ticks, [f"{columns[tick]:.2f}" for tick in ticks])
+    axes.set_xlabel("threshold S")
+    axes.set_title("How often the tasks' gradients conflict: cos < S", fontsize=10)
+    figure.colorbar(image, label="% of measured steps and pairs", shrink=0.6)
+    return figure
+
+
+def comparison_plot(comparison: dict[str, Any]) -> Figure:
+    """Draw delta_m of every row: one dot a seed, the mean as a bar."""
+    rows = comparison["rows"][::-1]
+    figure = Figure(figsize=(8, 1.2 + 0.36 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for height, row in enumerate(rows):
+        colour = COLOURS[row["role"]]
+        values = row["delta_m"]
+        axes.plot(values, [height] * len(values), "o", color=colour, alpha=0.55, markersize=5)
+        axes.plot([np.mean(values)] * 2, [height - 0.3, height + 0.3], color=colour, linewidth=3)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes.set_xlabel("delta_m on test data, % (0: single-task models; right is better)")
+    axes.grid(axis="x", alpha=0.3)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    return figure
+
+
+def trade_off_plot(comparison: dict[str, Any]) -> Figure:
+    """Draw mean delta_m against parameters, relative to the unsplit network."""
+    base = comparison["rows"][0]["n_parameters"]
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for row in comparison["rows"]:
+        x, y = row["n_parameters"] / base, float(np.mean(row["delta_m"]))
+        axes.plot(x, y, "o", color=COLOURS[row["role"]], markersize=7)
+        axes.annotate(row["name"], (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("parameters, relative to the unsplit network")
+    axes.set_ylabel("mean delta_m, %")
+    axes.margins(x=0.2, y=0.1)
+    axes.grid(alpha=0.3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG atomically."""
+    with artefact.atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

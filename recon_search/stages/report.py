@@ -1,0 +1,116 @@
+"""One self-contained HTML page that a person would rather look at than read logs."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from recon_search import artefact
+from recon_search.conflict.scores import ConflictScores
+from recon_search.graph.split import Split
+from recon_search.recipe import Recipe
+from recon_search.stages.plots import comparison_plot, heat_map, trade_off_plot
+from recon_search.stages.split import reading_of
+from recon_search.stages.tables import comparison_table, ranking_table
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1040px; margin: 2.5rem auto;
+  padding: 0 1.5rem; }}
+h1 {{ font-size: 1.7rem; margin-bottom: 0; }}
+h2 {{ font-size: 1.15rem; margin-top: 2.6rem; border-bottom: 1px solid #ddd; }}
+.lead {{ color: #555; margin-top: .2rem; }}
+.verdict {{ background: #f6f4ee; border-left: 4px solid #c44e52; padding: .8rem 1.1rem; }}
+table {{ border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #eee;
+  white-space: nowrap; }}
+th {{ vertical-align: bottom; white-space: pre-line; color: #555; font-weight: 600; }}
+th.left, td.left {{ text-align: left; }}
+tr.bold td {{ font-weight: 700; }} tr.dim td {{ color: #777; }}
+img {{ max-width: 100%; }} .scroll {{ overflow-x: auto; }}
+pre {{ background: #f7f7f7; padding: 1rem; font-size: .8rem; overflow-x: auto; }}
+</style></head><body>
+<h1>{title}</h1><p class="lead">{lead}</p>
+{body}
+</body></html>
+"""
+
+
+def write_report(out: Path) -> Path:
+    """Write `report.html` from the artefacts of a run directory.
+
+    Raises:
+        ArtefactError: an artefact of the run is missing or damaged.
+    """
+    recipe = Recipe.model_validate(artefact.read_json(out / "recipe.json", "resolved recipe"), strict=False)
+    scores = ConflictScores.load(out / "scores.safetensors")
+    split = Split.load(out / "split.json")
+    comparison = artefact.read_json(out / "comparison.json", "comparison")
+    lead = (
+        f"{recipe.backbone.name} on {recipe.data.name}: tasks {', '.join(scores.tasks)}; "
+        f"{len(split.layers)} of {len(scores.layers)} layers split by rule {recipe.split.rule}, "
+        f"S = {recipe.split.threshold}, from {scores.steps} measured steps."
+    )
+    rule = recipe.split.rule
+    sections = [
+        f'<p class="verdict">{html.escape(comparison["verdict"])}</p>',
+        "<h2>Comparison</h2>",
+        _table(comparison_table(comparison)),
+        "<p>Every difference is paired by seed. The networks of a row are trained alike; the model "
+        "to export is chosen on validation data, test data is looked at once.</p>",
+        _image(comparison_plot(comparison), "delta_m of every network and seed"),
+        "<h2>What it costs</h2>",
+        _image(trade_off_plot(comparison), "delta_m against parameters"),
+        "<h2>Where the tasks conflict</h2>",
+        _image(heat_map(scores), "conflicts by layer and threshold"),
+        "<h2>The ranking</h2>",
+        _table(ranking_table(scores, rule, reading_of(recipe))),
+        "<h2>The split</h2>",
+        f"<p>{html.escape(', '.join(split.layers))}</p>",
+        "<h2>The recipe</h2>",
+        f"<pre>{html.escape(recipe.model_dump_json(indent=2))}</pre>",
+    ]
+    title = f"recon-search: {recipe.data.name}"
+    page = _PAGE.format(title=html.escape(title), lead=html.escape(lead), body="\n".join(sections))
+    artefact.write_text(out / "report.html", page)
+    return out / "report.html"
+
+
+def _image(figure: Figure, text: str) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{encoded}">'
+
+
+def _table(table: Table) -> str:
+    """The same table the terminal shows, as HTML."""
+    console = Console(width=400)
+    left = [column.justify != "right" for column in table.columns]
+    head = "".join(
+        f"<th{_left(is_left)}>{html.escape(str(column.header))}</th>"
+        for column, is_left in zip(table.columns, left, strict=True)
+    )
+    cells = [list(column.cells) for column in table.columns]
+    rows: list[str] = []
+    for index, row in enumerate(table.rows):
+        style: Any = row.style or ""
+        columns = "".join(
+            f"<td{_left(is_left)}>{html.escape(console.render_str(str(column[index])).plain)}</td>"
+            for column, is_left in zip(cells, left, strict=True)
+        )
+        rows.append(f'<tr class="{style}">{columns}</tr>')
+    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _left(is_left: bool) -> str:
+    return ' class="left"' if is_left else ""

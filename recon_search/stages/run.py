@@ -1,0 +1,93 @@
+"""The whole story: recipe to report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from recon_search import artefact
+from recon_search.conflict.rules import find_rule
+from recon_search.errors import RecipeError
+from recon_search.graph.layers import layers
+from recon_search.recipe import Recipe
+from recon_search.stages.compare import compare
+from recon_search.stages.export import export_timm
+from recon_search.stages.plots import heat_map, save_figure
+from recon_search.stages.probe import probe
+from recon_search.stages.report import write_report
+from recon_search.stages.split import check_k, choose_split
+from recon_search.stages.train import copy_model, data_on
+from recon_search.training.model import create_backbone
+from recon_search.training.weighting import check_method
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    device: torch.device,
+    console: Console,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Probe, rank, split, retrain, compare, export and report.
+
+    What a run directory already holds is not computed again, so running anew after an interruption
+    goes on from the last epochs.
+
+    Returns:
+        The comparison (see `compare`).
+    """
+    check(recipe)
+    data = data_on(recipe.data, device)
+    scores = probe(recipe, out, device, console, workers)
+    save_figure(heat_map(scores), out / "conflicts.png")
+    split = choose_split(recipe, scores)
+    split.save(out / "split.json")
+    comparison = compare(recipe, split, scores, out, device, console, workers)
+    copy_model(comparison["best"], out / "model")
+    for task in data.tasks:
+        export_timm(out / "model", task, out / "export" / f"{task}.safetensors")
+    write_report(out)
+    return comparison
+
+
+def check(recipe: Recipe) -> int:
+    """Check what the recipe names against timm, the rules and the methods; returns the layer count.
+
+    Raises:
+        ReconSearchError: the first thing that does not fit.
+    """
+    for method in (recipe.train.method, recipe.probe.method, *recipe.compare.methods):
+        check_method(method)
+    find_rule(recipe.split.rule)
+    with torch.device("meta"):
+        backbone = create_backbone(
+            recipe.backbone.model_copy(update={"weights": None}), in_chans=1
+        )
+    n_layers = len(layers(backbone))
+    check_k(recipe, n_layers)
+    return n_layers
+
+
+def open_run_directory(recipe: Recipe, out: Path, *, resume: bool) -> None:
+    """Make the run directory, or go on with one that the same recipe began.
+
+    Raises:
+        RecipeError: there is a run of another recipe, or one to be resumed explicitly.
+    """
+    resolved = out / "recipe.json"
+    content = recipe.model_dump(mode="json")
+    if resolved.is_file():
+        if not resume:
+            raise RecipeError(
+                f"--out must name a new folder, found a run in {out}. Pass --resume to go on with it, "
+                "or choose another --out."
+            )
+        if artefact.read_json(resolved, "resolved recipe") != content:
+            raise RecipeError(
+                f"--resume needs the recipe the run began with, found a different one in {resolved}. "
+                "Choose another --out; what both runs share can be copied from its trainings folder."
+            )
+    artefact.write_json(resolved, content)

@@ -1,0 +1,102 @@
+"""From scores to a split: which layers get private copies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+
+import recon_search
+from recon_search.conflict.rules import Reading, n_parameters, rank, within_budget
+from recon_search.conflict.scores import ConflictScores
+from recon_search.errors import RecipeError
+from recon_search.graph.split import Split
+from recon_search.recipe import Recipe
+
+
+def reading_of(recipe: Recipe, seed: int = 0) -> Reading:
+    """How the recipe reads scores."""
+    return Reading(recipe.split.threshold, recipe.probe.window, seed)
+
+
+def choose_split(recipe: Recipe, scores: ConflictScores) -> Split:
+    """Choose the layers as the recipe's `[split]` says.
+
+    Raises:
+        RecipeError: `split.k` is larger than the number of layers, or the rule is unknown.
+    """
+    ranking = [layer for layer, _ in rank(scores, recipe.split.rule, reading_of(recipe))]
+    if recipe.split.k is not None:
+        check_k(recipe, len(scores.layers))
+        layers = ranking[: recipe.split.k]
+    else:
+        assert recipe.split.max_params is not None
+        factor = float(recipe.split.max_params.removesuffix("x"))
+        added = int(max(0.0, factor - 1.0) * sum(n_parameters(scores)))
+        layers = within_budget(ranking, scores, added)
+    return plan(layers, scores, recipe.split.rule, recipe)
+
+
+def choose_control(recipe: Recipe, scores: ConflictScores, control: str, like: Split, seed: int) -> Split:
+    """Choose the layers of a control of the same size as `like`.
+
+    `random-params` draws layers until they hold as many parameters as the split's; `norm-only`
+    splits every normalisation layer; every other control takes as many layers as the split has.
+    """
+    rule = "random" if control == "random-params" else control
+    ranking = [layer for layer, _ in rank(scores, rule, reading_of(recipe, seed))]
+    if control == "random-params":
+        sizes = dict(zip(scores.layers, n_parameters(scores), strict=True))
+        added = sum(sizes[layer] for layer in like.layers) * (len(scores.tasks) - 1)
+        layers = within_budget(ranking, scores, added)
+    elif control == "norm-only":
+        layers = ranking
+    else:
+        layers = ranking[: len(like.layers)]
+    return plan(layers, scores, control, recipe)
+
+
+def plan(layers: list[str], scores: ConflictScores, rule: str, recipe: Recipe) -> Split:
+    """Write down a fully private split of `layers` and where it comes from."""
+    order = {layer: index for index, layer in enumerate(scores.layers)}
+    return Split.private(
+        sorted(layers, key=order.__getitem__),
+        scores.tasks,
+        backbone=scores.metadata["backbone"],
+        chosen={
+            "rule": rule,
+            "k": len(layers),
+            "max_params": recipe.split.max_params,
+            "threshold": recipe.split.threshold,
+            "window": recipe.probe.window,
+            "ranking": layers,
+        },
+        provenance=_provenance(scores),
+    )
+
+
+def check_k(recipe: Recipe, n_layers: int) -> None:
+    """Refuse a k larger than the number of splittable layers.
+
+    Raises:
+        RecipeError: names the range and the value.
+    """
+    k = recipe.split.k
+    if k is not None and k > n_layers:
+        raise RecipeError(
+            f"`split.k` must be between 0 and {n_layers} (splittable layers of "
+            f"{recipe.backbone.name}), got {k}. Lower it in the recipe or pass "
+            f"--set split.k={n_layers}."
+        )
+
+
+def _provenance(scores: ConflictScores) -> dict[str, Any]:
+    return {
+        "recon-search": recon_search.__version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "recipe": scores.metadata["recipe"],
+        "probe_seeds": scores.metadata["seeds"],
+        "probe_steps": scores.steps,
+    }

@@ -1,0 +1,99 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from recon_search.conflict.rules import Reading, rank
+from recon_search.conflict.scores import ConflictScores
+from recon_search.stages.compare import mean_and_deviation
+
+
+def ranking_rows(scores: ConflictScores, rule: str, reading: Reading) -> list[dict[str, Any]]:
+    """The ranking as plain rows: `layer`, `type`, `n_parameters`, `value`, `conflicts` by pair."""
+    infos = {info["name"]: info for info in scores.metadata["layer_infos"]}
+    counts = dict(zip(scores.layers, scores.counts(reading.threshold).tolist(), strict=True))
+    pairs = [f"{first}-{second}" for first, second in scores.pairs]
+    return [
+        {
+            "layer": layer,
+            "type": infos[layer]["type"],
+            "n_parameters": infos[layer]["n_parameters"],
+            "value": value,
+            "conflicts": dict(zip(pairs, counts[layer], strict=True)),
+        }
+        for layer, value in rank(scores, rule, reading)
+    ]
+
+
+def ranking_table(scores: ConflictScores, rule: str, reading: Reading) -> Table:
+    """The ranking with a bar for each layer's value."""
+    rows = ranking_rows(scores, rule, reading)
+    table = Table(
+        title=f"{scores.steps} measured steps, rule {rule}, S = {reading.threshold}", title_justify="left"
+    )
+    table.add_column("#", justify="right", style="dim")
+    table.add_column("layer", no_wrap=True)
+    table.add_column("type", style="dim")
+    table.add_column("parameters", justify="right")
+    # Beyond six pairs single columns say nothing any more.
+    pairs = list(rows[0]["conflicts"]) if rows and len(scores.pairs) <= 6 else []
+    for pair in pairs:
+        table.add_column(f"conflicts\n{pair}", justify="right")
+    table.add_column(rule, justify="right")
+    table.add_column("")
+    top = max((abs(row["value"]) for row in rows), default=0.0) or 1.0
+    for place, row in enumerate(rows, start=1):
+        table.add_row(
+            str(place),
+            row["layer"],
+            row["type"],
+            f"{row['n_parameters']:,}",
+            *(str(row["conflicts"][pair]) for pair in pairs),
+            f"{row['value']:.4g}",
+            "█" * round(20 * max(0.0, row["value"]) / top),
+        )
+    return table
+
+
+def comparison_table(comparison: dict[str, Any]) -> Table:
+    """The comparison: accuracy, delta_m with spread, cost, conflicts, and the paired difference."""
+    n_seeds = len(comparison["seeds"])
+    table = Table(
+        title=f"Test data, mean ± standard deviation over {n_seeds} seeds", title_justify="left"
+    )
+    table.add_column("network", no_wrap=True)
+    tasks = list(comparison["single"])
+    for task in tasks:
+        table.add_column(f"{task}\naccuracy %", justify="right", no_wrap=True)
+    table.add_column("delta_m\n%", justify="right", no_wrap=True)
+    table.add_column("minus split\n(paired)", justify="right", no_wrap=True)
+    table.add_column("p", justify="right", no_wrap=True)
+    table.add_column("para-\nmeters", justify="right", no_wrap=True)
+    table.add_column("FLOPs", justify="right", no_wrap=True)
+    table.add_column(f"cos < {comparison['threshold']}\n% of pairs", justify="right", no_wrap=True)
+    base = comparison["rows"][0]
+    singles = [_spread(comparison["single"][task]) for task in tasks]
+    ratio = comparison["single_parameters"] / base["n_parameters"]
+    table.add_row("single-task models", *singles, "0", "", "", f"{ratio:.2f}x", "", "", style="dim")
+    for row in comparison["rows"]:
+        conflicts, p_value = row["conflicts"], row["p_value"]
+        table.add_row(
+            row["name"],
+            *(_spread(row["accuracy"][task]) for task in tasks),
+            _spread(row["delta_m"], sign=True),
+            "" if row["minus_split"] is None else "{:+.2f} ± {:.2f}".format(*row["minus_split"]),
+            "" if p_value is None else f"{p_value:.3f}",
+            f"{row['n_parameters'] / base['n_parameters']:.2f}x",
+            f"{row['flops'] / base['flops']:.2f}x",
+            "" if conflicts is None else f"{100 * conflicts:.1f}",
+            style="bold" if row["role"] == "split" else None,
+        )
+    return table
+
+
+def _spread(values: list[float], *, sign: bool = False) -> str:
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:{'+' if sign else ''}.2f} ± {deviation:.2f}"

@@ -1,0 +1,217 @@
+"""One training, cached by content: baselines, joint, split and control networks, and probes."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
+
+from recon_search import artefact
+from recon_search.conflict.scores import ConflictScores
+from recon_search.data.dataset import MultiTaskData
+from recon_search.data.registry import load_data
+from recon_search.errors import BackboneError
+from recon_search.graph.layers import backbone_digest, describe
+from recon_search.graph.split import Split
+from recon_search.recipe import BackboneConfig, DataConfig, Recipe, TrainConfig
+from recon_search.stages.display import Display
+from recon_search.training.loop import Report, evaluate, fit, normaliser
+from recon_search.training.model import MultiTaskModel, build_model, create_backbone
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained: everything its result depends on, and a label to show.
+
+    Attributes:
+        label: for tables and progress bars; not part of the identity.
+        tasks: the tasks learned together; one for a single-task baseline.
+        split: which layers are branched; None for none.
+        train: how it is trained.
+        backbone: the backbone, which a control may have widened.
+        seed: of initialisation and batches.
+        test: look at the test data at the end.
+    """
+
+    label: str
+    tasks: tuple[str, ...]
+    split: Split | None
+    train: TrainConfig
+    backbone: BackboneConfig
+    seed: int
+    test: bool = True
+
+    def directory(self, recipe: Recipe, out: Path) -> Path:
+        """The folder of this training, named by the digest of what determines its result."""
+        identity = {
+            "data": recipe.data.model_dump(exclude={"root", "download"}),
+            "backbone": self.backbone.model_dump(),
+            "head": recipe.head.model_dump(),
+            "train": self.train.model_dump(),
+            "tasks": self.tasks,
+            "split": None if self.split is None else self.split.digest,
+            "init": recipe.split.init if self.split is not None else None,
+            "seed": self.seed,
+            "test": self.test,
+        }
+        return out / "trainings" / artefact.digest(identity)
+
+
+def train(
+    training: Training, recipe: Recipe, out: Path, device: torch.device, report: Report | None = None
+) -> dict[str, Any]:
+    """Run a training, or go on with it, or take its result where it is done.
+
+    Its folder then holds `result.json`, `metrics.jsonl`, `scores.safetensors` if conflicts were
+    measured, and the model directory `model`.
+
+    Returns:
+        `label`, `tasks`, `method`, `seed`, `n_parameters` (heads included), `flops` (of one image's
+        forward pass), `validation` and `test` metrics, `seconds`, `directory`.
+    """
+    directory = training.directory(recipe, out)
+    finished = directory / "result.json"
+    if finished.is_file():
+        return {**artefact.read_json(finished, "result"), "directory": str(directory)}
+    started = time.perf_counter()
+    data = data_on(recipe.data, device)
+    n_classes = {task: data.n_classes[task] for task in training.tasks}
+    model = build_model(
+        training.backbone,
+        recipe.head,
+        n_classes,
+        in_chans=data.shape[0],
+        split=training.split,
+        init=recipe.split.init,
+        seed=training.seed,
+    ).to(device)
+    _check_input(model, data, training.backbone)
+    scores = _empty_scores(training, recipe, data) if training.train.measure_every else None
+    history = fit(
+        model,
+        data,
+        training.train,
+        seed=training.seed,
+        directory=directory,
+        scores=scores,
+        report=report,
+    )
+    result: dict[str, Any] = {
+        "label": training.label,
+        "tasks": training.tasks,
+        "method": training.train.method,
+        "seed": training.seed,
+        "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "flops": count_flops(model, torch.zeros(1, *data.shape, device=device)),
+        "validation": history[-1]["validation"],
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    if training.test:
+        size = training.train.batch_size
+        result["test"] = evaluate(model, data.test, size, normaliser(data))
+    if scores is not None:
+        scores.save(directory / "scores.safetensors")
+    model.config |= _input_config(data)
+    model.save(directory / "model", metrics={"validation": result["validation"]})
+    artefact.write_json(finished, result)
+    (directory / "checkpoint.safetensors").unlink(missing_ok=True)
+    return {**result, "directory": str(directory)}
+
+
+def train_with(
+    recipe: Recipe, split_path: Path | None, out: Path, device: torch.device, console: Console
+) -> dict[str, Any]:
+    """Train the recipe's network with a saved split, whatever data set that was found on.
+
+    Raises:
+        SplitError: the split was made for another backbone, or its groups do not carry over.
+    """
+    data = data_on(recipe.data, device)
+    split = None
+    if split_path is not None:
+        split = Split.load(split_path).for_tasks(data.tasks)
+        split.check(create_backbone(recipe.backbone, in_chans=data.shape[0]))
+    label = f"{recipe.train.method}, {'unsplit' if split is None else 'split'}"
+    training = Training(label, data.tasks, split, recipe.train, recipe.backbone, recipe.seed)
+    with Display("train", 1, console) as display:
+        return train(training, recipe, out, device, functools.partial(display.step, label))
+
+
+def copy_model(result: dict[str, Any], target: Path) -> None:
+    """Copy a training's model directory to `target`, replacing what is there."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(Path(result["directory"]) / "model", target)
+
+
+@functools.lru_cache(maxsize=1)
+def data_on(config: DataConfig, device: torch.device) -> MultiTaskData:
+    """Load a data set onto a device, once for all trainings of a process."""
+    return load_data(**config.model_dump()).to(device)
+
+
+def backbone_identity(config: BackboneConfig, in_chans: int) -> dict[str, Any]:
+    """What a split file says of its backbone."""
+    backbone = create_backbone(config, in_chans=in_chans)
+    return {"name": config.name, "args": config.args, "digest": backbone_digest(backbone)}
+
+
+@torch.no_grad()
+def count_flops(model: MultiTaskModel, images: torch.Tensor) -> int:
+    """Count the floating point operations of a forward pass for all tasks, by torch's counter."""
+    model.eval()
+    with FlopCounterMode(display=False) as counter:
+        model(images)
+    return int(counter.get_total_flops())
+
+
+def _empty_scores(training: Training, recipe: Recipe, data: MultiTaskData) -> ConflictScores:
+    backbone = create_backbone(training.backbone, in_chans=data.shape[0])
+    infos = describe(backbone)
+    metadata = {
+        "backbone": backbone_identity(training.backbone, data.shape[0]),
+        "layer_infos": [
+            {
+                "name": info.name,
+                "type": info.type,
+                "n_parameters": info.n_parameters,
+                "is_norm": info.is_norm,
+            }
+            for info in infos
+        ],
+        "recipe": artefact.digest(recipe.model_dump(exclude={"seed"})),
+        "seeds": [training.seed],
+    }
+    return ConflictScores([info.name for info in infos], training.tasks, metadata)
+
+
+def _check_input(model: MultiTaskModel, data: MultiTaskData, config: BackboneConfig) -> None:
+    """Try one image, so that a wrong size is one clear line and not a traceback."""
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(torch.zeros(1, *data.shape, device=data.train.inputs.device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise BackboneError(
+            f"{config.name} must take images of shape {data.shape}, got: "
+            f"{' '.join(str(error).split())[:300]}. Set backbone.args.img_size or data.canvas."
+        ) from None
+
+
+def _input_config(data: MultiTaskData) -> dict[str, Any]:
+    """How images were made ready: what a user of the model must do as well."""
+    mean, deviation = data.normalisation()
+    return {
+        "input": {
+            "shape": data.shape,
+            "mean": mean.flatten().tolist(),
+            "std": deviation.flatten().tolist(),
+            "scale": "pixels / 255, then (x - mean) / std",
+        }
+    }

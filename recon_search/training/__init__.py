@@ -1,0 +1,1 @@
+"""Tasks, models, gradient weightings, checkpoints and the one training loop."""

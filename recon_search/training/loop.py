@@ -1,0 +1,259 @@
+"""The one training loop: baselines, joint and split networks, probes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from torch import Tensor
+
+from recon_search import artefact
+from recon_search.conflict.scores import ConflictScores
+from recon_search.data.dataset import MultiTaskData, Part, batches, n_batches
+from recon_search.errors import TrainingError
+from recon_search.recipe import TrainConfig
+from recon_search.training.checkpoint import (
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
+from recon_search.training.model import MultiTaskModel
+from recon_search.training.tasks import Metrics, task_loss, task_metrics
+from recon_search.training.weighting import GradientCombiner
+
+CHECK_EVERY = 25
+"""Losses are read from the device, checked and reported every so many steps."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands: for progress bars."""
+
+    step: int
+    n_steps: int
+    loss: float
+    images_per_second: float
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass
+class _State:
+    """What a checkpoint keeps beside the tensors of model, optimiser and scores."""
+
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fit(
+    model: MultiTaskModel,
+    data: MultiTaskData,
+    config: TrainConfig,
+    *,
+    seed: int,
+    directory: Path | None = None,
+    scores: ConflictScores | None = None,
+    report: Report | None = None,
+) -> list[dict[str, Any]]:
+    """Train a model in place, from its last checkpoint if `directory` holds one.
+
+    Args:
+        model: on the device of the data.
+        data: already on the device.
+        config: optimiser, schedule, method; `measure_every` says how often conflicts are measured.
+        seed: seed of the order of the batches and of dropout.
+        directory: a checkpoint is written there after every epoch, and `metrics.jsonl`.
+        scores: takes the Gramians of the measured steps.
+        report: called every few steps.
+
+    Returns:
+        One record an epoch: `epoch`, `lr`, `train` (loss by task), `validation` (metrics by task),
+        `seconds`.
+
+    Raises:
+        TrainingError: a loss is not finite; names the task and the step.
+    """
+    device = data.train.inputs.device
+    n_updates = n_batches(data.train, config.batch_size, shuffled=True)
+    optimizer = create_optimizer_v2(
+        model,
+        config.optimizer,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    scheduler = _create_scheduler(optimizer, config, n_updates)
+    combiner = GradientCombiner(model, config.method)
+    normalise = normaliser(data)
+    state = _State()
+    checkpoint = None if directory is None else directory / "checkpoint.safetensors"
+    torch.manual_seed(seed)
+    if checkpoint is not None and checkpoint.is_file():
+        state = _resume(checkpoint, model, optimizer, scores)
+
+    for epoch in range(state.epoch, config.epochs):
+        started = time.perf_counter()
+        model.train()
+        order = torch.Generator().manual_seed(int(artefact.digest([seed, epoch])[:12], 16))
+        recent: list[Tensor] = []
+        totals = torch.zeros(len(model.tasks), device=device)
+        for index, (inputs, targets) in enumerate(
+            batches(data.train, config.batch_size, order)
+        ):
+            step = epoch * n_updates + index
+            if scheduler is not None:
+                scheduler.step_update(step)
+            losses = _forward(model, normalise(inputs), targets)
+            optimizer.zero_grad(set_to_none=True)
+            measure = scores is not None and config.measure_every > 0
+            measure = measure and step % config.measure_every == 0
+            gramians = combiner.backward(losses, measure=measure)
+            if scores is not None and gramians is not None:
+                scores.update(gramians, at=step / (n_updates * config.epochs))
+            if config.clip_grad is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
+            optimizer.step()
+            recent.append(torch.stack([losses[task].detach() for task in model.tasks]))
+            if len(recent) == CHECK_EVERY or index == n_updates - 1:
+                window = torch.stack(recent)  # (steps, T)
+                _check_finite(window, model.tasks, step - len(recent) + 1)
+                totals += window.sum(0)
+                if report is not None:
+                    speed = (index + 1) * config.batch_size / (time.perf_counter() - started)
+                    loss = float(window.mean())
+                    report(Progress(step + 1, n_updates * config.epochs, loss, speed))
+                recent.clear()
+        state.epoch = epoch + 1
+        train_losses = (totals / n_updates).tolist()
+        state.history.append(
+            {
+                "epoch": state.epoch,
+                "lr": optimizer.param_groups[0]["lr"],
+                "train": dict(zip(model.tasks, train_losses, strict=True)),
+                "validation": evaluate(model, data.validation, config.batch_size, normalise),
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+        )
+        if checkpoint is not None:
+            _save(checkpoint, model, optimizer, scores, state)
+    return state.history
+
+
+@torch.no_grad()
+def evaluate(
+    model: MultiTaskModel, part: Part, batch_size: int, normalise: Callable[[Tensor], Tensor]
+) -> Metrics:
+    """Compute every task's metrics over a part, in eval mode."""
+    model.eval()
+    outputs: dict[str, list[Tensor]] = {task: [] for task in model.tasks}
+    for inputs, _ in batches(part, max(batch_size, 256)):
+        with _autocast(inputs):
+            for task, output in model(normalise(inputs)).items():
+                outputs[task].append(output.float())
+    return {
+        task: task_metrics(torch.cat(parts), part.targets[task]) for task, parts in outputs.items()
+    }
+
+
+def normaliser(data: MultiTaskData) -> Callable[[Tensor], Tensor]:
+    """Return the function from uint8 images to normalised floats, by the training part's statistics."""
+    mean, deviation = (statistic.to(data.train.inputs.device) for statistic in data.normalisation())
+
+    def normalise(inputs: Tensor) -> Tensor:
+        return (inputs.float() / 255 - mean) / deviation
+
+    return normalise
+
+
+def _forward(
+    model: MultiTaskModel, inputs: Tensor, targets: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    with _autocast(inputs):
+        outputs = model(inputs)
+        return {task: task_loss(output, targets[task]) for task, output in outputs.items()}
+
+
+def _autocast(inputs: Tensor) -> torch.autocast:
+    """bfloat16 on CUDA, full precision elsewhere."""
+    return torch.autocast(
+        inputs.device.type, torch.bfloat16, enabled=inputs.device.type == "cuda"
+    )
+
+
+def _create_scheduler(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, n_updates: int
+) -> Any:
+    """The learning rate schedule, stepped after every update."""
+    is_constant = config.scheduler == "constant"
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched="step" if is_constant else config.scheduler,
+        num_epochs=config.epochs,
+        decay_epochs=max(1, config.epochs // 3),
+        decay_milestones=config.milestones,
+        decay_rate=1.0 if is_constant else config.decay_rate,
+        warmup_epochs=config.warmup_epochs,
+        warmup_lr=config.lr / 100,
+        step_on_epochs=False,
+        updates_per_epoch=n_updates,
+    )
+    return scheduler
+
+
+def _check_finite(losses: Tensor, tasks: tuple[str, ...], first_step: int) -> None:
+    finite = losses.isfinite()  # (steps, T)
+    if bool(finite.all()):
+        return
+    row, column = (~finite).nonzero()[0].tolist()
+    raise TrainingError(
+        f"Every loss must be finite, got {float(losses[row, column])} for task '{tasks[column]}' at "
+        f"step {first_step + row}. Lower train.lr, add train.clip_grad, or look at the data."
+    )
+
+
+def _save(
+    path: Path,
+    model: MultiTaskModel,
+    optimizer: torch.optim.Optimizer,
+    scores: ConflictScores | None,
+    state: _State,
+) -> None:
+    save_checkpoint(
+        path,
+        {
+            "epoch": state.epoch,
+            "history": state.history,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scores": {} if scores is None else scores.tensors,
+            "random": random_state(),
+        },
+    )
+    lines = [json.dumps(record) for record in state.history]
+    artefact.write_text(path.with_name("metrics.jsonl"), "\n".join(lines) + "\n")
+
+
+def _resume(
+    path: Path,
+    model: MultiTaskModel,
+    optimizer: torch.optim.Optimizer,
+    scores: ConflictScores | None,
+) -> _State:
+    saved = load_checkpoint(path)
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    if scores is not None:
+        scores.load_state(saved["scores"], path)
+    restore_random_state(saved["random"])
+    return _State(saved["epoch"], saved["history"])
+
+
