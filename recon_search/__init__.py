@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BranchedBackbone": "recon_search.graph.branch",
+    "BranchedBackbone": "recon_search.graph.branched",
     "ConflictScores": "recon_search.conflict.scores",
     "MultiTaskModel": "recon_search.training.model",
     "ReconSearchError": "recon_search.errors",
@@ -22,7 +22,7 @@ _HOMES = {
     "load": "recon_search.training.model",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

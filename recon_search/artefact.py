@@ -23,7 +23,7 @@ from recon_search.errors import ArtefactError
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success flush it to disk and rename it over `path`."""
+    """Yield a temporary path; on success flush the file to disk and rename it over `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -61,7 +61,9 @@ def read_json(path: str | Path, kind: str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtefactError(f"A {kind} is needed, found no file at {path}. Check the path.") from None
+        raise ArtefactError(
+            f"A {kind} is needed, found no file at {path}. Check the path."
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtefactError(
             f"A {kind} must be a JSON file, could not read {path} ({error}). Write it again."

@@ -47,7 +47,9 @@ def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the recipe and everything that can override it."""
     options = [
         click.argument("recipe_path", metavar="RECIPE", type=FILE),
-        click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a recipe key."),
+        click.option(
+            "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a recipe key."
+        ),
         click.option("--data-root", type=FOLDER, help="Folder with the data set's files."),
         click.option("--seed", type=click.IntRange(min=0), help="Override the recipe's seed."),
     ]
@@ -62,9 +64,14 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--out", type=FOLDER, help="Run directory [default: runs/<recipe name>]."),
         click.option("--resume", is_flag=True, help="Go on with the run in --out."),
         click.option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            default="auto",
+            show_default=True,
         ),
-        click.option("--workers", type=click.IntRange(min=1), help="Trainings at once [default: one a core]."),
+        click.option(
+            "--workers", type=click.IntRange(min=1), help="Trainings at once [default: one a core]."
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -76,17 +83,19 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
 @run_options
 def run(**options: Any) -> None:
     """Run a recipe from data to report."""
+    recipe, out, device, console = _open(options)
+
     from recon_search.stages import run as stage
     from recon_search.stages.tables import comparison_table
 
-    recipe, out, device, console = _open(options)
     comparison = stage.run(recipe, out, device, console, options["workers"])
     wide = _console(minimum=150)
     wide.print(comparison_table(comparison))
     wide.print(comparison["verdict"], highlight=False)
     best = comparison["best"]
     wide.print(
-        f"\nExported: {best['label']}, seed {best['seed']} (best on validation data).", highlight=False
+        f"\nExported: {best['label']}, seed {best['seed']} (best on validation data).",
+        highlight=False,
     )
     for name, what in (
         ("report.html", "the report"),
@@ -103,11 +112,12 @@ def run(**options: Any) -> None:
 @run_options
 def probe(**options: Any) -> None:
     """Measure conflicts and write scores.safetensors."""
+    recipe, out, device, console = _open(options)
+
     from recon_search.stages.probe import probe as stage
     from recon_search.stages.split import reading_of
     from recon_search.stages.tables import ranking_table
 
-    recipe, out, device, console = _open(options)
     scores = stage(recipe, out, device, console, options["workers"])
     _console(minimum=110).print(ranking_table(scores, recipe.split.rule, reading_of(recipe)))
     console.print(f"Written: {out / 'scores.safetensors'}", highlight=False, soft_wrap=True)
@@ -117,7 +127,14 @@ def probe(**options: Any) -> None:
 @click.argument("scores_path", metavar="SCORES", type=FILE)
 @click.option("--threshold", type=float, default=0.0, show_default=True, help="S in (-1, 0].")
 @click.option("--rule", default="count", show_default=True, help="How layers are ranked.")
-@click.option("--window", type=float, nargs=2, default=(0.0, 1.0), show_default=True, help="Part of the probe.")
+@click.option(
+    "--window",
+    type=float,
+    nargs=2,
+    default=(0.0, 1.0),
+    show_default=True,
+    help="Part of the probe.",
+)
 @click.option("--plot", type=FILE, help="Heat map to write [default: beside SCORES].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and write no plot.")
 def rank(
@@ -168,11 +185,12 @@ def split(scores_path: Path, out: Path, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(split_path: Path | None, method: str | None, as_json: bool, **options: Any) -> None:
     """Train one network, unsplit or with a saved split, and test it once."""
-    from recon_search.stages.train import copy_model, train_with
-
     if method is not None:
         options["overrides"] = (*options["overrides"], f'train.method="{method}"')
     recipe, out, device, console = _open(options)
+
+    from recon_search.stages.train import copy_model, train_with
+
     result = train_with(recipe, split_path, out, device, console)
     copy_model(result, out / "model")
     if as_json:
@@ -194,12 +212,13 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
 @click.option("--split", "split_path", type=FILE, required=True, help="The split to judge.")
 def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     """Judge a split: baselines, joint training and controls over paired seeds."""
+    recipe, out, device, console = _open(options)
+
     from recon_search.conflict.scores import ConflictScores
     from recon_search.graph.split import Split
     from recon_search.stages.compare import compare as stage
     from recon_search.stages.tables import comparison_table
 
-    recipe, out, device, console = _open(options)
     scores, chosen = ConflictScores.load(scores_path), Split.load(split_path)
     comparison = stage(recipe, chosen, scores, out, device, console, options["workers"])
     wide = _console(minimum=150)
@@ -237,9 +256,10 @@ def report(run_directory: Path) -> None:
 @recipe_options
 def validate(**options: Any) -> None:
     """Check a recipe without running it."""
+    recipe = _recipe(options)
+
     from recon_search.stages.run import check
 
-    recipe = _recipe(options)
     n_layers = check(recipe)
     click.echo(f"Valid. {recipe.backbone.name} has {n_layers} splittable layers.")
 
@@ -258,9 +278,10 @@ def _recipe(options: dict[str, Any]) -> Recipe:
 
 def _open(options: dict[str, Any]) -> tuple[Recipe, Path, torch.device, Console]:
     """Load the recipe, open its run directory, choose the device."""
+    recipe = _recipe(options)  # before the heavy imports, so that its errors come at once
+
     from recon_search.stages.run import check, open_run_directory
 
-    recipe = _recipe(options)
     check(recipe)
     out = options["out"] or Path("runs") / options["recipe_path"].stem
     open_run_directory(recipe, out, resume=options["resume"])

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 
 class ReconSearchError(Exception):
-    """Base of every error a user can cause and mend; the CLI prints it in one line and exits with 2."""
+    """Base of every error a user can cause and mend: one line and exit code 2 in the CLI."""
 
 
 class RecipeError(ReconSearchError):

@@ -23,10 +23,10 @@ class DataConfig(_Section):
     name: str
     root: str | None = None
     download: bool = False
-    train: int | None = Field(None, gt=1)
-    validation: int | None = Field(None, gt=0)
-    test: int | None = Field(None, gt=0)
-    canvas: int | None = Field(None, ge=8)
+    train: int | None = Field(default=None, gt=1)
+    validation: int | None = Field(default=None, gt=0)
+    test: int | None = Field(default=None, gt=0)
+    canvas: int | None = Field(default=None, ge=8)
     seed: int = 0
 
 
@@ -35,7 +35,7 @@ class BackboneConfig(_Section):
 
     name: str
     args: dict[str, Any] = {}
-    features: int = Field(0, ge=0)  # timm's num_classes; 0: the pooled features as they are
+    features: int = Field(default=0, ge=0)  # timm's num_classes; 0: the pooled features as they are
     weights: str | None = None  # a local checkpoint, .safetensors
 
 
@@ -44,7 +44,7 @@ class HeadConfig(_Section):
 
     kind: Literal["linear", "mlp"] = "linear"
     activation: Literal["none", "relu", "gelu"] = "none"
-    hidden: int = Field(128, gt=0)
+    hidden: int = Field(default=128, gt=0)
 
 
 class TrainConfig(_Section):
@@ -55,23 +55,25 @@ class TrainConfig(_Section):
     batch_size: int = Field(gt=0)
     optimizer: str = "sgd"
     lr: float = Field(gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
     scheduler: Literal["cosine", "multistep", "step", "constant"] = "cosine"
     milestones: list[int] = []
-    decay_rate: float = Field(0.1, gt=0)
-    warmup_epochs: int = Field(0, ge=0)
-    clip_grad: float | None = Field(None, gt=0)
-    measure_every: int = Field(0, ge=0)  # conflicts are measured every n-th step; 0: never
+    decay_rate: float = Field(default=0.1, gt=0)
+    warmup_epochs: int = Field(default=0, ge=0)
+    clip_grad: float | None = Field(default=None, gt=0)
+    measure_every: int = Field(default=0, ge=0)  # conflicts are measured every n-th step; 0: never
 
 
 class ProbeConfig(_Section):
     """How conflicts are measured before splitting."""
 
     epochs: int = Field(gt=0)
-    every: int = Field(1, gt=0)  # per-task gradients every n-th step, plain joint steps between
+    every: int = Field(
+        default=1, gt=0
+    )  # per-task gradients every n-th step, plain joint steps between
     method: str = "joint"
-    seeds: int = Field(1, gt=0)
+    seeds: int = Field(default=1, gt=0)
     window: tuple[float, float] = (0.0, 1.0)
 
 
@@ -79,16 +81,16 @@ class SplitConfig(_Section):
     """Which layers get private copies."""
 
     rule: str = "count"
-    k: int | None = Field(None, ge=0)
+    k: int | None = Field(default=None, ge=0)
     max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
-    threshold: float = Field(0.0, gt=-1, le=0)
+    threshold: float = Field(default=0.0, gt=-1, le=0)
     init: Literal["copy", "fresh"] = "copy"
 
 
 class CompareConfig(_Section):
     """What the split network is measured against, and how often."""
 
-    seeds: int = Field(3, ge=1)
+    seeds: int = Field(default=3, ge=1)
     methods: list[str] = ["joint"]
     controls: list[
         Literal[
@@ -100,7 +102,7 @@ class CompareConfig(_Section):
 class Recipe(_Section):
     """A whole run."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     data: DataConfig
     backbone: BackboneConfig
     head: HeadConfig = HeadConfig()
@@ -156,7 +158,7 @@ def parse_recipe(raw: Any, source: str = "recipe") -> Recipe:
     if recipe.split.k is None and recipe.split.max_params is None:
         raise RecipeError(
             f"{source}: `split.k` or `split.max_params` must say how much to split, got neither. "
-            "Set `k = 20` or `max_params = \"1.2x\"`."
+            'Set `k = 20` or `max_params = "1.2x"`.'
         )
     return recipe
 
@@ -173,7 +175,9 @@ def _override(raw: dict[str, Any], override: str) -> None:
     for section in sections:
         raw = raw.setdefault(section, {})
         if not isinstance(raw, dict):
-            raise RecipeError(f"--set {path}: '{section}' is a value, not a section. Check the path.")
+            raise RecipeError(
+                f"--set {path}: '{section}' is a value, not a section. Check the path."
+            )
     raw[key] = value
 
 

@@ -1,1 +1,1 @@
-"""Where tasks' gradients conflict: Gramians, the scores they add up to, and rules that rank layers."""
+"""Where tasks' gradients conflict: Gramians, scores, and rules that rank layers."""

@@ -61,9 +61,7 @@ def task_gradients(
     return gradients
 
 
-def layer_gramians(
-    gradients: Gradients, layers: Mapping[str, Sequence[nn.Parameter]]
-) -> Tensor:
+def layer_gramians(gradients: Gradients, layers: Mapping[str, Sequence[nn.Parameter]]) -> Tensor:
     """Compute (L, T, T) Gramians from gradients at hand.
 
     A layer of a split network lists the parameters of all its copies: a parameter that only some

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random as stdlib_random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,7 +111,8 @@ def find_rule(name: str) -> Rule:
     """
     if name not in RULES:
         raise RecipeError(
-            f"The ranking rule must be one of {', '.join(RULES)}, got '{name}'.{nearest(name, RULES)}"
+            f"The ranking rule must be one of {', '.join(RULES)}, got '{name}'."
+            f"{nearest(name, RULES)}"
         )
     return RULES[name]
 
@@ -145,7 +147,7 @@ def n_parameters(scores: ConflictScores) -> list[int]:
     return [int(layer["n_parameters"]) for layer in _layer_infos(scores)]
 
 
-def _layer_infos(scores: ConflictScores) -> list[dict[str, object]]:
+def _layer_infos(scores: ConflictScores) -> list[dict[str, Any]]:
     infos = scores.metadata.get("layer_infos")
     if infos is None:
         raise RecipeError(

@@ -29,14 +29,18 @@ class Pool:
 
 
 def divide(pool: Pool, fractions: tuple[float, ...], seed: int) -> list[Pool]:
-    """Shuffle a pool and cut it into disjoint pools of the given fractions; the last takes the rest."""
+    """Cut a shuffled pool into disjoint pools of the given fractions; the last takes the rest."""
     order = np.random.default_rng(seed).permutation(len(pool.classes))
     cuts = np.round(np.cumsum(fractions[:-1]) * len(order)).astype(int)
     return [pool.take(part) for part in np.split(order, cuts)]
 
 
 def compose(
-    pools: Mapping[str, tuple[Pool, Pool]], sizes: Mapping[str, int], canvas: int, seed: int, tasks: tuple[str, str]
+    pools: Mapping[str, tuple[Pool, Pool]],
+    sizes: Mapping[str, int],
+    canvas: int,
+    seed: int,
+    tasks: tuple[str, str],
 ) -> MultiTaskData:
     """Compose the three parts of a two-task data set.
 

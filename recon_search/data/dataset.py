@@ -88,7 +88,7 @@ def batches(
         part: the data.
         size: images in a batch.
         generator: a CPU generator that shuffles, for training; the last, smaller batch is then
-            left out, unless it is the only one. Without it the order is kept and nothing is left out.
+            left out, unless it is the only one. Without it the order is kept, and every image.
 
     Yields:
         Images (B, C, H, W), uint8, and for each task its classes (B,).

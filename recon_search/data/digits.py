@@ -24,7 +24,8 @@ def load_multi_digits(sizes: Mapping[str, int], canvas: int, seed: int) -> Multi
     """
     pools = divide(_digits(round(canvas * ITEM_SHARE)), (0.6, 0.2, 0.2), seed)
     parts = {
-        name: (pool, pool) for name, pool in zip(("train", "validation", "test"), pools, strict=True)
+        name: (pool, pool)
+        for name, pool in zip(("train", "validation", "test"), pools, strict=True)
     }
     return compose(parts, sizes, canvas, seed, ("left", "right"))
 

@@ -47,8 +47,8 @@ def load_multi_mnist(
     """
     if root is None:
         raise DataError(
-            f"{name} needs the IDX files of {' and '.join(sorted(set(SOURCES[name])))}, got no data "
-            "root. Pass --data-root FOLDER, or --set data.download=true to download into it."
+            f"{name} needs the IDX files of {' and '.join(sorted(set(SOURCES[name])))}, got no "
+            "data root. Pass --data-root FOLDER, or --set data.download=true to download into it."
         )
     pools: dict[str, dict[str, Pool]] = {}
     for source in set(SOURCES[name]):
@@ -72,8 +72,8 @@ def _read_pool(source: str, root: Path, prefix: str, download: bool) -> Pool:
     classes = read_idx(_find(source, root, f"{prefix}-labels-idx1-ubyte", download))
     if images.ndim != 3 or len(images) != len(classes):
         raise DataError(
-            f"The {prefix} files of {source} in {root} must hold as many images as labels, got shapes "
-            f"{images.shape} and {classes.shape}. Fetch both again."
+            f"The {prefix} files of {source} in {root} must hold as many images as labels, got "
+            f"shapes {images.shape} and {classes.shape}. Fetch both again."
         )
     return Pool(images, classes.astype(np.int64))
 
@@ -88,8 +88,8 @@ def _find(source: str, root: Path, stem: str, download: bool) -> Path:
         return _download(source, root, stem)
     raise DataError(
         f"{source} needs the file {stem}[.gz], found it neither in "
-        f"{' nor in '.join(str(folder) for folder in folders)}. Put it there, name another --data-root, "
-        "or let torchvision fetch it with --set data.download=true."
+        f"{' nor in '.join(str(folder) for folder in folders)}. Put it there, name another "
+        "--data-root, or let torchvision fetch it with --set data.download=true."
     )
 
 
@@ -120,11 +120,13 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         zeros, kind, n_dimensions = struct.unpack_from(">HBB", raw)
         shape = struct.unpack_from(f">{n_dimensions}I", raw, 4)
     except (OSError, EOFError, struct.error) as error:
-        raise DataError(f"{path} must be a whole IDX file, could not read it ({error}). Fetch it again.") from None
+        raise DataError(
+            f"{path} must be a whole IDX file, could not read it ({error}). Fetch it again."
+        ) from None
     body = np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * n_dimensions)
     if zeros != 0 or kind != 8 or body.size != int(np.prod(shape)):
         raise DataError(
-            f"{path} must be an IDX file of unsigned bytes, got type {kind} and {body.size} bytes for "
-            f"shape {shape}. Fetch it again."
+            f"{path} must be an IDX file of unsigned bytes, got type {kind} and {body.size} bytes "
+            f"for shape {shape}. Fetch it again."
         )
     return body.reshape(shape)

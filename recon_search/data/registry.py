@@ -9,7 +9,7 @@ from recon_search.errors import DataError, nearest
 
 DEFAULTS = {
     "multi-digits": (24, 8_000, 2_000, 10_000),
-    **{name: (36, 120_000, 10_000, 20_000) for name in SOURCES},
+    **dict.fromkeys(SOURCES, (36, 120000, 10000, 20000)),
 }
 """Canvas and pairs in train, validation and test where the recipe says nothing."""
 
@@ -42,7 +42,8 @@ def load_data(
     """
     if name not in DEFAULTS:
         raise DataError(
-            f"`data.name` must be one of {', '.join(DEFAULTS)}, got '{name}'.{nearest(name, DEFAULTS)}"
+            f"`data.name` must be one of {', '.join(DEFAULTS)}, got '{name}'."
+            f"{nearest(name, DEFAULTS)}"
         )
     default_canvas, *default_sizes = DEFAULTS[name]
     wanted = {"train": train, "validation": validation, "test": test}

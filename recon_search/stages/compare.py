@@ -86,7 +86,8 @@ def compare(
         "seeds": [recipe.seed + index for index in range(recipe.compare.seeds)],
         "threshold": recipe.split.threshold,
         "single": {
-            task: [result["test"][task]["accuracy"] for result in runs] for task, runs in single.items()
+            task: [result["test"][task]["accuracy"] for result in runs]
+            for task, runs in single.items()
         },
         "single_parameters": sum(runs[0]["n_parameters"] for runs in single.values()),
         "rows": [row.__dict__ for row in rows],
@@ -151,9 +152,10 @@ def verdict(rows: list[Row]) -> str:
         if better:
             parts.append(f"loses to {', '.join(better)}")
         sentences.append(f"Against {what}: {split.name} {'; '.join(parts)}.")
-    controls = [row for row in rows if row.role != "split"]
-    success = all(_outcome(row) == "beaten" for row in controls)
-    head = "Success: the split beats everything it was compared with." if success else "No success yet by this tool's standard: the split must beat joint training and every control."
+    if all(_outcome(row) == "beaten" for row in rows if row.role != "split"):
+        head = "Success: the split beats everything it was compared with."
+    else:
+        head = "No success by this tool's standard: beat joint training and every control."
     return " ".join([head, *sentences])
 
 
@@ -182,16 +184,15 @@ def _make_rows(
     reference = deltas[f"{recipe.compare.methods[0]}, split"]
     rows = []
     for label, results in by_label.items():
-        differences = [
-            value - ours for value, ours in zip(deltas[label], reference, strict=True)
-        ]
+        differences = [value - ours for value, ours in zip(deltas[label], reference, strict=True)]
         is_reference = deltas[label] is reference
         rows.append(
             Row(
                 name=label,
                 role=_role(label, recipe),
                 accuracy={
-                    task: [result["test"][task]["accuracy"] for result in results] for task in single
+                    task: [result["test"][task]["accuracy"] for result in results]
+                    for task in single
                 },
                 delta_m=deltas[label],
                 n_parameters=statistics.fmean(result["n_parameters"] for result in results),

@@ -16,8 +16,8 @@ from recon_search.training.model import MultiTaskModel, create_backbone, load
 def export_timm(model_directory: Path, task: str, target: Path) -> float:
     """Write one task's backbone as a state dict that an untouched timm model loads strictly.
 
-    Beside `target` come `<stem>.head.safetensors`, the task's head, and `<stem>.json`, the arguments
-    of `timm.create_model` and how images are made ready.
+    Beside `target` come `<stem>.head.safetensors`, the task's head, and `<stem>.json`, the
+    arguments of `timm.create_model` and how images are made ready.
 
     Args:
         model_directory: what a run left in `model`.
@@ -63,7 +63,8 @@ def check_task(model: MultiTaskModel, task: str) -> None:
     """
     if task not in model.tasks:
         raise SplitError(
-            f"--task must be one of {', '.join(model.tasks)}, got '{task}'.{nearest(task, model.tasks)}"
+            f"--task must be one of {', '.join(model.tasks)}, got '{task}'."
+            f"{nearest(task, model.tasks)}"
         )
 
 

@@ -84,7 +84,10 @@ def _in_processes(
     threads = max(1, (os.cpu_count() or 1) // workers)
     results: dict[Path, dict[str, Any]] = {}
     with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(steps, os.getpid(), threads)
+        workers,
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(steps, os.getpid(), threads),
     ) as pool:
         pending: dict[Future[dict[str, Any]], Path] = {
             pool.submit(_train_in_worker, training, recipe, out, device): directory

@@ -40,7 +40,10 @@ def probe(
     )
     scores = functools.reduce(
         operator.add,
-        [ConflictScores.load(Path(result["directory"]) / "scores.safetensors") for result in results],
+        [
+            ConflictScores.load(Path(result["directory"]) / "scores.safetensors")
+            for result in results
+        ],
     )
     scores.save(out / "scores.safetensors")
     return scores

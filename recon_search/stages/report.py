@@ -51,7 +51,9 @@ def write_report(out: Path) -> Path:
     Raises:
         ArtefactError: an artefact of the run is missing or damaged.
     """
-    recipe = Recipe.model_validate(artefact.read_json(out / "recipe.json", "resolved recipe"), strict=False)
+    recipe = Recipe.model_validate(
+        artefact.read_json(out / "recipe.json", "resolved recipe"), strict=False
+    )
     scores = ConflictScores.load(out / "scores.safetensors")
     split = Split.load(out / "split.json")
     comparison = artefact.read_json(out / "comparison.json", "comparison")

@@ -63,9 +63,7 @@ def check(recipe: Recipe) -> int:
         check_method(method)
     find_rule(recipe.split.rule)
     with torch.device("meta"):
-        backbone = create_backbone(
-            recipe.backbone.model_copy(update={"weights": None}), in_chans=1
-        )
+        backbone = create_backbone(recipe.backbone.model_copy(update={"weights": None}), in_chans=1)
     n_layers = len(layers(backbone))
     check_k(recipe, n_layers)
     return n_layers
@@ -82,12 +80,12 @@ def open_run_directory(recipe: Recipe, out: Path, *, resume: bool) -> None:
     if resolved.is_file():
         if not resume:
             raise RecipeError(
-                f"--out must name a new folder, found a run in {out}. Pass --resume to go on with it, "
-                "or choose another --out."
+                f"--out must name a new folder, found a run in {out}. Pass --resume to go on with "
+                "it, or choose another --out."
             )
         if artefact.read_json(resolved, "resolved recipe") != content:
             raise RecipeError(
-                f"--resume needs the recipe the run began with, found a different one in {resolved}. "
-                "Choose another --out; what both runs share can be copied from its trainings folder."
+                f"--resume needs the recipe the run began with, found another in {resolved}. "
+                "Choose another --out."
             )
     artefact.write_json(resolved, content)

@@ -38,7 +38,9 @@ def choose_split(recipe: Recipe, scores: ConflictScores) -> Split:
     return plan(layers, scores, recipe.split.rule, recipe)
 
 
-def choose_control(recipe: Recipe, scores: ConflictScores, control: str, like: Split, seed: int) -> Split:
+def choose_control(
+    recipe: Recipe, scores: ConflictScores, control: str, like: Split, seed: int
+) -> Split:
     """Choose the layers of a control of the same size as `like`.
 
     `random-params` draws layers until they hold as many parameters as the split's; `norm-only`

@@ -32,7 +32,8 @@ def ranking_table(scores: ConflictScores, rule: str, reading: Reading) -> Table:
     """The ranking with a bar for each layer's value."""
     rows = ranking_rows(scores, rule, reading)
     table = Table(
-        title=f"{scores.steps} measured steps, rule {rule}, S = {reading.threshold}", title_justify="left"
+        title=f"{scores.steps} measured steps, rule {rule}, S = {reading.threshold}",
+        title_justify="left",
     )
     table.add_column("#", justify="right", style="dim")
     table.add_column("layer", no_wrap=True)

@@ -65,7 +65,11 @@ class Training:
 
 
 def train(
-    training: Training, recipe: Recipe, out: Path, device: torch.device, report: Report | None = None
+    training: Training,
+    recipe: Recipe,
+    out: Path,
+    device: torch.device,
+    report: Report | None = None,
 ) -> dict[str, Any]:
     """Run a training, or go on with it, or take its result where it is done.
 

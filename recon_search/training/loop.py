@@ -106,9 +106,7 @@ def fit(
         order = torch.Generator().manual_seed(int(artefact.digest([seed, epoch])[:12], 16))
         recent: list[Tensor] = []
         totals = torch.zeros(len(model.tasks), device=device)
-        for index, (inputs, targets) in enumerate(
-            batches(data.train, config.batch_size, order)
-        ):
+        for index, (inputs, targets) in enumerate(batches(data.train, config.batch_size, order)):
             step = epoch * n_updates + index
             if scheduler is not None:
                 scheduler.step_update(step)
@@ -165,7 +163,7 @@ def evaluate(
 
 
 def normaliser(data: MultiTaskData) -> Callable[[Tensor], Tensor]:
-    """Return the function from uint8 images to normalised floats, by the training part's statistics."""
+    """Return the function from uint8 images to floats, normalised by training statistics."""
     mean, deviation = (statistic.to(data.train.inputs.device) for statistic in data.normalisation())
 
     def normalise(inputs: Tensor) -> Tensor:
@@ -184,14 +182,10 @@ def _forward(
 
 def _autocast(inputs: Tensor) -> torch.autocast:
     """bfloat16 on CUDA, full precision elsewhere."""
-    return torch.autocast(
-        inputs.device.type, torch.bfloat16, enabled=inputs.device.type == "cuda"
-    )
+    return torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.device.type == "cuda")
 
 
-def _create_scheduler(
-    optimizer: torch.optim.Optimizer, config: TrainConfig, n_updates: int
-) -> Any:
+def _create_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, n_updates: int) -> Any:
     """The learning rate schedule, stepped after every update."""
     is_constant = config.scheduler == "constant"
     scheduler, _ = create_scheduler_v2(
@@ -215,8 +209,8 @@ def _check_finite(losses: Tensor, tasks: tuple[str, ...], first_step: int) -> No
         return
     row, column = (~finite).nonzero()[0].tolist()
     raise TrainingError(
-        f"Every loss must be finite, got {float(losses[row, column])} for task '{tasks[column]}' at "
-        f"step {first_step + row}. Lower train.lr, add train.clip_grad, or look at the data."
+        f"Every loss must be finite, got {float(losses[row, column])} for task '{tasks[column]}' "
+        f"at step {first_step + row}. Lower train.lr, add train.clip_grad, or look at the data."
     )
 
 
@@ -255,5 +249,3 @@ def _resume(
         scores.load_state(saved["scores"], path)
     restore_random_state(saved["random"])
     return _State(saved["epoch"], saved["history"])
-
-

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from recon_search import artefact
 from recon_search.errors import ArtefactError, BackboneError, nearest
-from recon_search.graph.branch import BranchedBackbone, branch
+from recon_search.graph.branch import branch
+from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
 from recon_search.recipe import BackboneConfig, HeadConfig
@@ -57,7 +58,9 @@ class MultiTaskModel(nn.Module):
         """
         directory = Path(directory)
         self.backbone.split.save(directory / "split.json")
-        artefact.write_tensors(directory / "model.safetensors", self.state_dict(), {"format": FORMAT})
+        artefact.write_tensors(
+            directory / "model.safetensors", self.state_dict(), {"format": FORMAT}
+        )
         artefact.write_json(directory / "config.json", {"format": FORMAT, **self.config, **extra})
 
 
@@ -84,8 +87,8 @@ def load(path: str | Path) -> MultiTaskModel:
         )
     except (KeyError, TypeError) as error:
         raise ArtefactError(
-            f"{path / 'config.json'} must describe backbone, head, tasks and input, found no {error}. "
-            "Export the model again."
+            f"{path / 'config.json'} must describe backbone, head, tasks and input, found no "
+            f"{error}. Export the model again."
         ) from None
     model.config = {key: value for key, value in config.items() if key != "format"}
     _load_strictly(model, state, path / "model.safetensors")
@@ -125,7 +128,8 @@ def build_model(
     branched = branch(eager, split if split is not None else Split(tasks, {}))
     if init == "fresh":
         _draw_copies(branched, backbone, in_chans, seed)
-    width = backbone.features or int(eager.num_features)
+    width = backbone.features or eager.num_features
+    assert isinstance(width, int)
     heads = {}
     for task, classes in n_classes.items():
         with seeded(seed, task):
@@ -147,7 +151,8 @@ def create_backbone(config: BackboneConfig, *, in_chans: int, seed: int = 0) -> 
     if not timm.is_model(config.name):
         known = timm.list_models()
         raise BackboneError(
-            f"`backbone.name` must be a timm model, got '{config.name}'.{nearest(config.name, known)}"
+            f"`backbone.name` must be a timm model, got '{config.name}'."
+            f"{nearest(config.name, known)}"
         )
     arguments = {"in_chans": in_chans, "num_classes": config.features, **config.args}
     if config.weights is not None:
@@ -181,8 +186,8 @@ def _pretrained_arguments(weights: str) -> dict[str, Any]:
 
 
 def _create_head(config: HeadConfig, width: int, classes: int) -> nn.Sequential:
-    activations = {"none": [], "relu": [nn.ReLU()], "gelu": [nn.GELU()]}
-    parts: list[nn.Module] = [*activations[config.activation]]
+    activations = {"none": nn.Identity, "relu": nn.ReLU, "gelu": nn.GELU}
+    parts: list[nn.Module] = [activations[config.activation]()]
     if config.kind == "mlp":
         parts += [nn.Linear(width, config.hidden), nn.ReLU()]
         width = config.hidden

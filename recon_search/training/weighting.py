@@ -9,7 +9,7 @@ products alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -129,7 +129,7 @@ def _group_parameters(model: MultiTaskModel) -> list[_Group]:
             trainable = [p for p in block.parameters if p.requires_grad]
             if trainable:
                 layers[users].setdefault(index, []).extend(trainable)
-    heads = {
+    heads: dict[tuple[int, ...], list[nn.Parameter]] = {
         (number[task],): [p for p in model.heads[task].parameters() if p.requires_grad]
         for task in model.tasks
     }
@@ -145,14 +145,15 @@ def _assign(gradients: Gradients, group: _Group, weights: Tensor | None) -> None
         users = [task for task in group.users if parameters[0] in gradients[task]]
         combined: list[Tensor] | None = None
         for task in users:
-            rows: Sequence[Tensor] = [gradients[task][p] for p in parameters]
+            rows = [gradients[task][p] for p in parameters]
             if weights is not None:
-                rows = torch._foreach_mul(rows, weights[group.users.index(task)].to(rows[0].dtype))
+                weight = weights[group.users.index(task)].to(rows[0].dtype)
+                rows = list(torch._foreach_mul(rows, weight))
             elif combined is None:
                 # Autograd may hand out one tensor for two parameters: never change it in place.
                 rows = [row.clone() for row in rows]
             if combined is None:
-                combined = list(rows)
+                combined = rows
             else:
                 torch._foreach_add_(combined, rows)
         for parameter, gradient in zip(parameters, combined or [], strict=True):
@@ -160,7 +161,7 @@ def _assign(gradients: Gradients, group: _Group, weights: Tensor | None) -> None
 
 
 def _alike(gradients: Gradients, group: _Group) -> list[list[nn.Parameter]]:
-    """Divide a group's parameters by the tasks whose loss did reach them; unreached ones drop out."""
+    """Divide a group's parameters by the tasks whose loss reached them; others drop out."""
     reached: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
     for parameter in group.parameters:
         users = tuple(task for task in group.users if parameter in gradients[task])

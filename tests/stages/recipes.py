@@ -1,0 +1,30 @@
+"""A recipe that runs in seconds."""
+
+TINY = """
+seed = 0
+[data]
+name = "multi-digits"
+train = 128
+validation = 32
+test = 32
+canvas = 12
+[backbone]
+name = "resnet18"
+args = { channels = [4, 4, 8, 8] }
+features = 6
+[head]
+activation = "relu"
+[train]
+epochs = 2
+batch_size = 32
+lr = 0.05
+measure_every = 2
+[probe]
+epochs = 1
+[split]
+k = 3
+[compare]
+seeds = 2
+methods = ["joint", "pcgrad"]
+controls = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
+"""

@@ -1,0 +1,200 @@
+"""The command line as a user meets it: real processes, real files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+import recon_search as rs
+from recon_search import cli
+from tests.idx import write_item_set
+from tests.stages.recipes import TINY
+
+pytestmark = pytest.mark.slow
+MNIST = ["--set", "data.name=multi-mnist", "--set", "data.canvas=36"]
+
+
+def recon_search(*arguments, cwd, check=True):
+    command = [sys.executable, "-m", "recon_search", *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False
+    )
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of the tiny recipe."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.toml").write_text(TINY)
+    done = recon_search("run", "tiny.toml", "--out", "out", cwd=folder)
+    return folder, done.stdout
+
+
+def test_run_prints_a_table_and_leaves_its_artefacts(finished):
+    folder, output = finished
+    for word in ("joint, split", "pcgrad, split", "wider joint network", "delta_m", "single-task"):
+        assert word in output
+    comparison = json.loads((folder / "out/comparison.json").read_text())
+    rows = {row["name"]: row for row in comparison["rows"]}
+    assert len(rows) == 10
+    assert rows["joint, split"]["n_parameters"] > rows["joint, unsplit"]["n_parameters"]
+    wider = rows["wider joint network"]["n_parameters"] / rows["joint, split"]["n_parameters"]
+    assert 0.8 < wider < 1.2
+    assert all(len(row["delta_m"]) == 2 for row in rows.values())
+    page = (folder / "out/report.html").read_text()
+    assert "data:image/png;base64" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_export_loads_into_plain_timm(finished):
+    folder, _ = finished
+    model = rs.load(folder / "out/model")
+    description = json.loads((folder / "out/export/left.json").read_text())
+    plain = timm.create_model(**description["timm"]).eval()
+    plain.load_state_dict(load_file(folder / "out/export/left.safetensors"), strict=True)
+    images = torch.randn(2, 1, 12, 12)
+    assert torch.equal(plain(images), model.backbone(images)["left"])
+    done = recon_search(
+        "export", "out/model", "--task", "right", "--out", "r.safetensors", cwd=folder
+    )
+    assert "Largest difference to the model: 0" in done.stdout
+    done = recon_search("export", "out/model", "--task", "write", cwd=folder, check=False)
+    assert done.returncode == 2
+    assert "got 'write'. Did you mean 'right'?" in done.stderr
+
+
+def test_rank_and_split_from_saved_scores(finished):
+    folder, _ = finished
+    done = recon_search("rank", "out/scores.safetensors", "--threshold", "-0.05", cwd=folder)
+    assert "layer1.0.conv1" in done.stdout
+    assert (folder / "out/conflicts.png").read_bytes().startswith(b"\x89PNG")
+    done = recon_search("rank", "out/scores.safetensors", "--json", cwd=folder)
+    rows = json.loads(done.stdout)
+    assert {row["layer"] for row in rows} == set(
+        rs.ConflictScores.load(folder / "out/scores.safetensors").layers
+    )
+    recon_search(
+        "split", "tiny.toml", "--scores", "out/scores.safetensors", "--set", "split.k=5",
+        "--out", "five.json", cwd=folder,
+    )  # fmt: skip
+    assert len(rs.Split.load(folder / "five.json").layers) == 5
+
+
+def test_a_split_found_on_one_data_set_is_reused_on_another(finished):
+    """Other tasks, other class counts, other image sizes: the split carries over."""
+    folder, _ = finished
+    for name in ("mnist", "fashion-mnist"):
+        write_item_set(folder / "data" / name)
+    done = recon_search(
+        "train", "tiny.toml", "--set", "data.name=multi-fashion-mnist", "--set", "data.canvas=36",
+        "--data-root", "data", "--split", "out/split.json", "--out", "reused", "--json", cwd=folder,
+    )  # fmt: skip
+    assert list(json.loads(done.stdout)["test"]) == ["digit", "fashion"]
+    split = rs.load(folder / "reused/model").backbone.split
+    assert split.tasks == ("digit", "fashion")
+    assert list(split.layers) == list(rs.Split.load(folder / "out/split.json").layers)
+
+
+def test_a_split_for_another_backbone_is_refused(finished):
+    folder, _ = finished
+    done = recon_search(
+        "train", "tiny.toml", "--set", "backbone.args.channels=[4,4,8,16]",
+        "--split", "out/split.json", "--out", "other", cwd=folder, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "The split must fit the backbone" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "backbone.name=resnet_18"], "Did you mean 'resnet18"),
+        (["--set", "split.kk=3"], "`split.kk` is no key of a recipe"),
+        (["--set", "split.k=80"], "`split.k` must be between 0 and 43"),
+        (["--set", "split.threshold=-1"], "`split.threshold`"),
+        (["--set", "split.rule=cuont"], "Did you mean 'count'?"),
+        (["--set", "train.method=pcgard"], "Did you mean 'pcgrad'?"),
+        (MNIST, "got no data root"),
+        ([*MNIST, "--data-root", "nowhere"], "train-images-idx3-ubyte"),
+        (["--set", "train.lr=1e30"], "Every loss must be finite"),
+        (["--set", "backbone={name='vit_tiny_patch16_224'}"], "backbone.args.img_size"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    command = ["recon-search", "run", "tiny.toml", "--out", "out", "--workers", "1", *arguments]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_a_truncated_scores_file_is_one_line_and_exit_code_2(finished, tmp_path):
+    folder, _ = finished
+    content = (folder / "out/scores.safetensors").read_bytes()
+    (tmp_path / "scores.safetensors").write_bytes(content[:1000])
+    done = recon_search("rank", "scores.safetensors", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "undamaged safetensors file" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_existing_run_is_not_overwritten(finished):
+    folder, _ = finished
+    done = recon_search("run", "tiny.toml", "--out", "out", cwd=folder, check=False)
+    assert done.returncode == 2
+    assert "Pass --resume to go on with it" in done.stderr
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_finishes_the_same(finished):
+    folder, _ = finished
+    expected = json.loads((folder / "out/comparison.json").read_text())
+    command = [sys.executable, "-m", "recon_search", "run", "tiny.toml", "--out", "killed"]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as running:
+        wait_for_a_first_epoch(folder / "killed")
+        os.killpg(running.pid, signal.SIGKILL)
+    assert not (folder / "killed/comparison.json").exists()
+    assert list((folder / "killed").glob("trainings/*/checkpoint.safetensors"))
+    recon_search("run", "tiny.toml", "--out", "killed", "--resume", cwd=folder)
+    found = json.loads((folder / "killed/comparison.json").read_text())
+    for comparison in (expected, found):
+        comparison["best"].pop("directory")
+    assert found == expected
+
+
+def wait_for_a_first_epoch(out: Path):
+    """Wait until some training of the comparison has a checkpoint but no result."""
+    for _ in range(6000):
+        begun = {path.parent for path in out.glob("trainings/*/checkpoint.safetensors")}
+        done = {path.parent for path in out.glob("trainings/*/result.json")}
+        if len(done) >= 2 and begun - done:
+            return
+        time.sleep(0.01)
+    raise AssertionError("no training began")
+
+
+def test_help_is_quick():
+    started = time.perf_counter()
+    done = recon_search("--help", cwd=".")
+    assert "Commands:" in done.stdout
+    assert time.perf_counter() - started < 3
+    code = "import sys, recon_search.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

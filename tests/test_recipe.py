@@ -1,0 +1,74 @@
+"""Recipes: what is refused, and how it is said."""
+
+import pytest
+
+from recon_search.errors import RecipeError
+from recon_search.recipe import load_recipe
+from tests.stages.recipes import TINY
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+def test_a_recipe_and_its_overrides(tiny):
+    recipe = load_recipe(
+        tiny,
+        ["split.k=7", "backbone.name=resnet34", "compare.controls=[]", "data.root=/some/where"],
+    )
+    assert (recipe.split.k, recipe.backbone.name, recipe.data.root) == (
+        7,
+        "resnet34",
+        "/some/where",
+    )
+    assert recipe.compare.controls == []
+    assert recipe.train.momentum == 0.9
+
+
+def test_all_errors_of_a_file_are_reported_together(tiny):
+    tiny.write_text(
+        TINY.replace("epochs = 2", "epochs = -2\nbatchsize = 3").replace("seed = 0", "sede = 0")
+    )
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tiny)
+    message = str(caught.value)
+    assert "`sede` is no key of a recipe. Did you mean 'seed'" in message
+    assert "`train.batchsize` is no key of a recipe. Did you mean 'batch_size'" in message
+    assert "`train.epochs`: input should be greater than 0, got -2." in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("split.threshold=-1.0", r"`split.threshold`: input should be greater than -1"),
+        ("split.threshold=0.1", r"`split.threshold`: input should be less than or equal to 0"),
+        ("train.epochs=2.5", r"`train.epochs`: input should be a valid integer"),
+        ("train.epochs=true", r"`train.epochs`: input should be a valid integer"),
+        ("compare.controls=['nothing']", r"`compare.controls.0`"),
+        ("split.max_params='1.2x'", r"exclude each other"),
+        ("split.max_params='lots'", r"`split.max_params`"),
+        ("nonsense", r"--set must be path=value"),
+        ("split.k.deep=1", r"'k' is a value, not a section"),
+    ],
+)
+def test_refused_values(tiny, override, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(tiny, [override])
+
+
+def test_how_much_to_split_must_be_said(tiny):
+    tiny.write_text(TINY.replace("k = 3", ""))
+    with pytest.raises(RecipeError, match=r"`split.k` or `split.max_params` must say"):
+        load_recipe(tiny)
+
+
+def test_missing_and_unreadable_files(tmp_path):
+    with pytest.raises(RecipeError, match="found no file at"):
+        load_recipe(tmp_path / "absent.toml")
+    (tmp_path / "bad.toml").write_text("a = [")
+    with pytest.raises(RecipeError, match="A recipe must be TOML"):
+        load_recipe(tmp_path / "bad.toml")

@@ -1,0 +1,34 @@
+import pytest
+
+from recon_search.data.registry import load_data
+from recon_search.graph.split import Split
+from recon_search.recipe import BackboneConfig, HeadConfig, TrainConfig
+from recon_search.training.model import build_model
+
+BACKBONE = BackboneConfig(name="resnet18", args={"channels": [4, 4, 8, 8]}, features=6)
+HEAD = HeadConfig(activation="relu")
+
+
+@pytest.fixture(scope="session")
+def data():
+    return load_data("multi-digits", train=96, validation=32, test=32, canvas=12)
+
+
+@pytest.fixture
+def make_model():
+    """Build a small float64 model for T tasks with some layers split."""
+
+    def make(split_layers=(), n_tasks=2, groups=None, seed=0, init="copy"):
+        tasks = tuple("abc"[:n_tasks])
+        partition = groups or tuple((task,) for task in tasks)
+        split = Split(tasks, dict.fromkeys(split_layers, partition))
+        return build_model(
+            BACKBONE, HEAD, dict.fromkeys(tasks, 5), in_chans=1, split=split, init=init, seed=seed
+        ).double()
+
+    return make
+
+
+@pytest.fixture
+def train_config():
+    return TrainConfig(epochs=2, batch_size=32, lr=0.05)

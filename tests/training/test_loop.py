@@ -1,0 +1,100 @@
+"""The loop: single-task equality, resuming, and losses that are not finite."""
+
+import pytest
+import torch
+
+from recon_search.conflict.scores import ConflictScores
+from recon_search.errors import TrainingError
+from recon_search.graph.layers import layers
+from recon_search.graph.split import Split
+from recon_search.recipe import HeadConfig
+from recon_search.training.loop import fit
+from recon_search.training.model import build_model, create_backbone
+from tests.training.conftest import BACKBONE
+
+
+def build(data, split_layers=(), tasks=("left", "right"), seed=0):
+    return build_model(
+        BACKBONE,
+        HeadConfig(activation="relu"),
+        dict.fromkeys(tasks, 10),
+        in_chans=1,
+        split=Split.private(split_layers, tasks) if len(tasks) > 1 else None,
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize("method", ["joint", "pcgrad"])
+def test_with_every_layer_split_training_is_single_task_training(data, train_config, method):
+    every = list(layers(create_backbone(BACKBONE, in_chans=1)))
+    config = train_config.model_copy(update={"method": method})
+    model = build(data, every)
+    fit(model, data, config, seed=3)
+    for task in model.tasks:
+        single = build(data, tasks=(task,))
+        fit(single, data, train_config, seed=3)
+        expected = single.backbone.task_state_dict(task)
+        for name, tensor in model.backbone.task_state_dict(task).items():
+            assert torch.equal(tensor, expected[name]), name
+        for mine, theirs in zip(
+            model.heads[task].parameters(), single.heads[task].parameters(), strict=True
+        ):
+            assert torch.equal(mine, theirs)
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, data, train_config):
+    config = train_config.model_copy(update={"epochs": 3, "method": "pcgrad", "measure_every": 2})
+
+    def train(directory, stop_after=None):
+        model = build(data, ["layer1.0.conv1", "layer4.1.bn2"])
+        scores = ConflictScores(list(model.backbone.layers()), model.tasks)
+
+        def report(progress):
+            if stop_after is not None and progress.step > stop_after:
+                raise KeyboardInterrupt
+
+        history = fit(
+            model, data, config, seed=1, directory=directory, scores=scores, report=report
+        )
+        for record in history:
+            record.pop("seconds")
+        return model, scores, history
+
+    whole, whole_scores, whole_history = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", stop_after=4)  # in the second of three epochs
+    model, scores, history = train(tmp_path / "cut")
+    assert history == whole_history
+    for mine, theirs in zip(model.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    for name, tensor in scores.tensors.items():
+        assert torch.equal(tensor, whole_scores.tensors[name])
+    assert scores.steps == 5  # steps 0, 2, 4, 6, 8 of 9: none lost, none twice
+
+
+def test_a_loss_that_is_not_finite_names_task_and_step(data, train_config):
+    config = train_config.model_copy(update={"lr": 1e30, "scheduler": "constant"})
+    with pytest.raises(TrainingError, match=r"got (nan|inf) for task '(left|right)' at step \d"):
+        fit(build(data), data, config, seed=0)
+
+
+def test_equal_seeds_start_equal_whatever_the_split(data):
+    split, plain = build(data, ["layer1.0.conv1"], seed=5), build(data, seed=5)
+    for task in plain.tasks:
+        mine, theirs = (model.backbone.task_state_dict(task) for model in (split, plain))
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_fresh_copies_differ_and_shared_layers_do_not(make_model):
+    model = make_model(["layer1.0.conv1"], 3, init="fresh")
+    first, second, third = model.backbone.layers()["layer1.0.conv1"]
+    assert not torch.equal(first.parameters[0], second.parameters[0])
+    assert not torch.equal(second.parameters[0], third.parameters[0])
+    plain = make_model()
+    assert torch.equal(
+        first.parameters[0], plain.backbone.layers()["layer1.0.conv1"][0].parameters[0]
+    )
+    assert torch.equal(
+        model.backbone.layers()["layer2.0.conv1"][0].parameters[0],
+        plain.backbone.layers()["layer2.0.conv1"][0].parameters[0],
+    )

@@ -1,0 +1,152 @@
+"""What the combiner writes into `.grad`, against plain autograd and PCGrad's Algorithm 1."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from recon_search.errors import RecipeError
+from recon_search.training.weighting import GradientCombiner
+
+SPLIT = ["layer2.0.conv1", "layer3.1.bn2", "fc"]
+
+
+@pytest.fixture
+def make_model(make_model):
+    """Randomised weights: zero-initialised norms would make most gradients zero."""
+
+    def make(*args, **kwargs):
+        model = make_model(*args, **kwargs)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.add_(0.2 * noise)
+        return model
+
+    return make
+
+
+def losses_of(model, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(8, 1, 32, 32, generator=generator, dtype=torch.float64)
+    outputs = model(images)
+    targets = {task: torch.randint(5, (8,), generator=generator) for task in model.tasks}
+    return {task: F.cross_entropy(output, targets[task]) for task, output in outputs.items()}
+
+
+def task_gradients(model, losses):
+    """Every task's gradient of every parameter; zeros where the loss does not reach."""
+    parameters = dict(model.named_parameters())
+    rows = []
+    for loss in losses.values():
+        found = torch.autograd.grad(loss, parameters.values(), retain_graph=True, allow_unused=True)
+        rows.append(
+            {
+                name: torch.zeros_like(parameters[name]) if gradient is None else gradient
+                for name, gradient in zip(parameters, found, strict=True)
+            }
+        )
+    return rows
+
+
+def pcgrad(vectors):
+    """Algorithm 1 of arXiv 2001.06782; torch's global generator gives the order of projections."""
+    total = torch.zeros_like(vectors[0])
+    for i, vector in enumerate(vectors):
+        projected = vector.clone()
+        for j in torch.randperm(len(vectors)).tolist():
+            if j != i:
+                inner = projected @ vectors[j]
+                if inner < 0:
+                    projected = projected - inner / (vectors[j] @ vectors[j]) * vectors[j]
+        total += projected
+    return total
+
+
+@pytest.mark.parametrize("method", ["joint", "pcgrad"])
+@pytest.mark.parametrize("n_tasks", [2, 3])
+def test_private_parameters_get_their_own_tasks_gradient(make_model, method, n_tasks):
+    model = make_model(SPLIT, n_tasks)
+    losses = losses_of(model)
+    rows = task_gradients(model, losses)
+    GradientCombiner(model, method).backward(losses)
+    n_private = 0
+    for name, parameter in model.named_parameters():
+        users = [row[name] for row in rows if row[name].any()]
+        if len(users) == 1:
+            n_private += 1
+            torch.testing.assert_close(parameter.grad, users[0], rtol=1e-12, atol=1e-14)
+    assert n_private >= n_tasks * (2 + 1 + 2 + 2)  # heads, conv, norm, fc
+
+
+@pytest.mark.parametrize("n_tasks", [2, 3])
+@pytest.mark.parametrize("measure", [False, True])
+def test_joint_is_the_sum(make_model, n_tasks, measure):
+    model = make_model(SPLIT, n_tasks)
+    losses = losses_of(model)
+    rows = task_gradients(model, losses)
+    GradientCombiner(model, "joint").backward(losses, measure=measure)
+    for name, parameter in model.named_parameters():
+        expected = sum(row[name] for row in rows)
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("n_tasks", [2, 3])
+@pytest.mark.parametrize("split", [[], SPLIT])
+def test_pcgrad_equals_algorithm_1_on_the_shared_parameters(make_model, n_tasks, split):
+    model = make_model(split, n_tasks)
+    shared = [
+        parameter
+        for blocks in model.backbone.layers().values()
+        if len(blocks) == 1
+        for parameter in blocks[0].parameters
+    ]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    n_conflicts = 0
+    for seed in range(8):
+        losses = losses_of(model, seed)
+        rows = task_gradients(model, losses)
+        vectors = [torch.cat([row[names[id(p)]].flatten() for p in shared]) for row in rows]
+        n_conflicts += sum(bool(a @ b < 0) for a in vectors for b in vectors)
+        torch.manual_seed(seed)
+        expected = pcgrad(vectors)
+        torch.manual_seed(seed)
+        model.zero_grad()
+        GradientCombiner(model, "pcgrad").backward(losses)
+        found = torch.cat([parameter.grad.flatten() for parameter in shared])
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-13)
+    assert n_conflicts > 0
+
+
+def test_what_a_group_shares_is_combined_among_that_group(make_model):
+    model = make_model(["layer3.0.conv1"], 3, groups=(("a", "b"), ("c",)))
+    losses = losses_of(model)
+    rows = task_gradients(model, losses)
+    block = model.backbone.layers()["layer3.0.conv1"][0]
+    assert block.tasks == ("a", "b")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    group = next(g for g in GradientCombiner(model, "pcgrad").groups if g.users == (0, 1))
+    vectors = [
+        torch.cat([rows[task][names[id(p)]].flatten() for p in group.parameters]) for task in (0, 1)
+    ]
+    GradientCombiner(model, "pcgrad").backward(losses)
+    found = torch.cat([parameter.grad.flatten() for parameter in group.parameters])
+    torch.testing.assert_close(found, pcgrad(vectors), rtol=1e-9, atol=1e-13)
+    assert (
+        block.parameters[0] in group.layers[list(model.backbone.layers()).index("layer3.0.conv1")]
+    )
+
+
+def test_measured_gramians_of_a_split_layer_have_no_inner_product(make_model):
+    model = make_model(SPLIT, 3)
+    gramians = GradientCombiner(model, "joint").backward(losses_of(model), measure=True)
+    layers = list(model.backbone.layers())
+    for index, layer in enumerate(layers):
+        off_diagonal = gramians[index] - torch.diag(gramians[index].diagonal())
+        assert bool(off_diagonal.any()) == (layer not in SPLIT)
+        assert (gramians[index].diagonal() > 0).all()
+
+
+def test_unknown_method(make_model):
+    with pytest.raises(RecipeError, match="Did you mean 'pcgrad'"):
+        GradientCombiner(make_model(), "pc-grad")
