@@ -1,0 +1,227 @@
+"""The branched backbone: a shared trunk, computed once, and branches for groups of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, fx, nn
+
+from recon_search.errors import BackboneError, SplitError, nearest
+from recon_search.graph.emit import Forward, compile_forward, emit
+from recon_search.graph.layout import Layout
+from recon_search.graph.split import Split
+from recon_search.graph.tensors import (
+    clear_caches,
+    find,
+    fresh,
+    named_tensors,
+    with_tensors,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One copy of a layer.
+
+    Attributes:
+        tasks: those that share it.
+        parameters: its weight, bias, ...
+    """
+
+    tasks: tuple[str, ...]
+    parameters: list[nn.Parameter]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a branched backbone was built from; never changes, so copies of the network share it.
+
+    Attributes:
+        layout: who shares what.
+        graphs: the graph of the unsplit backbone, by `training`.
+        layers: first names of the parameters of each splittable layer, in order of first use.
+        keys: the backbone's state-dict keys, each with the tensor's first name.
+        template: the backbone on the meta device.
+    """
+
+    layout: Layout
+    graphs: Mapping[bool, fx.Graph]
+    layers: Mapping[str, tuple[str, ...]]
+    keys: Mapping[str, str]
+    template: nn.Module
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+class BranchedBackbone(nn.Module):
+    """A backbone whose split layers have one copy per group of tasks. Made by `branch`.
+
+    Tensors that all tasks share live under `shared`, those of a group under `branches.<tasks
+    joined by +>`, each under its plain timm name. `parameters()` and `state_dict()` hold every
+    tensor once, although several modules may share it: where an unsplit layer is called by several
+    branches with buffers of their own, the further names of its weights are left out on saving and
+    filled in on loading.
+
+    Attributes:
+        split: the plan.
+        shared: what all tasks share.
+        branches: what groups of tasks share.
+    """
+
+    def __init__(self, split: Split, blueprint: Blueprint, shared: nn.Module, branches: nn.Module):
+        super().__init__()
+        self.split = split
+        self.blueprint = blueprint
+        self.shared = shared
+        self.branches = branches
+        self._forwards: dict[tuple[bool, tuple[str, ...]], Forward] = {}
+        self._aliases = _find_aliases(self)
+        self.register_state_dict_post_hook(_drop_aliases)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_fill_aliases)  # type: ignore[no-untyped-call]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, in order."""
+        return self.split.tasks
+
+    def forward(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Any]:
+        """Compute the features of some tasks.
+
+        Args:
+            x: a batch, as the backbone takes it.
+            tasks: compute these alone, skipping all branches they do not use; all if None.
+
+        Returns:
+            the backbone's output for each task, in task order.
+
+        Raises:
+            SplitError: a task is unknown.
+        """
+        wanted = self.tasks if tasks is None else tuple(tasks)
+        forward = self._forwards.get((self.training, wanted))
+        if forward is None:
+            forward = self._compile(wanted)
+        return forward(self, x)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode and empty caches of attention biases."""
+        super().train(mode)
+        clear_caches(self)
+        return self
+
+    def layers(self) -> dict[str, list[Block]]:
+        """Return the copies of every splittable layer of the backbone, in order of first use.
+
+        An unsplit layer is one block with all tasks, wherever it is called.
+        """
+        return {
+            layer: [
+                Block(group, [self._tensor(name, group[0]) for name in names])
+                for group in self.blueprint.layout.groups(names[0])
+            ]
+            for layer, names in self.blueprint.layers.items()
+        }
+
+    def task_state_dict(self, task: str) -> dict[str, Tensor]:
+        """Return the weights of one task's path under plain timm names, buffers included.
+
+        The tensors are those of this network, not copies. An unsplit timm model of the same name
+        and arguments loads them strictly and computes this task's features.
+
+        Raises:
+            SplitError: the task is unknown.
+        """
+        self._check_task(task)
+        return {key: self._tensor(name, task).detach() for key, name in self.blueprint.keys.items()}
+
+    def load_task_state_dict(self, task: str, state: Mapping[str, Tensor]) -> None:
+        """Copy weights with plain timm names into one task's path, and into all that shares them.
+
+        Raises:
+            SplitError: the task is unknown.
+            BackboneError: a name is missing or unknown, or a shape differs.
+        """
+        own = self.task_state_dict(task)
+        for name in (*own, *state):
+            if name not in own or name not in state:
+                where, near = ("missing", state) if name in own else ("unknown", own)
+                raise BackboneError(
+                    f"A task's weights must have the backbone's {len(own)} names, '{name}' is "
+                    f"{where}.{nearest(name, near)} Take them from the same model."
+                )
+            if own[name].shape != state[name].shape:
+                raise BackboneError(
+                    f"'{name}' must have shape {tuple(own[name].shape)}, got "
+                    f"{tuple(state[name].shape)}. Take the weights from the same model."
+                )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+        clear_caches(self)
+
+    def single(self, task: str) -> nn.Module:
+        """Return one task's path as a plain timm module of the original class.
+
+        It has its own copy of the weights and this network's mode.
+
+        Raises:
+            SplitError: the task is unknown.
+        """
+        self._check_task(task)
+        template = self.blueprint.template
+        own = {
+            name: fresh(self._tensor(name, task))
+            for name in dict.fromkeys(named_tensors(template))
+            if name in self.blueprint.layout.tensors
+        }
+        return with_tensors(template, own).train(self.training)
+
+    def _check_task(self, task: str) -> None:
+        if task not in self.tasks:
+            raise SplitError(
+                f"The task must be one of {list(self.tasks)}, got {task!r}."
+                f"{nearest(str(task), self.tasks)} Name one of them."
+            )
+
+    def _tensor(self, name: str, task: str) -> Any:
+        path = self.blueprint.layout.home(name, self.tasks.index(task))
+        return find(self, path)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _compile(self, wanted: tuple[str, ...]) -> Forward:
+        for task in wanted:
+            self._check_task(task)
+        positions = tuple(i for i, task in enumerate(self.tasks) if task in wanted)
+        graph = emit(self.blueprint.graphs[self.training], self.blueprint.layout, positions)
+        mode = "train" if self.training else "eval"
+        forward = compile_forward(graph, f"{mode} {' '.join(wanted)}")
+        self._forwards[self.training, wanted] = forward
+        return forward
+
+
+def _find_aliases(network: BranchedBackbone) -> dict[str, str]:
+    """Map every further name of a tensor of the network to the name where it lives."""
+    layout = network.blueprint.layout
+    homes = [home for name in layout.tensors for home in layout.homes(name)]
+    lives = {id(find(network, home)): home for home in homes}
+    names = {name: lives[id(tensor)] for name, tensor in named_tensors(network).items()}
+    return {name: home for name, home in names.items() if name != home}
+
+
+def _drop_aliases(
+    network: BranchedBackbone, state: dict[str, Tensor], prefix: str, metadata: Any
+) -> None:
+    for alias in network._aliases:
+        state.pop(prefix + alias, None)
+
+
+def _fill_aliases(
+    network: BranchedBackbone, state: dict[str, Tensor], prefix: str, *unused: Any
+) -> None:
+    for alias, home in network._aliases.items():
+        if prefix + home in state:
+            state[prefix + alias] = state[prefix + home]

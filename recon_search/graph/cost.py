@@ -1,0 +1,131 @@
+"""What a split costs, before anything is trained or even built; and the graph of layers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from recon_search.graph.branch import plan
+from recon_search.graph.layers import layer_names
+from recon_search.graph.partition import Group, to_groups
+from recon_search.graph.split import Split
+from recon_search.graph.trace import Trace, is_metadata, trace
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Size and work of a branched backbone, heads not included.
+
+    Attributes:
+        base_parameters: of the unsplit backbone.
+        base_flops: of its forward pass on one input, as torch's FlopCounterMode counts them: two
+            for each multiply-add of matrix products, convolutions and attention, none for the rest.
+        parameters: for each group of tasks, those that exactly this group shares. The group of all
+            tasks is the trunk.
+        flops: likewise, of the forward pass on one input.
+    """
+
+    base_parameters: int
+    base_flops: int
+    parameters: Mapping[Group, int]
+    flops: Mapping[Group, int]
+
+    @property
+    def total_parameters(self) -> int:
+        """Parameters of trunk and branches."""
+        return sum(self.parameters.values())
+
+    @property
+    def total_flops(self) -> int:
+        """FLOPs of one input on the paths of all tasks."""
+        return sum(self.flops.values())
+
+
+def cost(backbone: nn.Module, split: Split, *, example: Tensor | None = None) -> Cost:
+    """Count the parameters and FLOPs of `branch(backbone, split)` without building it.
+
+    Each node of the backbone's evaluation graph is counted once and billed to every block of tasks
+    that computes it.
+
+    Args:
+        backbone: left untouched.
+        split: the plan.
+        example: an input the backbone accepts; made from its configuration if None.
+
+    Raises:
+        SplitError: the split does not fit the backbone.
+        BackboneError: the backbone's graph cannot be taken apart.
+    """
+    traced, layout, example = plan(backbone, split, example)
+    sizes = {name: parameter.numel() for name, parameter in traced.root.named_parameters()}
+    parameters: Counter[Group] = Counter()
+    for name, size in sizes.items():
+        parameters.update(dict.fromkeys(layout.groups(name), size))
+    work = _count_flops(traced, example[:1])
+    flops: Counter[Group] = Counter()
+    for node, count in work.items():
+        flops.update(dict.fromkeys(to_groups(layout.computed[node], layout.tasks), count))
+    return Cost(sum(sizes.values()), sum(work.values()), dict(parameters), dict(flops))
+
+
+def layer_graph(backbone: nn.Module) -> nx.DiGraph:
+    """Return the graph of layers: an edge leads from a layer to those that read its output.
+
+    `networkx.descendants` of the split layers are the layers that a branched network calls once per
+    branch. Each node has the attribute `n_parameters`. Layers inside a module that torch.fx keeps
+    whole stand side by side.
+
+    Raises:
+        BackboneError: the backbone cannot be traced.
+    """
+    traced = trace(backbone)
+    layers = layer_names(traced)
+    owner = {name: layer for layer, names in layers.items() for name in names}
+    graph = nx.DiGraph()
+    for layer, names in layers.items():
+        size = sum(traced.root.get_parameter(name).numel() for name in names)
+        graph.add_node(layer, n_parameters=size)
+    feeds: dict[fx.Node, set[str]] = {}
+    for node in traced.graphs[True].nodes:
+        if node.op == "get_attr" or is_metadata(node):
+            continue
+        readers = [node, *(n for n in node.all_input_nodes if n.op == "get_attr")]
+        own = {owner[name] for n in readers for name in traced.uses(n) if name in owner}
+        before = set().union(*(feeds.get(n, set()) for n in node.all_input_nodes))
+        graph.add_edges_from((first, then) for first in before for then in own if first != then)
+        feeds[node] = own or before
+    return graph
+
+
+def _count_flops(traced: Trace, example: Tensor) -> dict[fx.Node, int]:
+    counter = _FlopInterpreter(traced.root, traced.graphs[False])
+    flags = {part: part.training for part in traced.root.modules()}
+    traced.root.eval()
+    with torch.no_grad(), torch.random.fork_rng(), counter.mode:
+        counter.run(example)
+    for part, flag in flags.items():
+        part.training = flag
+    return counter.flops
+
+
+class _FlopInterpreter(fx.Interpreter):
+    """Run a graph and note how much each node adds to the count."""
+
+    def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(root, graph=graph)
+        self.mode = FlopCounterMode(display=False)
+        self.flops: dict[fx.Node, int] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node between two readings."""
+        before = self.mode.get_total_flops()
+        value = super().run_node(n)
+        self.flops[n] = self.mode.get_total_flops() - before
+        return value

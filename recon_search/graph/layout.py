@@ -1,0 +1,112 @@
+"""Which tasks share which copy, for every node, module and tensor of a network.
+
+The whole rewrite follows from one rule, applied until nothing changes: *a node's partition of the
+tasks is the coarsest common refinement of the partitions of everything it reads*. Three facts feed
+it beside the split itself:
+
+- a buffer that the forward pass updates (running statistics) is as private as the nodes that update
+  it, for each branch feeds it a distribution of its own;
+- values that share storage with one that is overwritten are as private as the node that overwrites
+  it, so that no task sees another task's in-place operation;
+- both modes of the network share modules and tensors, so both graphs take part.
+
+Every step only refines, so the passes end; two or three are the rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import fx
+
+from recon_search.graph.mutation import Effects
+from recon_search.graph.partition import Partition, blocks, refine, to_groups, whole
+from recon_search.graph.trace import Trace
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The partitions of everything.
+
+    Attributes:
+        tasks: their names, in order.
+        tensors: partition of each parameter and buffer, by first name.
+        modules: partition of each leaf module that a graph calls: that of the tensors it holds.
+        computed: partition of each node by what it reads: as often as it must be computed.
+        held: partition of each node's value; finer than `computed` where a fresh copy is needed
+            because a later node overwrites it for some tasks only.
+    """
+
+    tasks: tuple[str, ...]
+    tensors: Mapping[str, Partition]
+    modules: Mapping[str, Partition]
+    computed: Mapping[fx.Node, Partition]
+    held: Mapping[fx.Node, Partition]
+
+    def home(self, target: str, position: int) -> str:
+        """Return where the rewritten network keeps a module or tensor of the task at `position`."""
+        partition = self.modules.get(target) or self.tensors[target]
+        label = partition[position]
+        group = tuple(i for i, other in enumerate(partition) if other == label)
+        return f"{self.tree(group)}.{target}"
+
+    def tree(self, block: tuple[int, ...]) -> str:
+        """Name the subtree of the tensors that exactly these tasks share."""
+        if len(block) == len(self.tasks):
+            return "shared"
+        return "branches." + "+".join(self.tasks[i] for i in block)
+
+    def homes(self, target: str) -> list[str]:
+        """List the copies of a module or tensor, in task order."""
+        partition = self.modules.get(target) or self.tensors[target]
+        return [self.home(target, block[0]) for block in blocks(partition)]
+
+    def groups(self, tensor: str) -> tuple[tuple[str, ...], ...]:
+        """Return the groups of tasks that share a tensor."""
+        return to_groups(self.tensors[tensor], self.tasks)
+
+
+def lay_out(
+    trace: Trace,
+    effects: Mapping[bool, Effects],
+    tasks: tuple[str, ...],
+    split: Mapping[str, Partition],
+) -> Layout:
+    """Spread the partitions of the split tensors over the network.
+
+    Args:
+        trace: the graphs of both modes.
+        effects: what each of them overwrites.
+        tasks: in order.
+        split: partition of each split tensor, by first name; all others start shared by all tasks.
+
+    Returns:
+        the coarsest partitions that satisfy the rule above.
+    """
+    everyone = whole(len(tasks))
+    tensors = {name: split.get(name, everyone) for name in trace.names.values()}
+    overwritten: dict[fx.Node, Partition] = {}
+    computed: dict[fx.Node, Partition] = {}
+    held: dict[fx.Node, Partition] = {}
+    before: object = None
+    while before != (tensors, overwritten):
+        before = (dict(tensors), dict(overwritten))
+        for training, graph in trace.graphs.items():
+            found = effects[training]
+            for node in graph.nodes:
+                reads = [held[source] for source in node.all_input_nodes]
+                reads += [tensors[name] for name in trace.uses(node)]
+                partition = computed[node] = refine(everyone, *reads)
+                for name in found.updates[node]:
+                    tensors[name] = refine(tensors[name], partition)
+                for origin in found.writes[node]:
+                    overwritten[origin] = refine(overwritten.get(origin, everyone), partition)
+                aliases = [overwritten.get(origin, everyone) for origin in found.holds[node]]
+                held[node] = refine(partition, *aliases)
+    modules = {
+        str(node.target): refine(everyone, *(tensors[name] for name in trace.uses(node)))
+        for graph in trace.graphs.values()
+        for node in graph.find_nodes(op="call_module")
+    }
+    return Layout(tasks, tensors, modules, computed, held)

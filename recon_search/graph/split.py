@@ -1,0 +1,260 @@
+"""The plan of a split: which layers get private copies, and which tasks share a copy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from recon_search.artefact import check_format, digest, read_json, write_text
+from recon_search.errors import ArtefactError, SplitError, nearest
+from recon_search.graph.layers import backbone_digest, layer_names
+from recon_search.graph.partition import Group, from_groups, to_groups
+from recon_search.graph.trace import Trace, trace
+
+FORMAT = "recon-search/split/1"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which tasks share which copy of each split layer.
+
+    Two splits are equal when tasks and layers are; where they come from does not count.
+
+    Attributes:
+        tasks: names, in order.
+        layers: for each split layer, the groups of tasks that share a copy: at least two, every
+            task in exactly one. Brought into task order. Layers not named are shared by all.
+        backbone: what the split was made for: timm name, arguments, `digest`. May be empty.
+        chosen: how: rule, threshold, k or budget, grouping.
+        provenance: where it comes from: recipe digest, seed, versions.
+
+    Raises:
+        SplitError: tasks or groups break the rules above.
+    """
+
+    tasks: tuple[str, ...]
+    layers: Mapping[str, tuple[Group, ...]]
+    backbone: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    chosen: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        tasks = tuple(self.tasks)
+        _check_tasks(tasks)
+        layers = {name: _ordered(name, groups, tasks) for name, groups in self.layers.items()}
+        object.__setattr__(self, "tasks", tasks)
+        object.__setattr__(self, "layers", layers)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @classmethod
+    def private(
+        cls,
+        names: Collection[str],
+        tasks: Sequence[str],
+        *,
+        backbone: Mapping[str, Any] | None = None,
+        chosen: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Split:
+        """Give every task a copy of its own of each layer in `names`; none named is no split."""
+        alone = tuple((task,) for task in tasks)
+        return cls(
+            tuple(tasks),
+            dict.fromkeys(names, alone),
+            backbone or {},
+            chosen or {},
+            provenance or {},
+        )
+
+    @property
+    def digest(self) -> str:
+        """Digest of tasks and layers alone."""
+        return digest({"tasks": self.tasks, "layers": self.layers})
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON that reads and diffs well: one layer a line."""
+        parts = {
+            "format": FORMAT,
+            "backbone": dict(self.backbone),
+            "tasks": self.tasks,
+            "chosen": dict(self.chosen),
+            "provenance": dict(self.provenance),
+        }
+        lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in parts.items()]
+        rows = [
+            f"    {json.dumps(name)}: {json.dumps(groups)}" for name, groups in self.layers.items()
+        ]
+        body = '  "layers": {' + ("\n" + ",\n".join(rows) + "\n  }" if rows else "}")
+        write_text(path, "\n".join(["{", *lines, body, "}"]) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Split:
+        """Read a split that `save` wrote.
+
+        Raises:
+            ArtefactError: the file is missing, damaged or of another format.
+            SplitError: its groups are not partitions of its tasks.
+        """
+        value = read_json(path, "split")
+        check_format(value, FORMAT, path)
+        try:
+            layers = {
+                str(name): tuple(tuple(group) for group in groups)
+                for name, groups in value["layers"].items()
+            }
+            extra = [dict(value.get(key, {})) for key in ("backbone", "chosen", "provenance")]
+            tasks = tuple(value["tasks"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(
+                f"A split must have tasks and layers with groups of tasks, {path} has not "
+                f"({type(error).__name__}: {error}). Write it again."
+            ) from None
+        return cls(tasks, layers, *extra)
+
+    def for_tasks(
+        self,
+        tasks: Sequence[str],
+        mapping: Mapping[str, str] | None = None,
+        *,
+        grouped: Literal["refuse", "private", "share"] = "refuse",
+    ) -> Split:
+        """Carry the split over to other tasks, for instance those of another data set.
+
+        A fully private layer becomes fully private for the new tasks. Where a layer's copies are
+        shared by groups, new tasks share one if the old tasks they map to do; a layer that all of
+        them share is no longer split.
+
+        Args:
+            tasks: the new tasks.
+            mapping: new task to old task. Needed only for grouped layers; where the new tasks are
+                the old ones, each maps to itself.
+            grouped: what becomes of grouped layers without a mapping.
+
+        Raises:
+            SplitError: a grouped layer has no mapping, or the mapping misses a task.
+        """
+        if mapping is None and set(tasks) <= set(self.tasks):
+            mapping = {task: task for task in tasks}
+        alone = tuple((task,) for task in tasks)
+        layers: dict[str, tuple[Group, ...]] = {}
+        for name, groups in self.layers.items():
+            if len(groups) == len(self.tasks):
+                layers[name] = alone
+            elif mapping is not None:
+                layers[name] = _map_groups(groups, tasks, mapping)
+            elif grouped == "private":
+                layers[name] = alone
+            elif grouped == "refuse":
+                raise SplitError(
+                    f"A split with grouped tasks needs a mapping of the tasks {list(tasks)} to "
+                    f"{list(self.tasks)}: layer '{name}' has the groups {_show(groups)}. Give the "
+                    "mapping, or choose grouped='private' or grouped='share'."
+                )
+        split = {name: groups for name, groups in layers.items() if len(groups) > 1}
+        return Split(tuple(tasks), split, self.backbone, self.chosen, self.provenance)
+
+    def check(self, backbone: nn.Module) -> None:
+        """Make sure that `backbone` has every layer of this split and the digest it was made for.
+
+        Raises:
+            SplitError: naming the first missing layer and near names, or both digests.
+            BackboneError: the backbone cannot be traced.
+        """
+        self.check_trace(trace(backbone))
+
+    def check_trace(self, traced: Trace) -> None:
+        """Do what `check` does for a backbone that is traced already."""
+        known = layer_names(traced)
+        unused = {name.rpartition(".")[0] for name in traced.names} | set(traced.names)
+        for name in self.layers:
+            if name not in known:
+                why = "its forward pass does not use" if name in unused else "does not have"
+                raise SplitError(
+                    "A split layer must be one of the backbone's trainable layers in use, "
+                    f"{type(traced.root).__name__} {why} '{name}'."
+                    f"{nearest(name, known)} List them with recon_search.layers."
+                )
+        expected = self.backbone.get("digest")
+        found = expected and backbone_digest(traced.root)
+        if found != expected:
+            raise SplitError(
+                f"The split must fit the backbone: it was made for {self.backbone.get('name')} "
+                f"with digest {expected}, this {type(traced.root).__name__} has {found}. Use the "
+                "same timm name and arguments, or leave the digest out of the split."
+            )
+
+
+def load_counts(path: str | Path) -> dict[str, int]:
+    """Read a JSON object of layer to conflict count, as Recon's authors publish, most first.
+
+    Equal counts keep the order of the file. The first k names, given to `Split.private`, are
+    Recon's split.
+
+    Raises:
+        ArtefactError: the file is missing or no object of numbers.
+    """
+    counts = read_json(path, "table of conflict counts")
+    if not isinstance(counts, dict) or not all(
+        isinstance(n, int | float) and not isinstance(n, bool) for n in counts.values()
+    ):
+        raise ArtefactError(
+            f"A table of conflict counts must be a JSON object of layer to number, {path} is not. "
+            'Write {"layer": count, ...}.'
+        )
+    return {name: int(counts[name]) for name in sorted(counts, key=lambda name: -counts[name])}
+
+
+def _check_tasks(tasks: tuple[str, ...]) -> None:
+    for task in tasks:
+        if not isinstance(task, str) or not task or "." in task or "+" in task:
+            raise SplitError(
+                f"A task name must be text without '.' and '+', got {task!r}. Rename the task."
+            )
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise SplitError(
+            f"A split needs at least one task, each named once, got {list(tasks)}. Mend the names."
+        )
+
+
+def _ordered(
+    name: str, groups: Sequence[Sequence[str]], tasks: tuple[str, ...]
+) -> tuple[Group, ...]:
+    members = [task for group in groups for task in group]
+    if sorted(members) != sorted(tasks) or any(not group for group in groups):
+        raise SplitError(
+            f"The groups of layer '{name}' must hold every task of {list(tasks)} once, got "
+            f"{_show(groups)}. Mend the groups."
+        )
+    if len(groups) < 2:
+        raise SplitError(
+            f"A split layer needs at least two groups of tasks, '{name}' has {_show(groups)}. "
+            "Leave the layer out to share it."
+        )
+    return to_groups(from_groups(groups, tasks), tasks)
+
+
+def _map_groups(
+    groups: Sequence[Group], tasks: Sequence[str], mapping: Mapping[str, str]
+) -> tuple[Group, ...]:
+    old = {task: index for index, group in enumerate(groups) for task in group}
+    for task in tasks:
+        if mapping.get(task) not in old:
+            raise SplitError(
+                f"The mapping must send every new task to one of {sorted(old)}, '{task}' goes to "
+                f"{mapping.get(task)!r}. Complete the mapping."
+            )
+    found: dict[int, list[str]] = {}
+    for task in tasks:
+        found.setdefault(old[mapping[task]], []).append(task)
+    return tuple(tuple(group) for group in found.values())
+
+
+def _show(groups: Sequence[Sequence[str]]) -> str:
+    return " | ".join(" ".join(map(str, group)) or "(empty)" for group in groups)

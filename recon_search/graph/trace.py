@@ -1,0 +1,176 @@
+"""From a module to torch.fx graphs, one as it trains and one as it evaluates.
+
+Tracing freezes every Python branch on `training`, so one graph cannot serve both modes; both graphs
+call the same modules. timm's own no-trace modules and functions stay whole. The module given is
+never touched: a deep copy is traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from timm.models import get_notrace_functions, get_notrace_modules
+from torch import Tensor, fx, nn
+
+from recon_search.errors import BackboneError
+from recon_search.graph.example import example_input
+from recon_search.graph.export import export_graph
+from recon_search.graph.tensors import (
+    find,
+    first_names,
+    named_tensors,
+    with_tensors,
+)
+
+
+class _Stored(fx.Proxy):
+    """A parameter or buffer while tracing: its shape is known, its values are not."""
+
+    def __init__(self, tracer: fx.Tracer, node: fx.Node, tensor: Tensor) -> None:
+        super().__init__(node, tracer)
+        self.shape = tensor.shape
+        self.ndim = tensor.ndim
+
+    def size(self, dim: int | None = None) -> int | torch.Size:
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        return self.ndim
+
+    def numel(self) -> int:
+        return self.shape.numel()
+
+
+class Tracer(fx.Tracer):
+    """fx's tracer with timm's leaves, one input, and every parameter and buffer a graph node.
+
+    fx by itself reads buffers while it traces, so what the forward pass writes into them, or reads
+    from them later, is lost.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__(autowrap_functions=tuple(get_notrace_functions()))
+        self.leaves = tuple(get_notrace_modules())
+        names = first_names(root)
+        self.stored = {id(tensor): names[name] for name, tensor in named_tensors(root).items()}
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Return one proxy for each parameter and buffer, whatever module asks for it."""
+        name = self.stored.get(id(attr_val))
+        if name is None:
+            return attr_val
+        if name not in parameter_proxy_cache:
+            parameter_proxy_cache[name] = self.create_proxy(
+                "get_attr", name, (), {}, proxy_factory_fn=lambda n: _Stored(self, n, attr_val)
+            )
+        return parameter_proxy_cache[name]
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Keep timm's no-trace modules whole, beside those of torch.nn."""
+        return isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
+
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """Make the first argument the only input; every other one keeps its default."""
+        return root_fn, [self.root, self.create_proxy("placeholder", "x", (), {})]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The graphs of a module.
+
+    Attributes:
+        root: the traced copy; the graphs' targets are its submodules, parameters and buffers.
+        graphs: the graph of each mode, by `training`.
+    """
+
+    root: nn.Module
+    graphs: Mapping[bool, fx.Graph]
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The first name of each tensor of `root`, by each of its names."""
+        return first_names(self.root)
+
+    @cached_property
+    def _inside(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def uses(self, node: fx.Node) -> tuple[str, ...]:
+        """Return the first names of the tensors that `node` reads from `root`, in module order."""
+        if node.op not in ("call_module", "get_attr"):
+            return ()
+        target = str(node.target)
+        if target in self.names:
+            return (self.names[target],)
+        if target not in self._inside:
+            inside = first_names(self.root.get_submodule(target))
+            named = dict.fromkeys(self.names[f"{target}.{name}"] for name in inside)
+            self._inside[target] = tuple(named)
+        return self._inside[target]
+
+
+def trace(module: nn.Module, example: Tensor | None = None) -> Trace:
+    """Trace a deep copy of `module` in training and in evaluation mode.
+
+    The copy keeps the training flag of every submodule. Tensors that tracing found outside the
+    registries (constants) become non-persistent buffers of the copy, so that they move with it.
+
+    Args:
+        module: left untouched.
+        example: an input, for modules that torch.fx cannot trace but torch.export can; made from
+            the module's configuration if None.
+
+    Raises:
+        BackboneError: neither can: the forward pass branches on the values of tensors.
+    """
+    root = with_tensors(module, {})
+    flags = {name: part.training for name, part in root.named_modules()}
+    graphs = {training: _trace_mode(root, training, example) for training in (True, False)}
+    for name, part in root.named_modules():
+        part.training = flags.get(name, module.training)
+    return Trace(root, graphs)
+
+
+def is_metadata(node: fx.Node) -> bool:
+    """Tell whether a node asks a tensor for its sizes, type or device, not for its values."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim", "numel", "stride")
+    return node.target is getattr and node.args[1] in ("shape", "ndim", "dtype", "device")
+
+
+def _trace_mode(root: nn.Module, training: bool, example: Tensor | None) -> fx.Graph:
+    root.train(training)
+    try:
+        graph = Tracer(root).trace(root)
+    except Exception as error:  # whatever the forward pass raises when it meets a proxy
+        try:
+            return export_graph(root, example_input(root) if example is None else example)
+        except Exception:
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            raise BackboneError(
+                "A backbone's graph must be traceable by torch.fx or torch.export, "
+                f"{type(root).__name__} is not ({reason}). Choose another backbone, or mark the "
+                "module that branches with timm.models.register_notrace_module."
+            ) from error
+    # A parameter that the forward pass reads and never uses is no layer.
+    graph.eliminate_dead_code(is_impure_node=lambda node: node.op != "get_attr")
+    for node in graph.find_nodes(op="get_attr"):
+        _register_constant(root, str(node.target))
+    return graph
+
+
+def _register_constant(root: nn.Module, target: str) -> None:
+    if find(root, target) is not None:
+        return
+    parent, _, name = target.rpartition(".")
+    owner = root.get_submodule(parent)
+    value = getattr(owner, name)
+    if isinstance(value, Tensor):
+        delattr(owner, name)
+        owner.register_buffer(name, value.detach(), persistent=False)

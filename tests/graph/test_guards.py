@@ -1,0 +1,180 @@
+"""One test for each thing that makes a rewrite go wrong; it fails when its guard is taken away."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from recon_search.errors import BackboneError, SplitError
+from recon_search.graph import BranchedBackbone, Split, branch, layers
+from tests import toys
+from tests.graph.laws import check_paths, randomise
+
+ONE = torch.ones(2, 1, dtype=torch.float64)
+
+
+def split_toy(toy: nn.Module, *names: str) -> BranchedBackbone:
+    return branch(toy, Split.private(names, ["p", "q"]))
+
+
+def set_second(network: BranchedBackbone, layer: str, value: float) -> None:
+    with torch.no_grad():
+        network.layers()[layer][1].parameters[0].fill_(value)
+
+
+def answers(network: BranchedBackbone, x: Tensor = ONE) -> dict[str, float]:
+    return {task: output.flatten()[0].item() for task, output in network(x).items()}
+
+
+def test_arguments_after_the_first_are_frozen_at_their_defaults() -> None:
+    network = split_toy(toys.Optional(), "map")
+    set_second(network, "map", 5)
+    assert answers(network) == {"p": 2, "q": 5}
+
+
+def test_layers_inside_a_leaf_are_split_and_others_shared() -> None:
+    network = split_toy(toys.Leafy(), "leaf.up")
+    set_second(network, "leaf.up", 10)
+    assert answers(network) == {"p": 12, "q": 60}
+    assert len(list(network.parameters())) == 4
+    assert [len(blocks) for blocks in network.layers().values()] == [1, 1, 2]
+    check_paths(network, ONE)
+
+
+def test_tied_layers_are_split_together() -> None:
+    toy = toys.Tied()
+    assert list(layers(toy)) == ["first"]
+    network = split_toy(toy, "first")
+    set_second(network, "first", 4)
+    assert answers(network) == {"p": 9, "q": 16}
+    single = network.single("q")
+    assert single.first.weight is single.second.weight
+    assert len(list(network.parameters())) == 2
+    check_paths(network, ONE)
+
+
+def test_in_place_operations_stay_inside_their_branch() -> None:
+    network = split_toy(toys.InPlace(), "shift")
+    set_second(network, "shift", 7)
+    assert answers(network) == {"p": 10, "q": 18}
+    check_paths(network, ONE)
+
+
+def test_in_place_operations_on_shared_values_cost_no_copy() -> None:
+    network = branch(timm.create_model("test_resnet", num_classes=0), Split.private([], ["p", "q"]))
+    layout = network.blueprint.layout
+    assert layout.held == layout.computed
+
+
+def test_a_function_that_writes_into_its_argument() -> None:
+    """timm's no-trace `cal_rel_pos_type` (mvitv2) adds to the attention map it is given."""
+    torch.manual_seed(0)
+    split = Split.private(["attention.rel_pos_h", "attention.rel_pos_w"], ["p", "q"])
+    x = torch.randn(2, 17, 8, dtype=torch.float64)
+    network = branch(toys.Windowed().double(), split, example=x)
+    randomise(network, 1)
+    check_paths(network, x)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_statistics_written_by_module_or_function_are_private(training: bool) -> None:
+    torch.manual_seed(0)
+    network = split_toy(toys.Normed().double(), "map").train(training)
+    randomise(network, 1)
+    assert [len(blocks) for blocks in network.layers().values()] == [2, 1, 1]
+    x = torch.randn(8, 3, dtype=torch.float64)
+    check_paths(network, x)
+    state = network.task_state_dict("q")
+    assert int(state["norm.num_batches_tracked"]) == int(training)
+    assert int(state["second.num_batches_tracked"]) == int(training)
+    check_paths(network.eval(), x)
+
+
+def test_modes_are_followed_by_code_that_reads_training() -> None:
+    network = split_toy(toys.Moody(), "map")
+    set_second(network, "map", 5)
+    assert answers(network.train()) == {"p": 0, "q": 0}
+    assert answers(network.eval()) == {"p": 2, "q": 5}
+    assert answers(network.train()) == {"p": 0, "q": 0}
+
+
+def test_attention_dropout_follows_the_mode() -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, depth=1, num_classes=0, attn_drop_rate=0.5
+    ).train()
+    network = branch(model, Split.private(["blocks.0.attn.qkv"], ["p", "q"]))
+    x = torch.randn(2, 3, 32, 32)
+    assert not torch.equal(network(x)["p"], network(x)["p"])
+    network.eval()
+    assert torch.equal(network(x)["p"], network(x)["p"])
+
+
+def test_drop_path_follows_the_mode() -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("convnext_atto", num_classes=0, drop_path_rate=0.9).eval()
+    randomise(model)
+    network = branch(
+        model, Split.private(["stem.0"], ["p", "q"]), example=torch.zeros(2, 3, 32, 32)
+    )
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(network(x)["p"], model(x))
+    network.train()
+    assert not torch.equal(network(x)["p"], network(x)["p"])
+
+
+def test_constants_made_in_the_forward_pass_move_with_the_network() -> None:
+    network = split_toy(toys.Constant(), "map")
+    set_second(network, "map", 5)
+    assert answers(network) == {"p": 7, "q": 10}
+    assert not any("constant" in name for name in network.state_dict())
+    assert {tensor.device.type for tensor in network.to("meta").buffers()} == {"meta"}
+    output = network(torch.ones(2, 1, dtype=torch.float64, device="meta"))["q"]
+    assert output.device.type == "meta"
+    assert not any("constant" in name for name, _ in network.single("p").named_buffers())
+
+
+def test_cached_biases_do_not_go_stale() -> None:
+    toy = toys.Cached().eval()
+    toy(ONE)
+    network = split_toy(toy, "biased").eval()
+    assert toy.biased.attention_bias_cache["cpu"].item() == 1
+    assert answers(network) == {"p": 3, "q": 3}
+    state = network.task_state_dict("q")
+    network.load_task_state_dict("q", {**state, "biased.bias": torch.zeros(1)})
+    assert answers(network) == {"p": 3, "q": 2}
+    set_second(network.train(), "biased", 5)
+    assert answers(network.eval()) == {"p": 3, "q": 7}
+    assert not network.single("q").biased.attention_bias_cache
+
+
+def test_cached_biases_inside_leaves_are_emptied() -> None:
+    model = timm.create_model("tiny_vit_5m_224", num_classes=0).eval()
+    randomise(model)
+    name = next(name for name in layers(model) if "attention_biases" in name)
+    example = torch.zeros(1, 3, 64, 64)
+    network = branch(model, Split.private([name], ["p", "q"]), example=example).eval()
+    x = torch.randn(1, 3, 64, 64)
+    network(x)
+    randomise(network.train(), 1)
+    outputs = network.eval()(x)
+    for task, output in outputs.items():
+        torch.testing.assert_close(output, network.single(task)(x))
+
+
+def test_unused_parameters_are_no_layers_and_cannot_be_split() -> None:
+    toy = toys.Idle()
+    assert list(layers(toy)) == ["map"]
+    for name in ("spare", "bench"):
+        with pytest.raises(SplitError, match=f"Idle its forward pass does not use '{name}'"):
+            split_toy(toy, name)
+    network = split_toy(toy, "map")
+    assert list(network.task_state_dict("p")) == list(toy.state_dict())
+    network.single("p").load_state_dict(toy.state_dict())
+
+
+def test_a_backbone_that_branches_on_values_is_refused() -> None:
+    with pytest.raises(BackboneError, match=r"must be traceable .* Fickle is not .*Choose another"):
+        layers(toys.Fickle())

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recon_search.errors import ArtefactError, SplitError
+from recon_search.graph import Split, backbone_digest, load_counts
+from tests import toys
+
+
+def grouped() -> Split:
+    return Split(("a", "b", "c"), {"conv": (("c", "a"), ("b",)), "bn": (("c",), ("b",), ("a",))})
+
+
+def test_groups_are_brought_into_task_order() -> None:
+    split = grouped()
+    assert split.layers == {"conv": (("a", "c"), ("b",)), "bn": (("a",), ("b",), ("c",))}
+    same = Split(
+        ("a", "b", "c"),
+        {"bn": (("a",), ("c",), ("b",)), "conv": (("b",), ("a", "c"))},
+        chosen={"rule": "by hand"},
+    )
+    assert split == same
+    assert hash(split) == hash(same)
+    assert split.digest == same.digest
+    assert split != Split.private(["conv", "bn"], ["a", "b", "c"])
+
+
+def test_private_gives_each_task_its_own() -> None:
+    split = Split.private(["conv"], ["a", "b"], chosen={"k": 1})
+    assert split.layers == {"conv": (("a",), ("b",))}
+    assert split.chosen == {"k": 1}
+    assert Split.private([], ["a"]).layers == {}
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ((("a", "b"),), "needs at least two groups of tasks, 'conv' has a b"),
+        ((("a",),), "must hold every task"),
+        ((("a",), ("b", "a")), r"must hold every task of \['a', 'b'\] once, got a \| b a"),
+        ((("a", "b"), ()), r"got a b \| \(empty\)"),
+        ((("a",), ("x",)), "must hold every task"),
+    ],
+)
+def test_groups_that_are_no_partition_are_refused(
+    groups: tuple[tuple[str, ...], ...], message: str
+) -> None:
+    with pytest.raises(SplitError, match=message):
+        Split(("a", "b"), {"conv": groups})
+
+
+@pytest.mark.parametrize("tasks", [[], ["a", "a"], ["a.b", "c"], ["", "c"], ["a+b", "c"]])
+def test_task_names_are_checked(tasks: list[str]) -> None:
+    with pytest.raises(SplitError, match="task"):
+        Split.private([], tasks)
+
+
+def test_round_trip_through_a_readable_file(tmp_path: Path) -> None:
+    split = Split(
+        grouped().tasks,
+        grouped().layers,
+        backbone={"name": "resnet18", "digest": "0123"},
+        chosen={"rule": "projection", "k": 2},
+        provenance={"seed": 0},
+    )
+    split.save(tmp_path / "split.json")
+    text = (tmp_path / "split.json").read_text()
+    assert '\n    "conv": [["a", "c"], ["b"]],\n' in text
+    assert json.loads(text)["format"] == "recon-search/split/1"
+    loaded = Split.load(tmp_path / "split.json")
+    assert loaded == split
+    assert loaded.backbone == split.backbone
+    assert loaded.chosen == split.chosen
+    assert loaded.provenance == split.provenance
+    assert list(loaded.layers) == list(split.layers)
+    empty = Split.private([], ["a", "b"])
+    empty.save(tmp_path / "empty.json")
+    assert Split.load(tmp_path / "empty.json") == empty
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    path.write_text('{"format": "recon-search/split/2"}')
+    with pytest.raises(ArtefactError, match="must have format 'recon-search/split/1'"):
+        Split.load(path)
+    path.write_text('{"format": "recon-search/split/1", "tasks": ["a"]}')
+    with pytest.raises(ArtefactError, match="must have tasks and layers"):
+        Split.load(path)
+
+
+def test_reuse_on_other_tasks() -> None:
+    split = Split.private(["conv"], ["a", "b"]).for_tasks(["x", "y", "z"])
+    assert split == Split.private(["conv"], ["x", "y", "z"])
+
+
+def test_reuse_of_groups_needs_a_mapping() -> None:
+    with pytest.raises(SplitError, match=r"needs a mapping.*layer 'conv' has the groups a c \| b"):
+        grouped().for_tasks(["x", "y"])
+    carried = grouped().for_tasks(["x", "y", "z"], {"x": "b", "y": "a", "z": "c"})
+    assert carried.layers == {"conv": (("x",), ("y", "z")), "bn": (("x",), ("y",), ("z",))}
+    both_in_one = grouped().for_tasks(["x", "y"], {"x": "a", "y": "c"})
+    assert both_in_one.layers == {"bn": (("x",), ("y",))}
+    with pytest.raises(SplitError, match=r"'y' goes to None"):
+        grouped().for_tasks(["x", "y"], {"x": "a"})
+    assert list(grouped().for_tasks(["x", "y"], grouped="share").layers) == ["bn"]
+    assert list(grouped().for_tasks(["x", "y"], grouped="private").layers) == ["conv", "bn"]
+
+
+def test_reuse_on_some_of_the_same_tasks_maps_each_to_itself() -> None:
+    assert grouped().for_tasks(["c", "b"]) == Split.private(["conv", "bn"], ["c", "b"])
+    assert grouped().for_tasks(["c", "b", "a"]).layers["conv"] == (("c", "a"), ("b",))
+
+
+def test_check_names_the_missing_layer_and_its_neighbours() -> None:
+    toy = toys.Residual()
+    Split.private(["body"], ["a", "b"], backbone={"digest": backbone_digest(toy)}).check(toy)
+    with pytest.raises(SplitError, match=r"Residual does not have 'bodi'. Did you mean 'body'"):
+        Split.private(["bodi"], ["a", "b"]).check(toy)
+    with pytest.raises(SplitError, match="made for toy with digest 0, this Residual has"):
+        Split.private([], ["a", "b"], backbone={"name": "toy", "digest": "0"}).check(toy)
+
+
+def test_published_counts_are_read_most_first(tmp_path: Path) -> None:
+    path = tmp_path / "counts.json"
+    path.write_text('{"conv1": 3, "bn1": 9, "fc": 3}')
+    assert list(load_counts(path).items()) == [("bn1", 9), ("conv1", 3), ("fc", 3)]
+    path.write_text('["conv1"]')
+    with pytest.raises(ArtefactError, match="JSON object of layer to number"):
+        load_counts(path)
