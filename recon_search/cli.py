@@ -165,14 +165,23 @@ def rank(
 
 @cli.command()
 @recipe_options
-@click.option("--scores", "scores_path", type=FILE, required=True, help="What the probe wrote.")
+@click.option("--scores", "scores_path", type=FILE, help="What the probe wrote.")
+@click.option("--counts", "counts_path", type=FILE, help="Recon's published {layer: count} JSON.")
 @click.option("--out", type=FILE, default="split.json", show_default=True, help="File to write.")
-def split(scores_path: Path, out: Path, **options: Any) -> None:
+def split(scores_path: Path | None, counts_path: Path | None, out: Path, **options: Any) -> None:
     """Choose the layers to split, as the recipe's [split] says, and write split.json."""
-    from recon_search.conflict.scores import ConflictScores
-    from recon_search.stages.split import choose_split
+    if (scores_path is None) == (counts_path is None):
+        raise click.UsageError("Give one of --scores and --counts.")
+    recipe = _recipe(options)
 
-    chosen = choose_split(_recipe(options), ConflictScores.load(scores_path))
+    from recon_search.conflict.scores import ConflictScores
+    from recon_search.stages.split import choose_split, split_by_counts
+
+    if scores_path is not None:
+        chosen = choose_split(recipe, ConflictScores.load(scores_path))
+    else:
+        assert counts_path is not None
+        chosen = split_by_counts(recipe, counts_path)
     chosen.save(out)
     click.echo(f"{len(chosen.layers)} layers: {', '.join(chosen.layers)}\nWritten: {out}")
 

@@ -18,7 +18,6 @@ from recon_search import cli
 from tests.idx import write_item_set
 from tests.stages.recipes import TINY
 
-pytestmark = pytest.mark.slow
 MNIST = ["--set", "data.name=multi-mnist", "--set", "data.canvas=36"]
 
 
@@ -91,6 +90,19 @@ def test_rank_and_split_from_saved_scores(finished):
     assert len(rs.Split.load(folder / "five.json").layers) == 5
 
 
+def test_the_order_that_recons_authors_published_can_be_tried(tmp_path):
+    """Their files map layers to counts."""
+    (tmp_path / "tiny.toml").write_text(TINY)
+    counts = {"layer1.0.bn1": 5, "bn1": 9, "fc": 1, "layer1.1.bn1": 7}
+    (tmp_path / "counts.json").write_text(json.dumps(counts))
+    recon_search("split", "tiny.toml", "--counts", "counts.json", cwd=tmp_path)
+    assert set(rs.Split.load(tmp_path / "split.json").layers) == {
+        "bn1",
+        "layer1.1.bn1",
+        "layer1.0.bn1",
+    }
+
+
 def test_a_split_found_on_one_data_set_is_reused_on_another(finished):
     """Other tasks, other class counts, other image sizes: the split carries over."""
     folder, _ = finished
@@ -125,6 +137,7 @@ def test_a_split_for_another_backbone_is_refused(finished):
         (["--set", "split.threshold=-1"], "`split.threshold`"),
         (["--set", "split.rule=cuont"], "Did you mean 'count'?"),
         (["--set", "train.method=pcgard"], "Did you mean 'pcgrad'?"),
+        (["--set", "train.optimizer=sdg"], "Did you mean 'sgd'"),
         (MNIST, "got no data root"),
         ([*MNIST, "--data-root", "nowhere"], "train-images-idx3-ubyte"),
         (["--set", "train.lr=1e30"], "Every loss must be finite"),

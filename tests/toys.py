@@ -154,10 +154,10 @@ class Optional(nn.Module):
         super().__init__()
         self.map = scalar(2)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, *, scale: bool = False) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is not None:
             x = x * mask
-        return self.map(x) * 2 if scale else self.map(x)
+        return self.map(x)
 
 
 class Constant(nn.Module):
@@ -171,21 +171,34 @@ class Constant(nn.Module):
         return self.map(x) + torch.tensor([5.0], dtype=torch.float64)
 
 
-class Cached(nn.Module):
-    """Keep a bias outside the registries while evaluating, as levit does; x -> map(x) + bias."""
+@register_notrace_module
+class Biased(nn.Module):
+    """Add a bias that is kept outside the registries while evaluating, as tiny_vit does."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.map = scalar(2)
         self.bias = nn.Parameter(torch.ones(1, dtype=torch.float64))
         self.attention_bias_cache: dict[str, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
-            return self.map(x) + self.bias
+            return x + self.bias
         if "cpu" not in self.attention_bias_cache:
             self.attention_bias_cache["cpu"] = self.bias * 1
-        return self.map(x) + self.attention_bias_cache["cpu"]
+        return x + self.attention_bias_cache["cpu"]
+
+
+class Cached(nn.Module):
+    """A map and a cached bias; with map 2x and bias 1 the input 1 gives 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = scalar(2)
+        self.biased = Biased()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.biased(self.map(x))
+        return out
 
 
 class Idle(nn.Module):

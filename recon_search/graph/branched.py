@@ -79,6 +79,8 @@ class BranchedBackbone(nn.Module):
         self.shared = shared
         self.branches = branches
         self._forwards: dict[tuple[bool, tuple[str, ...]], Forward] = {}
+        for training in blueprint.graphs:  # now, for torch.compile and torch.export cannot
+            self._compile(training, split.tasks)
         self._aliases = _find_aliases(self)
         self.register_state_dict_post_hook(_drop_aliases)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_fill_aliases)  # type: ignore[no-untyped-call]
@@ -104,7 +106,7 @@ class BranchedBackbone(nn.Module):
         wanted = self.tasks if tasks is None else tuple(tasks)
         forward = self._forwards.get((self.training, wanted))
         if forward is None:
-            forward = self._compile(wanted)
+            forward = self._compile(self.training, wanted)
         return forward(self, x)
 
     def train(self, mode: bool = True) -> Self:
@@ -192,14 +194,14 @@ class BranchedBackbone(nn.Module):
         return find(self, path)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _compile(self, wanted: tuple[str, ...]) -> Forward:
+    def _compile(self, training: bool, wanted: tuple[str, ...]) -> Forward:
         for task in wanted:
             self._check_task(task)
         positions = tuple(i for i, task in enumerate(self.tasks) if task in wanted)
-        graph = emit(self.blueprint.graphs[self.training], self.blueprint.layout, positions)
-        mode = "train" if self.training else "eval"
+        graph = emit(self.blueprint.graphs[training], self.blueprint.layout, positions)
+        mode = "train" if training else "eval"
         forward = compile_forward(graph, f"{mode} {' '.join(wanted)}")
-        self._forwards[self.training, wanted] = forward
+        self._forwards[training, wanted] = forward
         return forward
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from timm.optim import list_optimizers
 
 from recon_search import artefact
 from recon_search.conflict.rules import find_rule
-from recon_search.errors import RecipeError
+from recon_search.errors import RecipeError, nearest
 from recon_search.graph.layers import layers
 from recon_search.recipe import Recipe
 from recon_search.stages.compare import compare
@@ -62,6 +63,11 @@ def check(recipe: Recipe) -> int:
     for method in (recipe.train.method, recipe.probe.method, *recipe.compare.methods):
         check_method(method)
     find_rule(recipe.split.rule)
+    if recipe.train.optimizer not in (known := list_optimizers()):
+        raise RecipeError(
+            f"`train.optimizer` must be one of timm's, got '{recipe.train.optimizer}'."
+            f"{nearest(recipe.train.optimizer, known)}"
+        )
     with torch.device("meta"):
         backbone = create_backbone(recipe.backbone.model_copy(update={"weights": None}), in_chans=1)
     n_layers = len(layers(backbone))

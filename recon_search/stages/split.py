@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -11,8 +12,10 @@ import recon_search
 from recon_search.conflict.rules import Reading, n_parameters, rank, within_budget
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
-from recon_search.graph.split import Split
+from recon_search.graph.split import Split, load_counts
 from recon_search.recipe import Recipe
+from recon_search.stages.train import backbone_identity, data_on
+from recon_search.training.model import create_backbone
 
 
 def reading_of(recipe: Recipe, seed: int = 0) -> Reading:
@@ -36,6 +39,27 @@ def choose_split(recipe: Recipe, scores: ConflictScores) -> Split:
         added = int(max(0.0, factor - 1.0) * sum(n_parameters(scores)))
         layers = within_budget(ranking, scores, added)
     return plan(layers, scores, recipe.split.rule, recipe)
+
+
+def split_by_counts(recipe: Recipe, path: Path) -> Split:
+    """Split the first `split.k` layers of the order that Recon's authors published as JSON.
+
+    Raises:
+        RecipeError: the recipe gives no `split.k`.
+        SplitError: a layer is unknown to the backbone.
+    """
+    if recipe.split.k is None:
+        raise RecipeError("--counts needs `split.k`, the recipe has none. Pass --set split.k=25.")
+    data = data_on(recipe.data, torch.device("cpu"))
+    split = Split.private(
+        list(load_counts(path))[: recipe.split.k],
+        data.tasks,
+        backbone=backbone_identity(recipe.backbone, data.shape[0]),
+        chosen={"rule": "published counts", "k": recipe.split.k},
+        provenance=_versions(),
+    )
+    split.check(create_backbone(recipe.backbone, in_chans=data.shape[0]))
+    return split
 
 
 def choose_control(
@@ -95,10 +119,16 @@ def check_k(recipe: Recipe, n_layers: int) -> None:
 
 def _provenance(scores: ConflictScores) -> dict[str, Any]:
     return {
-        "recon-search": recon_search.__version__,
-        "torch": torch.__version__,
-        "timm": timm.__version__,
+        **_versions(),
         "recipe": scores.metadata["recipe"],
         "probe_seeds": scores.metadata["seeds"],
         "probe_steps": scores.steps,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "recon-search": recon_search.__version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
     }

@@ -135,6 +135,7 @@ def test_the_backbone_is_left_untouched(backbone: nn.Module) -> None:
 
 
 def test_building_leaves_the_random_state(backbone: nn.Module) -> None:
+    backbone.drop_rate = 0.5  # the head drops features, so that the training graph draws numbers
     before = torch.get_rng_state()
     branch(backbone, random_split(list(layers(backbone))))
     assert torch.equal(torch.get_rng_state(), before)
@@ -306,3 +307,19 @@ def test_fork_inside_a_residual_block_reaches_every_task() -> None:
     outputs = network(ONE)
     assert outputs["p"][0].item() == 9
     assert outputs["q"][0].item() == 2 + 21
+
+
+def test_compile_and_export_see_plain_modules(backbone: nn.Module) -> None:
+    network = branch(backbone, Split.private(["layer2.0.conv1"], TASKS)).eval()
+    x = images()
+    expected = network(x)["b"]
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x)["b"], expected)
+    program = torch.export.export(network, (x,))
+    assert torch.equal(program.module()(x)["b"], expected)
+
+
+def test_every_parameter_gets_a_gradient(backbone: nn.Module) -> None:
+    network = branch(backbone, random_split(list(layers(backbone)), 1)).train()
+    torch.stack([output.sum() for output in network(images()).values()]).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
