@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+DEFAULT_K = 10
 
 
 def main() -> None:
@@ -43,10 +45,11 @@ def cli(debug: bool) -> None:
     """Find the layers in which tasks' gradients conflict, split them, retrain, and prove it."""
 
 
-def recipe_options(command: Callable[..., None]) -> Callable[..., None]:
+def recipe_options(command: Callable[..., None], required: bool = True) -> Callable[..., None]:
     """Give a command the recipe and everything that can override it."""
+    metavar = "RECIPE" if required else "[RECIPE]"
     options = [
-        click.argument("recipe_path", metavar="RECIPE", type=FILE),
+        click.argument("recipe_path", metavar=metavar, type=FILE, required=required),
         click.option(
             "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a recipe key."
         ),
@@ -86,7 +89,7 @@ def run(**options: Any) -> None:
     recipe, out, device, console = _open(options)
 
     from recon_search.stages import run as stage
-    from recon_search.stages.tables import comparison_table
+    from recon_search.views.tables import comparison_table
 
     comparison = stage.run(recipe, out, device, console, options["workers"])
     wide = _console(minimum=150)
@@ -116,10 +119,11 @@ def probe(**options: Any) -> None:
 
     from recon_search.stages.probe import probe as stage
     from recon_search.stages.split import reading_of
-    from recon_search.stages.tables import ranking_table
+    from recon_search.views.tables import ranking_table
 
     scores = stage(recipe, out, device, console, options["workers"])
-    _console(minimum=110).print(ranking_table(scores, recipe.split.rule, reading_of(recipe)))
+    k = recipe.split.k or DEFAULT_K
+    _console(minimum=110).print(ranking_table(scores, recipe.split.rule, reading_of(recipe), k))
     console.print(f"Written: {out / 'scores.safetensors'}", highlight=False, soft_wrap=True)
 
 
@@ -135,6 +139,9 @@ def probe(**options: Any) -> None:
     show_default=True,
     help="Part of the probe.",
 )
+@click.option(
+    "--k", type=click.IntRange(min=1), default=DEFAULT_K, show_default=True, help="Top k to judge."
+)
 @click.option("--plot", type=FILE, help="Heat map to write [default: beside SCORES].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and write no plot.")
 def rank(
@@ -142,14 +149,15 @@ def rank(
     threshold: float,
     rule: str,
     window: tuple[float, float],
+    k: int,
     plot: Path | None,
     as_json: bool,
 ) -> None:
     """Show the layers in order of conflict, and draw layers x thresholds."""
     from recon_search.conflict.rules import Reading
     from recon_search.conflict.scores import ConflictScores
-    from recon_search.stages.plots import heat_map, save_figure
-    from recon_search.stages.tables import ranking_rows, ranking_table
+    from recon_search.views.plots import heat_map, save_figure
+    from recon_search.views.tables import ranking_rows, ranking_table
 
     scores = ConflictScores.load(scores_path)
     reading = Reading(threshold, window)
@@ -157,19 +165,51 @@ def rank(
         click.echo(json.dumps(ranking_rows(scores, rule, reading), indent=2))
         return
     console = _console(minimum=110)
-    console.print(ranking_table(scores, rule, reading))
+    console.print(ranking_table(scores, rule, reading, k))
     plot = plot or scores_path.with_name("conflicts.png")
     save_figure(heat_map(scores), plot)
     console.print(f"Written: {plot}", highlight=False, soft_wrap=True)
 
 
 @cli.command()
-@recipe_options
+@functools.partial(recipe_options, required=False)
 @click.option("--scores", "scores_path", type=FILE, help="What the probe wrote.")
 @click.option("--counts", "counts_path", type=FILE, help="Recon's published {layer: count} JSON.")
-@click.option("--out", type=FILE, default="split.json", show_default=True, help="File to write.")
-def split(scores_path: Path | None, counts_path: Path | None, out: Path, **options: Any) -> None:
-    """Choose the layers to split, as the recipe's [split] says, and write split.json."""
+@click.option("--show", "show_path", type=FILE, help="Show this split instead of choosing one.")
+@click.option(
+    "--image",
+    type=click.IntRange(min=1),
+    nargs=3,
+    metavar="C H W",
+    help="With --show: size of an image [default: the backbone's].",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --show: print JSON.")
+@click.option(
+    "--out", type=FILE, help="File to write [default: split.json]; with --show, a .png or .svg."
+)
+def split(
+    scores_path: Path | None,
+    counts_path: Path | None,
+    show_path: Path | None,
+    image: tuple[int, int, int] | None,
+    as_json: bool,
+    out: Path | None,
+    **options: Any,
+) -> None:
+    """Choose the layers to split, as the recipe's [split] says, and write split.json.
+
+    With --show, no recipe is needed: print the network that a split file gives as a tree, and what
+    it costs in parameters, FLOPs and latency; with --out, draw it.
+    """
+    if show_path is not None:
+        if options["recipe_path"] or scores_path or counts_path:
+            raise click.UsageError("--show takes no RECIPE, --scores or --counts. Leave them out.")
+        _show_split(show_path, image, as_json, out)
+        return
+    if options["recipe_path"] is None:
+        raise click.UsageError("Give a RECIPE to choose a split, or --show to look at one.")
+    if image or as_json:
+        raise click.UsageError("--image and --json need --show. Add it, or leave them out.")
     if (scores_path is None) == (counts_path is None):
         raise click.UsageError("Give one of --scores and --counts.")
     recipe = _recipe(options)
@@ -182,6 +222,7 @@ def split(scores_path: Path | None, counts_path: Path | None, out: Path, **optio
     else:
         assert counts_path is not None
         chosen = split_by_counts(recipe, counts_path)
+    out = out or Path("split.json")
     chosen.save(out)
     click.echo(f"{len(chosen.layers)} layers: {', '.join(chosen.layers)}\nWritten: {out}")
 
@@ -226,7 +267,7 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     from recon_search.conflict.scores import ConflictScores
     from recon_search.graph.split import Split
     from recon_search.stages.compare import compare as stage
-    from recon_search.stages.tables import comparison_table
+    from recon_search.views.tables import comparison_table
 
     scores, chosen = ConflictScores.load(scores_path), Split.load(split_path)
     comparison = stage(recipe, chosen, scores, out, device, console, options["workers"])
@@ -237,19 +278,23 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
 
 @cli.command()
 @click.argument("model", type=FOLDER)
-@click.option("--task", required=True, help="The task to export.")
-@click.option("--format", "kind", type=click.Choice(["timm"]), default="timm", show_default=True)
-@click.option("--out", type=FILE, help="File to write [default: <task>.safetensors].")
-def export(model: Path, task: str, kind: str, out: Path | None) -> None:
-    """Write one task of a model directory for deployment."""
-    from recon_search.stages.export import export_timm
+@click.option("--task", help="Export this task alone; without it, all of them.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["timm", "safetensors", "torch-export", "onnx"]),
+    default="timm",
+    show_default=True,
+)
+@click.option("--out", type=click.Path(path_type=Path), help="File to write [default: by task].")
+def export(model: Path, task: str | None, kind: str, out: Path | None) -> None:
+    """Write a model directory for deployment, and check what was written."""
+    from recon_search.stages.export import default_target
+    from recon_search.stages.export import export as stage
 
-    target = out or Path(f"{task}.safetensors")
-    difference = export_timm(model, task, target)
-    click.echo(
-        f"Written: {target}, with its head and create_model arguments beside it. "
-        f"Largest difference to the model: {difference:.3g}"
-    )
+    target = out or default_target(kind, task)
+    difference = stage(model, kind, task, target)
+    click.echo(f"Written: {target}. Largest difference to the model: {difference:.3g}")
 
 
 @cli.command()
@@ -271,6 +316,105 @@ def validate(**options: Any) -> None:
 
     n_layers = check(recipe)
     click.echo(f"Valid. {recipe.backbone.name} has {n_layers} splittable layers.")
+
+
+@cli.group()
+def ls() -> None:
+    """List what there is to choose from."""
+
+
+@ls.command("methods")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls_methods(as_json: bool) -> None:
+    """List the gradient methods, what each needs, its options and its paper."""
+    from recon_search.views.methods import method_rows, method_table
+
+    if as_json:
+        click.echo(json.dumps(method_rows(), indent=2))
+    else:
+        _console(minimum=150).print(method_table())
+
+
+@ls.command("backbones")
+@click.argument("pattern", default="*")
+@click.option("--sizes", is_flag=True, help="Count parameters too: up to a second a model.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls_backbones(pattern: str, sizes: bool, as_json: bool) -> None:
+    """List timm's models whose name holds PATTERN, or matches it where it has wildcards."""
+    from recon_search.views.backbones import backbone_rows, backbone_table
+
+    rows = backbone_rows(pattern, sizes=sizes)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    elif sizes:
+        _console().print(backbone_table(rows))
+    else:
+        click.echo("\n".join(row["name"] for row in rows))
+
+
+@ls.command("layers")
+@click.argument("backbone")
+@click.option("--args", "arguments", multiple=True, metavar="KEY=VALUE", help="timm argument.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls_layers(backbone: str, arguments: tuple[str, ...], as_json: bool) -> None:
+    """List the splittable layers of a timm model in order of first use."""
+    from recon_search.views.backbones import layer_rows, layer_table
+
+    rows = layer_rows(backbone, arguments)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        _console(minimum=110).print(layer_table(backbone, rows))
+
+
+def _show_split(
+    path: Path, image: tuple[int, int, int] | None, as_json: bool, out: Path | None
+) -> None:
+    """Print the network that a split gives, and draw it where `out` says so."""
+    if out is not None and out.suffix not in (".png", ".svg"):
+        raise click.UsageError(f"--out must end in .png or .svg, got '{out}'. Change the ending.")
+
+    from recon_search.graph.split import Split
+    from recon_search.views.anatomy import dissect_recorded, recorded_backbone
+    from recon_search.views.outline import as_json as rows
+    from recon_search.views.outline import cost_table, outline
+
+    saved = Split.load(path)
+    anatomy = dissect_recorded(recorded_backbone(saved, path), saved, image, timed=True)
+    if out is not None:
+        from recon_search.views.picture import picture
+        from recon_search.views.plots import save_figure
+
+        save_figure(picture(anatomy), out)
+    if as_json:
+        click.echo(json.dumps(rows(anatomy), indent=2))
+        return
+    console = _console(minimum=110)
+    console.print(outline(anatomy), highlight=False)
+    console.print(cost_table(anatomy))
+    if out is not None:
+        console.print(f"Written: {out}", highlight=False, soft_wrap=True)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Show versions, devices and which optional packages are missing."""
+    from recon_search.views.doctor import OPTIONAL, examine
+
+    found = examine()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for name in ("recon-search", "python", "platform", "cores"):
+        click.echo(f"{name:<14} {found[name]}")
+    click.echo(
+        f"{'cuda devices':<14} {', '.join(found['cuda devices']) or 'none; training on the CPU'}"
+    )
+    for name, version in found["packages"].items():
+        click.echo(f"{name:<14} {version}")
+    for name, version in found["optional packages"].items():
+        click.echo(f"{name:<14} {version or f'missing: pip install {OPTIONAL[name]!r}'}")
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:

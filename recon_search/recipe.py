@@ -51,8 +51,10 @@ class TrainConfig(_Section):
     """How networks are trained: the same for baselines, joint and split networks."""
 
     method: str = "joint"
+    options: dict[str, Any] = {}  # of that method; `recon-search ls methods` lists them
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
+    accumulate: int = Field(default=1, gt=0)  # batches whose gradients make one update
     optimizer: str = "sgd"
     lr: float = Field(gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -84,6 +86,8 @@ class SplitConfig(_Section):
     k: int | None = Field(default=None, ge=0)
     max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
     threshold: float = Field(default=0.0, gt=-1, le=0)
+    grouping: Literal["private", "colour"] = "private"
+    group_share: float = Field(default=0.5, gt=0, le=1)  # conflicting steps that separate two tasks
     init: Literal["copy", "fresh"] = "copy"
 
 

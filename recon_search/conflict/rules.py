@@ -2,7 +2,8 @@
 
 A rule is a function of the scores and a `Reading` that gives each layer a value, shape (L,); the
 layer with the highest value is split first, ties keep graph order, and a layer with value -inf is
-not split at all. For more than two tasks, values are summed over pairs.
+not split at all. For more than two tasks, values are summed over pairs. Rules that measure are
+means over the measured steps of the reading's blocks (windows and halves of the probe).
 """
 
 from __future__ import annotations
@@ -15,28 +16,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recon_search.conflict.scores import N_WINDOWS, ConflictScores
+from recon_search.conflict.scores import BLOCKS, N_WINDOWS, ConflictScores
 from recon_search.errors import RecipeError, nearest
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How scores are read: S, the part of the probe that counts, and the seed of random orders."""
+    """How scores are read.
+
+    Attributes:
+        threshold: S, for rules that count.
+        window: the part of the probe that counts, in tenths within [0, 1].
+        seed: of random orders.
+        weights: how often each block of the scores (windows, halves) counts, beside the window;
+            None: once. Halves and bootstrap samples of a probe are such weights.
+    """
 
     threshold: float = 0.0
     window: tuple[float, float] = (0.0, 1.0)
     seed: int = 0
+    weights: Tensor | None = None
 
-    @property
-    def windows(self) -> slice:
-        """The window as a slice of the scores' window dimension."""
+    def blocks(self) -> Tensor:
+        """How often each block counts, (windows, halves), float64."""
         start, stop = (round(edge * N_WINDOWS) for edge in self.window)
         if not 0 <= start < stop <= N_WINDOWS:
             raise RecipeError(
                 f"A probe window must be [start, stop] in tenths within [0, 1], got {self.window}. "
                 "[0.6, 1.0] reads the last 40 %."
             )
-        return slice(start, stop)
+        inside = torch.zeros(BLOCKS, dtype=torch.float64)
+        inside[start:stop] = 1.0
+        return inside if self.weights is None else inside * self.weights
 
 
 Rule = Callable[[ConflictScores, Reading], Tensor]
@@ -44,7 +55,7 @@ Rule = Callable[[ConflictScores, Reading], Tensor]
 
 def count(scores: ConflictScores, reading: Reading) -> Tensor:
     """Steps with cos < S: the S-conflict score (Recon, arXiv 2302.11289, Definition 3)."""
-    return scores.window_counts(reading.threshold, reading.windows).double()
+    return _sum(scores.blocks("counts", reading.threshold), reading)
 
 
 def projection(scores: ConflictScores, reading: Reading) -> Tensor:
@@ -158,7 +169,11 @@ def _layer_infos(scores: ConflictScores) -> list[dict[str, Any]]:
 
 
 def _mean(scores: ConflictScores, name: str, reading: Reading) -> Tensor:
-    """Mean over the steps of the reading's windows, summed over pairs: (L,)."""
-    windows = reading.windows
-    steps = scores.tensors["window_steps"][windows].sum().clamp(min=1)
-    return scores.tensors[name][windows].sum((0, 2)) / steps
+    """Mean over the steps of the reading's blocks: (L,)."""
+    steps = _sum(scores.tensors["window_steps"].double()[..., None], reading)
+    return _sum(scores.blocks(name), reading) / steps.clamp(min=1)
+
+
+def _sum(blocks: Tensor, reading: Reading) -> Tensor:
+    """Add up blocks (windows, halves, L), each as often as the reading says: (L,)."""
+    return torch.einsum("wh,whl->l", reading.blocks(), blocks.cpu())

@@ -16,6 +16,8 @@ from recon_search.errors import ArtefactError, RecipeError
 FORMAT = "recon-search/scores/1"
 N_BINS = 200
 N_WINDOWS = 10
+N_HALVES = 2
+BLOCKS = (N_WINDOWS, N_HALVES)
 _EDGES = torch.arange(-N_BINS // 2 + 1, N_BINS // 2, dtype=torch.float64) / (N_BINS // 2)
 
 
@@ -28,8 +30,9 @@ class ConflictScores:
     workers or resumed runs add up by `+`.
 
     The probe is cut into ten windows of equal length; rules that look at a part of it read the
-    windowed sums. With cos, n and N the cosine, the layer's and the whole network's gradient
-    norms of tasks i and j at one step, the sums over the steps of a window are
+    windowed sums. Measured steps alternate between two halves, kept apart, so that a ranking can
+    be checked against itself. With cos, n and N the cosine, the layer's and the whole network's
+    gradient norms of tasks i and j at one step, the sums over the steps of a window are
 
     - `projection`: relu(-cos) min(n_i, n_j) / sqrt(N_i N_j), what PCGrad takes from the smaller
       gradient;
@@ -54,10 +57,10 @@ class ConflictScores:
         n_layers, n_pairs = len(self.layers), len(self.pairs)
         self.tensors = {
             "counts": torch.zeros(n_layers, n_pairs, N_BINS, dtype=torch.int64),
-            "window_counts": torch.zeros(N_WINDOWS, n_layers, N_BINS, dtype=torch.int64),
-            "window_steps": torch.zeros(N_WINDOWS, dtype=torch.int64),
+            "window_counts": torch.zeros(*BLOCKS, n_layers, N_BINS, dtype=torch.int64),
+            "window_steps": torch.zeros(*BLOCKS, dtype=torch.int64),
             **{
-                name: torch.zeros(N_WINDOWS, n_layers, n_pairs, dtype=torch.float64)
+                name: torch.zeros(*BLOCKS, n_layers, n_pairs, dtype=torch.float64)
                 for name in ("projection", "mass", "inner")
             },
         }
@@ -90,6 +93,7 @@ class ConflictScores:
         if self.tensors["counts"].device != device:
             self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         window = min(int(at * N_WINDOWS), N_WINDOWS - 1)
+        block = window, self.steps % N_HALVES
         first, second = torch.triu_indices(len(self.tasks), len(self.tasks), 1, device=device)
 
         squares = gramians.diagonal(dim1=1, dim2=2)  # (L, T)
@@ -99,16 +103,16 @@ class ConflictScores:
         bins = torch.bucketize(cosines, _EDGES.to(device), right=True)  # (L, pairs)
         ones = torch.ones_like(bins)
         self.tensors["counts"].scatter_add_(2, bins[..., None], ones[..., None])
-        self.tensors["window_counts"][window].scatter_add_(1, bins, ones)
-        self.tensors["window_steps"][window] += 1
+        self.tensors["window_counts"][block].scatter_add_(1, bins, ones)
+        self.tensors["window_steps"][block] += 1
 
         whole = squares.sum(0)  # (T,)
         scale = (whole[first] * whole[second]).sqrt()  # N_i N_j, (pairs,)
         scale = torch.where(scale > 0, scale, torch.inf)
         shorter = torch.minimum(squares[:, first], squares[:, second]).sqrt()
-        self.tensors["projection"][window] += cosines.neg().relu() * shorter / scale.sqrt()
-        self.tensors["mass"][window] += inner.neg().relu() / scale
-        self.tensors["inner"][window] += inner / scale
+        self.tensors["projection"][block] += cosines.neg().relu() * shorter / scale.sqrt()
+        self.tensors["mass"][block] += inner.neg().relu() / scale
+        self.tensors["inner"][block] += inner / scale
 
     def counts(self, threshold: float = 0.0) -> Tensor:
         """Count for each layer and pair the steps with cos < `threshold`, strictly.
@@ -124,10 +128,20 @@ class ConflictScores:
         """
         return self.tensors["counts"][..., : _bins_below(threshold)].sum(-1)
 
-    def window_counts(self, threshold: float, windows: slice) -> Tensor:
-        """Count as `counts` does, over some windows only, pairs pooled: (L,), int64."""
-        counts = self.tensors["window_counts"][windows]
-        return counts[..., : _bins_below(threshold)].sum((0, -1))
+    def blocks(self, name: str, threshold: float = 0.0) -> Tensor:
+        """Read a windowed sum, pairs pooled.
+
+        Args:
+            name: `counts` (cos < threshold), `projection`, `mass` or `inner`.
+            threshold: S, for `counts`.
+
+        Returns:
+            float64 sums of shape (windows, halves, L).
+        """
+        if name == "counts":
+            counts = self.tensors["window_counts"][..., : _bins_below(threshold)]
+            return counts.sum(-1).double()
+        return self.tensors[name].sum(-1)
 
     def share(self, threshold: float = 0.0) -> float:
         """Share of (step, layer, pair) triples that conflict, in [0, 1]; 0 before any step."""

@@ -19,7 +19,7 @@ from recon_search.stages.pool import train_all
 from recon_search.stages.split import choose_control
 from recon_search.stages.train import Training, data_on
 from recon_search.stages.wider import widen
-from recon_search.training.tasks import delta_m
+from recon_search.training.tasks import delta_m, mean_and_deviation
 
 FORMAT = "recon-search/comparison/1"
 SIGNIFICANCE = 0.05
@@ -155,7 +155,7 @@ def verdict(rows: list[Row]) -> str:
     if all(_outcome(row) == "beaten" for row in rows if row.role != "split"):
         head = "Success: the split beats everything it was compared with."
     else:
-        head = "No success by this tool's standard: beat joint training and every control."
+        head = "Not a success by this tool's standard: a split must beat all it is compared with."
     return " ".join([head, *sentences])
 
 
@@ -203,11 +203,6 @@ def _make_rows(
             )
         )
     return rows
-
-
-def mean_and_deviation(values: list[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; 0 for a single value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def _p_value(values: list[float], reference: list[float]) -> float | None:

@@ -1,49 +1,235 @@
-"""Hand a trained model over: one task as a plain timm state dict."""
+"""Hand a trained model over: plain timm weights, safetensors, torch.export or ONNX.
+
+Every file is run after it was written, and compared with the model it came from.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from recon_search import artefact
-from recon_search.errors import ArtefactError, SplitError, nearest
+from recon_search.errors import ArtefactError, ReconSearchError, SplitError, nearest
 from recon_search.recipe import BackboneConfig
 from recon_search.training.model import MultiTaskModel, create_backbone, load
 
+Exporter = Callable[[MultiTaskModel, str | None, Path], float]
 
-def export_timm(model_directory: Path, task: str, target: Path) -> float:
+
+def export(model_directory: Path, kind: str, task: str | None, target: Path) -> float:
+    """Write a model for deployment and check the written file.
+
+    Args:
+        model_directory: what a run left in `model`.
+        kind: a key of `EXPORTERS`.
+        task: one of the model's tasks; None exports all of them, which `timm` cannot.
+        target: the file to write, for `safetensors` without a task the folder.
+
+    Returns:
+        The largest difference between what the written file computes and what the model does, on
+        random images.
+
+    Raises:
+        SplitError: the model has no such task, or `timm` is asked for without one.
+        ReconSearchError: a package that the format needs is not installed.
+    """
+    model = load(model_directory)
+    if task is not None and task not in model.tasks:
+        raise SplitError(
+            f"--task must be one of {', '.join(model.tasks)}, got '{task}'."
+            f"{nearest(task, model.tasks)}"
+        )
+    return EXPORTERS[kind](model, task, target)
+
+
+def default_target(kind: str, task: str | None) -> Path:
+    """The file that is written where no other is named."""
+    suffix = {"timm": ".safetensors", "safetensors": ".safetensors", "onnx": ".onnx"}.get(
+        kind, ".pt2"
+    )
+    if kind == "safetensors" and task is None:
+        return Path("model-export")
+    return Path((task or "model") + suffix)
+
+
+def export_timm(model: MultiTaskModel, task: str | None, target: Path) -> float:
     """Write one task's backbone as a state dict that an untouched timm model loads strictly.
 
     Beside `target` come `<stem>.head.safetensors`, the task's head, and `<stem>.json`, the
     arguments of `timm.create_model` and how images are made ready.
-
-    Args:
-        model_directory: what a run left in `model`.
-        task: one of the model's tasks.
-        target: the `.safetensors` file to write.
-
-    Returns:
-        The largest difference between the features of the written file in a plain timm model and
-        those of the model itself, on random images.
-
-    Raises:
-        SplitError: the model has no such task.
     """
-    model = load(model_directory)
-    check_task(model, task)
-    config = model.config
+    if task is None:
+        raise SplitError(
+            f"--format timm needs --task, one of {', '.join(model.tasks)}, got none. "
+            "A plain timm model holds one task."
+        )
     artefact.write_tensors(target, model.backbone.task_state_dict(task), {"task": task})
-    artefact.write_tensors(
-        target.with_suffix(".head.safetensors"), model.heads[task].state_dict(), {"task": task}
+    head = model.heads[task].state_dict()
+    artefact.write_tensors(target.with_suffix(".head.safetensors"), head, {"task": task})
+    artefact.write_json(target.with_suffix(".json"), _describe(model, task))
+
+    plain = create_backbone(
+        BackboneConfig(**model.config["backbone"]), in_chans=model.config["input"]["shape"][0]
     )
-    in_chans = config["input"]["shape"][0]
-    description: dict[str, Any] = {
+    _load(plain, target)
+    return _difference(plain.eval(), lambda x: model.backbone(x, [task])[task], model)
+
+
+def export_safetensors(model: MultiTaskModel, task: str | None, target: Path) -> float:
+    """Write all weights: a model directory of all tasks, or backbone and head of one task.
+
+    One task's file has the keys `backbone.*`, plain timm names, and `head.*`; `<stem>.json` says
+    how to build both.
+    """
+    if task is None:
+        config = {key: value for key, value in model.config.items() if key != "format"}
+        model.config = config
+        model.save(target)
+        return _difference(_Deployed(load(target), None), _Deployed(model, None), model)
+    alone = _Alone(model, task)
+    artefact.write_tensors(target, alone.state_dict(), {"task": task})
+    artefact.write_json(target.with_suffix(".json"), _describe(model, task))
+    again = _Alone(model, task)
+    with torch.no_grad():
+        for tensor in again.state_dict().values():
+            tensor.zero_()
+    _load(again, target)
+    return _difference(again, _Deployed(model, task), model)
+
+
+def export_program(model: MultiTaskModel, task: str | None, target: Path) -> float:
+    """Write a torch.export program with a dynamic batch: images in, a tuple of outputs out."""
+    program = _program(model, task)
+    with artefact.atomic(target) as temporary:
+        torch.export.save(program, temporary)
+    written = torch.export.load(target).module()
+    return _difference(written, _Deployed(model, task), model)
+
+
+def export_onnx(model: MultiTaskModel, task: str | None, target: Path) -> float:
+    """Write ONNX with a dynamic batch, input `images` and one output a task, named like it."""
+    missing = [
+        name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)
+    ]
+    if missing:
+        raise ReconSearchError(
+            f"--format onnx needs {', '.join(missing)}, found none of it. "
+            "Install it with: pip install 'recon-search[onnx]'"
+        )
+    import onnxruntime
+
+    with artefact.atomic(target) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, about its dependencies
+        torch.onnx.export(
+            _Deployed(model, task),
+            (_images(model),),
+            str(temporary),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            input_names=["images"],
+            output_names=[task] if task is not None else list(model.tasks),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        )
+    session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        outputs = session.run(None, {"images": images.numpy()})
+        return tuple(torch.from_numpy(output) for output in outputs)
+
+    return _difference(run, _Deployed(model, task), model)
+
+
+EXPORTERS: dict[str, Exporter] = {
+    "timm": export_timm,
+    "safetensors": export_safetensors,
+    "torch-export": export_program,
+    "onnx": export_onnx,
+}
+
+
+class _Deployed(nn.Module):
+    """Some tasks of a model with a tuple of outputs, as exporters like it."""
+
+    def __init__(self, model: MultiTaskModel, task: str | None) -> None:
+        super().__init__()
+        self.tasks = model.tasks if task is None else (task,)
+        # One task pays for one path alone: a plain backbone of the original size.
+        self.model = model if task is None else _Alone(model, task)
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.model(images)
+        if isinstance(outputs, Tensor):
+            return (outputs,)
+        return tuple(outputs[task] for task in self.tasks)
+
+
+class _Alone(nn.Module):
+    """Backbone and head of one task."""
+
+    def __init__(self, model: MultiTaskModel, task: str) -> None:
+        super().__init__()
+        self.backbone = model.backbone.single(task)
+        self.head = model.heads[task]
+        self.eval()
+
+    def forward(self, images: Tensor) -> Any:
+        return self.head(self.backbone(images))
+
+
+def _program(model: MultiTaskModel, task: str | None) -> torch.export.ExportedProgram:
+    shapes = ({0: torch.export.Dim("batch", min=1)},)
+    return torch.export.export(_Deployed(model, task), (_images(model),), dynamic_shapes=shapes)
+
+
+def _images(model: MultiTaskModel, batch: int = 2) -> Tensor:
+    return torch.randn(batch, *model.config["input"]["shape"])
+
+
+def _load(module: nn.Module, path: Path) -> None:
+    state, _ = artefact.read_tensors(path, "exported state dict")
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ArtefactError(
+            f"{path} must load strictly: {' '.join(str(error).split())} Report this."
+        ) from None
+
+
+@torch.no_grad()
+def _difference(
+    written: Callable[[Tensor], Any], original: Callable[[Tensor], Any], model: MultiTaskModel
+) -> float:
+    """Largest difference of outputs over two batch sizes: the batch must be dynamic."""
+    largest = 0.0
+    for batch in (1, 5):
+        images = _images(model, batch)
+        for mine, theirs in zip(
+            _as_tuple(written(images)), _as_tuple(original(images)), strict=True
+        ):
+            largest = max(largest, float((mine - theirs).abs().max()))
+    return largest
+
+
+def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def _describe(model: MultiTaskModel, task: str) -> dict[str, Any]:
+    """How to build one task's network, and how images are made ready for it."""
+    config = model.config
+    return {
         "task": task,
         "timm": {
             "model_name": config["backbone"]["name"],
-            "in_chans": in_chans,
+            "in_chans": config["input"]["shape"][0],
             "num_classes": config["backbone"]["features"],
             **config["backbone"]["args"],
         },
@@ -51,36 +237,3 @@ def export_timm(model_directory: Path, task: str, target: Path) -> float:
         "n_classes": config["tasks"][task],
         "input": config["input"],
     }
-    artefact.write_json(target.with_suffix(".json"), description)
-    return _difference(model, task, target)
-
-
-def check_task(model: MultiTaskModel, task: str) -> None:
-    """Refuse a task the model does not have.
-
-    Raises:
-        SplitError: with near names.
-    """
-    if task not in model.tasks:
-        raise SplitError(
-            f"--task must be one of {', '.join(model.tasks)}, got '{task}'."
-            f"{nearest(task, model.tasks)}"
-        )
-
-
-@torch.no_grad()
-def _difference(model: MultiTaskModel, task: str, target: Path) -> float:
-    """Load the written file into plain timm and compare."""
-    backbone_config = BackboneConfig(**model.config["backbone"])
-    shape = model.config["input"]["shape"]
-    plain = create_backbone(backbone_config, in_chans=shape[0])
-    state, _ = artefact.read_tensors(target, "exported state dict")
-    try:
-        plain.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ArtefactError(
-            f"{target} must load strictly into timm's {backbone_config.name}: {error}"
-        ) from None
-    images = torch.randn(4, *shape)
-    features = model.backbone(images, [task])[task]
-    return float((plain.eval()(images) - features).abs().max())

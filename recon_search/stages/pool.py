@@ -17,9 +17,9 @@ import torch
 from rich.console import Console
 
 from recon_search.recipe import Recipe
-from recon_search.stages.display import Display
 from recon_search.stages.train import Training, train
 from recon_search.training.loop import Progress
+from recon_search.views.display import Display
 
 
 def train_all(

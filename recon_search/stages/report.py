@@ -16,9 +16,12 @@ from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.split import Split
 from recon_search.recipe import Recipe
-from recon_search.stages.plots import comparison_plot, heat_map, trade_off_plot
 from recon_search.stages.split import reading_of
-from recon_search.stages.tables import comparison_table, ranking_table
+from recon_search.views.anatomy import dissect_recorded
+from recon_search.views.outline import cost_table
+from recon_search.views.picture import picture
+from recon_search.views.plots import comparison_plot, heat_map, trade_off_plot
+from recon_search.views.tables import comparison_table, ranking_table
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -57,6 +60,8 @@ def write_report(out: Path) -> Path:
     scores = ConflictScores.load(out / "scores.safetensors")
     split = Split.load(out / "split.json")
     comparison = artefact.read_json(out / "comparison.json", "comparison")
+    model = artefact.read_json(out / "model" / "config.json", "model's config.json")
+    anatomy = dissect_recorded(recipe.backbone, split, model["input"]["shape"])
     lead = (
         f"{recipe.backbone.name} on {recipe.data.name}: tasks {', '.join(scores.tasks)}; "
         f"{len(split.layers)} of {len(scores.layers)} layers split by rule {recipe.split.rule}, "
@@ -75,9 +80,10 @@ def write_report(out: Path) -> Path:
         "<h2>Where the tasks conflict</h2>",
         _image(heat_map(scores), "conflicts by layer and threshold"),
         "<h2>The ranking</h2>",
-        _table(ranking_table(scores, rule, reading_of(recipe))),
+        _table(ranking_table(scores, rule, reading_of(recipe), max(1, len(split.layers)))),
         "<h2>The split</h2>",
-        f"<p>{html.escape(', '.join(split.layers))}</p>",
+        _image(picture(anatomy), "what trunk and branches compute, with whose weights"),
+        _table(cost_table(anatomy)),
         "<h2>The recipe</h2>",
         f"<pre>{html.escape(recipe.model_dump_json(indent=2))}</pre>",
     ]
@@ -111,7 +117,8 @@ def _table(table: Table) -> str:
             for column, is_left in zip(cells, left, strict=True)
         )
         rows.append(f'<tr class="{style}">{columns}</tr>')
-    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+    caption = f"<p>{html.escape(str(table.caption))}</p>" if table.caption else ""
+    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>{caption}'
 
 
 def _left(is_left: bool) -> str:

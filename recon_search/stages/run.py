@@ -15,14 +15,16 @@ from recon_search.errors import RecipeError, nearest
 from recon_search.graph.layers import layers
 from recon_search.recipe import Recipe
 from recon_search.stages.compare import compare
-from recon_search.stages.export import export_timm
-from recon_search.stages.plots import heat_map, save_figure
+from recon_search.stages.export import export
 from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
 from recon_search.stages.split import check_k, choose_split
 from recon_search.stages.train import copy_model, data_on
+from recon_search.training.methods import check_method
 from recon_search.training.model import create_backbone
-from recon_search.training.weighting import check_method
+from recon_search.views.anatomy import dissect_recorded
+from recon_search.views.picture import picture
+from recon_search.views.plots import heat_map, save_figure
 
 
 def run(
@@ -46,10 +48,12 @@ def run(
     save_figure(heat_map(scores), out / "conflicts.png")
     split = choose_split(recipe, scores)
     split.save(out / "split.json")
+    anatomy = dissect_recorded(recipe.backbone, split, data.shape)
+    save_figure(picture(anatomy), out / "split.png")
     comparison = compare(recipe, split, scores, out, device, console, workers)
     copy_model(comparison["best"], out / "model")
     for task in data.tasks:
-        export_timm(out / "model", task, out / "export" / f"{task}.safetensors")
+        export(out / "model", "timm", task, out / "export" / f"{task}.safetensors")
     write_report(out)
     return comparison
 
@@ -60,7 +64,8 @@ def check(recipe: Recipe) -> int:
     Raises:
         ReconSearchError: the first thing that does not fit.
     """
-    for method in (recipe.train.method, recipe.probe.method, *recipe.compare.methods):
+    check_method(recipe.train.method, recipe.train.options)
+    for method in (recipe.probe.method, *recipe.compare.methods):
         check_method(method)
     find_rule(recipe.split.rule)
     if recipe.train.optimizer not in (known := list_optimizers()):

@@ -9,6 +9,7 @@ import timm
 import torch
 
 import recon_search
+from recon_search.conflict.grouping import group_tasks
 from recon_search.conflict.rules import Reading, n_parameters, rank, within_budget
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
@@ -54,7 +55,10 @@ def split_by_counts(recipe: Recipe, path: Path) -> Split:
     split = Split.private(
         list(load_counts(path))[: recipe.split.k],
         data.tasks,
-        backbone=backbone_identity(recipe.backbone, data.shape[0]),
+        backbone={
+            **backbone_identity(recipe.backbone, data.shape[0]),
+            "features": recipe.backbone.features,
+        },
         chosen={"rule": "published counts", "k": recipe.split.k},
         provenance=_versions(),
     )
@@ -84,18 +88,31 @@ def choose_control(
 
 
 def plan(layers: list[str], scores: ConflictScores, rule: str, recipe: Recipe) -> Split:
-    """Write down a fully private split of `layers` and where it comes from."""
+    """Write down a split of `layers` and where it comes from.
+
+    With `split.grouping = "colour"` tasks that do not conflict in a layer keep sharing a copy of
+    it; a layer in which nobody conflicts often enough is then not split.
+    """
+    config = recipe.split
     order = {layer: index for index, layer in enumerate(scores.layers)}
-    return Split.private(
-        sorted(layers, key=order.__getitem__),
+    alone = tuple((task,) for task in scores.tasks)
+    groups = {
+        layer: alone
+        if config.grouping == "private"
+        else group_tasks(scores, layer, config.threshold, config.group_share)
+        for layer in sorted(layers, key=order.__getitem__)
+    }
+    return Split(
         scores.tasks,
+        {layer: parts for layer, parts in groups.items() if len(parts) > 1},
         backbone=scores.metadata["backbone"],
         chosen={
             "rule": rule,
             "k": len(layers),
-            "max_params": recipe.split.max_params,
-            "threshold": recipe.split.threshold,
+            "max_params": config.max_params,
+            "threshold": config.threshold,
             "window": recipe.probe.window,
+            "grouping": config.grouping,
             "ranking": layers,
         },
         provenance=_provenance(scores),

@@ -21,9 +21,9 @@ from recon_search.errors import BackboneError
 from recon_search.graph.layers import backbone_digest, describe
 from recon_search.graph.split import Split
 from recon_search.recipe import BackboneConfig, DataConfig, Recipe, TrainConfig
-from recon_search.stages.display import Display
 from recon_search.training.loop import Report, evaluate, fit, normaliser
 from recon_search.training.model import MultiTaskModel, build_model, create_backbone
+from recon_search.views.display import Display
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Training:
             "data": recipe.data.model_dump(exclude={"root", "download"}),
             "backbone": self.backbone.model_dump(),
             "head": recipe.head.model_dump(),
-            "train": self.train.model_dump(),
+            "train": _settle(self.train, recipe).model_dump(),
             "tasks": self.tasks,
             "split": None if self.split is None else self.split.digest,
             "init": recipe.split.init if self.split is not None else None,
@@ -101,7 +101,7 @@ def train(
     history = fit(
         model,
         data,
-        training.train,
+        _settle(training.train, recipe),
         seed=training.seed,
         directory=directory,
         scores=scores,
@@ -112,7 +112,7 @@ def train(
         "tasks": training.tasks,
         "method": training.train.method,
         "seed": training.seed,
-        "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "n_parameters": model.n_parameters,
         "flops": count_flops(model, torch.zeros(1, *data.shape, device=device)),
         "validation": history[-1]["validation"],
         "seconds": round(time.perf_counter() - started, 2),
@@ -163,7 +163,12 @@ def data_on(config: DataConfig, device: torch.device) -> MultiTaskData:
 def backbone_identity(config: BackboneConfig, in_chans: int) -> dict[str, Any]:
     """What a split file says of its backbone."""
     backbone = create_backbone(config, in_chans=in_chans)
-    return {"name": config.name, "args": config.args, "digest": backbone_digest(backbone)}
+    return {
+        "name": config.name,
+        "args": config.args,
+        "features": config.features,
+        "digest": backbone_digest(backbone),
+    }
 
 
 @torch.no_grad()
@@ -173,6 +178,13 @@ def count_flops(model: MultiTaskModel, images: torch.Tensor) -> int:
     with FlopCounterMode(display=False) as counter:
         model(images)
     return int(counter.get_total_flops())
+
+
+def _settle(config: TrainConfig, recipe: Recipe) -> TrainConfig:
+    """Drop `train.options` where another method than `train.method` trains: it has its defaults."""
+    if config.method == recipe.train.method:
+        return config
+    return config.model_copy(update={"options": {}})
 
 
 def _empty_scores(training: Training, recipe: Recipe, data: MultiTaskData) -> ConflictScores:

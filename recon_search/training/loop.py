@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -26,8 +27,8 @@ from recon_search.training.checkpoint import (
     save_checkpoint,
 )
 from recon_search.training.model import MultiTaskModel
-from recon_search.training.tasks import Metrics, task_loss, task_metrics
-from recon_search.training.weighting import GradientCombiner
+from recon_search.training.surgery import Surgeon, create_surgeon
+from recon_search.training.tasks import IGNORED, Metrics, task_loss, task_metrics
 
 CHECK_EVERY = 25
 """Losses are read from the device, checked and reported every so many steps."""
@@ -83,7 +84,9 @@ def fit(
         TrainingError: a loss is not finite; names the task and the step.
     """
     device = data.train.inputs.device
-    n_updates = n_batches(data.train, config.batch_size, shuffled=True)
+    n_inputs = n_batches(data.train, config.batch_size, shuffled=True)
+    n_updates = -(-n_inputs // config.accumulate)
+    surgeon = create_surgeon(model, config.method, config.options)
     optimizer = create_optimizer_v2(
         model,
         config.optimizer,
@@ -91,14 +94,16 @@ def fit(
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
+    if learned := list(surgeon.parameters()):
+        optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
     scheduler = _create_scheduler(optimizer, config, n_updates)
-    combiner = GradientCombiner(model, config.method)
     normalise = normaliser(data)
+    partial = {task for task in model.tasks if bool((data.train.targets[task] == IGNORED).any())}
     state = _State()
     checkpoint = None if directory is None else directory / "checkpoint.safetensors"
     torch.manual_seed(seed)
     if checkpoint is not None and checkpoint.is_file():
-        state = _resume(checkpoint, model, optimizer, scores)
+        state = _resume(checkpoint, model, optimizer, surgeon, scores)
 
     for epoch in range(state.epoch, config.epochs):
         started = time.perf_counter()
@@ -106,32 +111,45 @@ def fit(
         order = torch.Generator().manual_seed(int(artefact.digest([seed, epoch])[:12], 16))
         recent: list[Tensor] = []
         totals = torch.zeros(len(model.tasks), device=device)
+        n_present = dict.fromkeys(model.tasks, 0)
         for index, (inputs, targets) in enumerate(batches(data.train, config.batch_size, order)):
-            step = epoch * n_updates + index
-            if scheduler is not None:
-                scheduler.step_update(step)
-            losses = _forward(model, normalise(inputs), targets)
-            optimizer.zero_grad(set_to_none=True)
+            update, position = divmod(index, config.accumulate)
+            n_parts = min(config.accumulate, n_inputs - update * config.accumulate)
+            step = epoch * n_updates + update
+            if position == 0:
+                if scheduler is not None:
+                    scheduler.step_update(step)
+                optimizer.zero_grad(set_to_none=True)
             measure = scores is not None and config.measure_every > 0
             measure = measure and step % config.measure_every == 0
-            gramians = combiner.backward(losses, measure=measure)
-            if scores is not None and gramians is not None:
-                scores.update(gramians, at=step / (n_updates * config.epochs))
-            if config.clip_grad is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
-            optimizer.step()
-            recent.append(torch.stack([losses[task].detach() for task in model.tasks]))
-            if len(recent) == CHECK_EVERY or index == n_updates - 1:
-                window = torch.stack(recent)  # (steps, T)
-                _check_finite(window, model.tasks, step - len(recent) + 1)
+            forward = functools.partial(_forward, model, normalise(inputs), targets, partial)
+            losses, features = forward()
+            surgeon.accumulate(losses, features, share=1 / n_parts, measure=measure)
+            if position == n_parts - 1:
+                gramians = surgeon.combine(measure=measure)
+                if scores is not None and gramians is not None:
+                    scores.update(gramians, at=step / (n_updates * config.epochs))
+                if config.clip_grad is not None:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
+                optimizer.step()
+                surgeon.step(forward)
+            for task in losses:
+                n_present[task] += 1
+            absent = totals.new_zeros(())
+            recent.append(torch.stack([losses.get(task, absent).detach() for task in model.tasks]))
+            if len(recent) == CHECK_EVERY or index == n_inputs - 1:
+                window = torch.stack(recent)  # (batches, T)
+                _check_finite(window, model.tasks, epoch * n_inputs + index - len(recent) + 1)
                 totals += window.sum(0)
                 if report is not None:
                     speed = (index + 1) * config.batch_size / (time.perf_counter() - started)
                     loss = float(window.mean())
                     report(Progress(step + 1, n_updates * config.epochs, loss, speed))
                 recent.clear()
+        surgeon.end_epoch()
         state.epoch = epoch + 1
-        train_losses = (totals / n_updates).tolist()
+        counts = totals.new_tensor([n_present[task] for task in model.tasks])
+        train_losses = (totals / counts).tolist()
         state.history.append(
             {
                 "epoch": state.epoch,
@@ -142,7 +160,8 @@ def fit(
             }
         )
         if checkpoint is not None:
-            _save(checkpoint, model, optimizer, scores, state)
+            _save(checkpoint, model, optimizer, surgeon, scores, state)
+    surgeon.finish(model)
     return state.history
 
 
@@ -173,11 +192,21 @@ def normaliser(data: MultiTaskData) -> Callable[[Tensor], Tensor]:
 
 
 def _forward(
-    model: MultiTaskModel, inputs: Tensor, targets: dict[str, Tensor]
-) -> dict[str, Tensor]:
+    model: MultiTaskModel, inputs: Tensor, targets: dict[str, Tensor], partial: set[str]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Losses and features by task.
+
+    A task none of whose labels are in the batch has no loss; only those in `partial`, which lack
+    some labels, are looked at, because looking makes a GPU wait.
+    """
+    losses = {}
     with _autocast(inputs):
-        outputs = model(inputs)
-        return {task: task_loss(output, targets[task]) for task, output in outputs.items()}
+        features = model.backbone(inputs)
+        for task in model.tasks:
+            if task in partial and bool((targets[task] == IGNORED).all()):
+                continue
+            losses[task] = task_loss(model.heads[task](features[task]), targets[task])
+    return losses, features
 
 
 def _autocast(inputs: Tensor) -> torch.autocast:
@@ -218,6 +247,7 @@ def _save(
     path: Path,
     model: MultiTaskModel,
     optimizer: torch.optim.Optimizer,
+    surgeon: Surgeon,
     scores: ConflictScores | None,
     state: _State,
 ) -> None:
@@ -228,6 +258,7 @@ def _save(
             "history": state.history,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "method": surgeon.state_dict(),
             "scores": {} if scores is None else scores.tensors,
             "random": random_state(),
         },
@@ -240,11 +271,13 @@ def _resume(
     path: Path,
     model: MultiTaskModel,
     optimizer: torch.optim.Optimizer,
+    surgeon: Surgeon,
     scores: ConflictScores | None,
 ) -> _State:
     saved = load_checkpoint(path)
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
+    surgeon.load_state_dict(saved["method"])
     if scores is not None:
         scores.load_state(saved["scores"], path)
     restore_random_state(saved["random"])

@@ -18,6 +18,12 @@ from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
 from recon_search.recipe import BackboneConfig, HeadConfig
+from recon_search.training.rotation import (
+    RotatedHead,
+    add_rotations,
+    fold_rotations,
+    has_rotations,
+)
 
 FORMAT = "recon-search/model/1"
 
@@ -44,6 +50,12 @@ class MultiTaskModel(nn.Module):
         """Names of the tasks."""
         return self.backbone.tasks
 
+    @property
+    def n_parameters(self) -> int:
+        """Learned numbers: parameters, and the rotations that heads carry."""
+        rotations = [head.rotation for head in self.heads.values() if isinstance(head, RotatedHead)]
+        return sum(tensor.numel() for tensor in (*self.parameters(), *rotations))
+
     def forward(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Compute `{task: output}` for images (B, C, H, W), of all tasks or of those named."""
         features = self.backbone(x, tasks)
@@ -52,16 +64,21 @@ class MultiTaskModel(nn.Module):
     def save(self, directory: str | Path, **extra: Any) -> None:
         """Write a model directory: `model.safetensors`, `config.json`, `split.json`.
 
+        Rotations are folded into heads that begin with a linear layer; others keep theirs.
+
         Args:
             directory: made if needed.
             extra: further JSON values for `config.json`, such as `metrics`.
         """
         directory = Path(directory)
         self.backbone.split.save(directory / "split.json")
-        artefact.write_tensors(
-            directory / "model.safetensors", self.state_dict(), {"format": FORMAT}
-        )
-        artefact.write_json(directory / "config.json", {"format": FORMAT, **self.config, **extra})
+        heads = nn.ModuleDict(dict(self.heads.items()))
+        fold_rotations(heads)
+        backbone = self.backbone.state_dict(prefix="backbone.")
+        state = {**backbone, **heads.state_dict(prefix="heads.")}
+        artefact.write_tensors(directory / "model.safetensors", state, {"format": FORMAT})
+        config = {"format": FORMAT, **self.config, "rotated": has_rotations(heads), **extra}
+        artefact.write_json(directory / "config.json", config)
 
 
 def load(path: str | Path) -> MultiTaskModel:
@@ -91,6 +108,8 @@ def load(path: str | Path) -> MultiTaskModel:
             f"{error}. Export the model again."
         ) from None
     model.config = {key: value for key, value in config.items() if key != "format"}
+    if config.get("rotated", False):
+        add_rotations(model.heads)
     _load_strictly(model, state, path / "model.safetensors")
     return model.eval()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,13 +16,19 @@ METRIC_DIRECTIONS = {"accuracy": 1}
 """The metrics that delta_m is made of; 1: higher is better, -1: lower is better."""
 
 
+IGNORED = -100
+"""The target of an example that does not have a task's label; torch's own convention."""
+
+
 def task_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of class scores (B, C) against classes (B,)."""
-    return torch.nn.functional.cross_entropy(output.float(), target)
+    """Cross-entropy of class scores (B, C) against classes (B,), over those that have a label."""
+    return torch.nn.functional.cross_entropy(output.float(), target, ignore_index=IGNORED)
 
 
 def task_metrics(output: Tensor, target: Tensor) -> dict[str, float]:
-    """Accuracy in percent over all (N, C) class scores, and the cross-entropy."""
+    """Accuracy in percent over all (N, C) class scores that have a label, and cross-entropy."""
+    labelled = target != IGNORED
+    output, target = output[labelled], target[labelled]
     accuracy = multiclass_accuracy(output, target, num_classes=output.shape[1], average="micro")
     return {"accuracy": 100 * float(accuracy), "loss": float(task_loss(output, target))}
 
@@ -39,6 +46,11 @@ def delta_m(metrics: Metrics, single: Metrics) -> float:
     """
     tasks = [_relative(metrics[task], single[task]) for task in single]
     return 100 * sum(tasks) / len(tasks)
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation over seeds; the latter is 0 for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def _relative(values: Mapping[str, float], baseline: Mapping[str, float]) -> float:

@@ -1,45 +1,35 @@
-"""From the tasks' losses to `.grad`: joint training and Gramian weightings on what is shared.
+"""From the tasks' losses to `.grad`: joint training and gradient methods on what is shared.
 
 A Gramian weighting maps the (T, T) Gramian of the tasks' gradients to task weights w; the shared
 gradient is sum_t w_t g_t. PCGrad (arXiv 2001.06782, Algorithm 1) is exact this way, because each
 projected gradient is a combination of the tasks' gradients whose coefficients follow from inner
-products alone.
+products alone. Methods that need more get the Jacobian of what is shared; methods that need less,
+scalarisers, get the losses.
+
+**Absent tasks.** A task without a loss in a step takes no part in it: what it shares is combined
+among the tasks that are present, and what only one of them uses gets that task's gradient. A
+stateful method has one state for each set of tasks it ever combined. A scalariser sees an absent
+task's last loss, as a constant (1 before the first).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchjd.aggregation import PCGradWeighting
 
 from recon_search.conflict.gramian import Gradients, layer_gramians, task_gradients
-from recon_search.errors import RecipeError, nearest
+from recon_search.errors import TrainingError
+from recon_search.training.methods import find_method
 from recon_search.training.model import MultiTaskModel
+from recon_search.training.state import read_state, write_state
 
-Weighting = Callable[[Tensor], Tensor]
-"""A Gramian (n, n) in, task weights (n,) out."""
-
-METHODS: dict[str, Callable[[], Weighting] | None] = {
-    "joint": None,
-    "pcgrad": PCGradWeighting,
-}
-"""Gradient methods by name; `joint` needs no Gramian."""
-
-
-def check_method(name: str) -> None:
-    """Refuse an unknown method.
-
-    Raises:
-        RecipeError: with near names.
-    """
-    if name not in METHODS:
-        raise RecipeError(
-            f"The method must be one of {', '.join(METHODS)}, got '{name}'.{nearest(name, METHODS)}"
-        )
+Forward = Callable[[], tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]
+"""Computes a batch's losses and features, by task."""
 
 
 @dataclass(frozen=True)
@@ -59,64 +49,241 @@ class GradientCombiner:
     """Sets `.grad` of a multi-task model from its tasks' losses.
 
     What some tasks share is combined among those tasks by the method; what one task owns gets that
-    task's gradient.
+    task's gradient. Parameters that do not require gradients when this is made are left alone.
 
     Args:
         model: the model.
-        method: a key of `METHODS`.
+        method: the name of a method that needs no features.
+        options: of the method.
 
     Raises:
-        RecipeError: the method is unknown.
+        RecipeError: the method or an option is unknown, or an optional package is missing.
     """
 
-    def __init__(self, model: MultiTaskModel, method: str) -> None:
-        check_method(method)
+    def __init__(
+        self, model: MultiTaskModel, method: str, options: Mapping[str, Any] | None = None
+    ) -> None:
+        self.method = find_method(method)
+        self.options = self.method.complete(options or {})
         self.n_layers = len(model.backbone.layers())
         self.tasks = model.tasks
         self.groups = _group_parameters(model)
-        factory = METHODS[method]
-        self.weightings: dict[tuple[int, ...], Weighting] = {}
-        if factory is not None:
-            self.weightings = {
-                group.users: factory() for group in self.groups if len(group.users) > 1
-            }
+        self.device = next(model.parameters()).device
+        self.scalariser: nn.Module | None = None
+        if self.method.needs == "losses":
+            self.scalariser = self._create(tuple(range(len(self.tasks))))
+        self.operators: dict[tuple[int, ...], nn.Module] = {}
+        if self.method.needs in ("Gramian", "gradients"):
+            for group in self.groups:
+                if len(group.users) > 1:
+                    self._operator(group.users)
         self._parameters = [
             [p for group in self.groups if task in group.users for p in group.parameters]
             for task in range(len(self.tasks))
         ]
+        self._last_losses = torch.ones(len(self.tasks), device=self.device)
+        self._clear()
 
     def backward(self, losses: Mapping[str, Tensor], *, measure: bool = False) -> Tensor | None:
-        """Differentiate the losses and set `.grad` of every parameter they reach.
+        """Differentiate one batch's losses and set `.grad` of every parameter they reach.
 
         Args:
-            losses: one scalar a task.
+            losses: one scalar a task; tasks may be left out.
             measure: return the Gramians of this step; costs nothing where the method needs them.
 
         Returns:
             The layers' Gramians (L, T, T) if `measure`, layers in graph order, else None. Tasks
             with private copies of a layer have inner product zero there.
         """
-        if not (measure or self.weightings):
-            torch.stack([losses[task] for task in self.tasks]).sum().backward()  # type: ignore[no-untyped-call]
+        self.accumulate(losses, measure=measure)
+        return self.combine(measure=measure)
+
+    def accumulate(
+        self,
+        losses: Mapping[str, Tensor],
+        features: Mapping[str, Tensor] | None = None,
+        *,
+        share: float = 1.0,
+        measure: bool = False,
+    ) -> None:
+        """Differentiate one of the batches of a step.
+
+        Joint training and scalarisers add to `.grad` at once; otherwise the tasks' gradients add up
+        until `combine`. Scalarisers act on each batch.
+
+        Args:
+            losses: one scalar a task; tasks may be left out.
+            features: not looked at.
+            share: the weight of this batch, 1 / n for the mean over n.
+            measure: keep the tasks' gradients for Gramians; the same for all batches of a step.
+        """
+        losses = {task: loss for task, loss in losses.items() if loss.requires_grad}
+        if self.scalariser is not None and losses:
+            losses = self._scalarise(losses)
+        if share != 1:
+            losses = {task: loss * share for task, loss in losses.items()}
+        present = [task for task, name in enumerate(self.tasks) if name in losses]
+        if not present:
+            return
+        stack = [losses[self.tasks[task]] for task in present]
+        if not (measure or self.operators):
+            torch.stack(stack).sum().backward()  # type: ignore[no-untyped-call]
+            return
+        found = task_gradients(stack, [self._parameters[task] for task in present])
+        for task, gradients in zip(present, found, strict=True):
+            total = self._gradients[task]
+            for parameter, gradient in gradients.items():
+                # Autograd may hand out one tensor for two parameters: never add in place.
+                known = total.get(parameter)
+                total[parameter] = gradient if known is None else known + gradient
+        self._present.update(present)
+
+    def combine(self, *, measure: bool = False) -> Tensor | None:
+        """Set `.grad` from the accumulated gradients of the tasks.
+
+        Returns:
+            As `backward`.
+
+        Raises:
+            TrainingError: the method finds no weights.
+        """
+        if not (measure or self.operators):
             return None
-        gradients = task_gradients([losses[task] for task in self.tasks], self._parameters)
         total: Tensor | None = None
         for group in self.groups:
-            weighting = self.weightings.get(group.users)
+            users = tuple(task for task in group.users if task in self._present)
+            operator = self._operator(users) if self.operators and len(users) > 1 else None
+            by_gramian = operator is not None and self.method.needs == "Gramian"
             weights = None
-            if group.layers and (measure or weighting is not None):
+            if group.layers and (measure or by_gramian):
                 keyed = {str(index): layer for index, layer in group.layers.items()}
-                gramians = layer_gramians(gradients, keyed)  # (layers of the group, T, T)
-                if weighting is not None:
-                    users = torch.tensor(group.users, device=gramians.device)
-                    weights = weighting(gramians.sum(0)[users[:, None], users])  # (n,)
+                gramians = layer_gramians(self._gradients, keyed)  # (layers of the group, T, T)
+                if operator is not None and by_gramian:
+                    index = torch.tensor(users, device=gramians.device)
+                    gramian = gramians.sum(0)[index[:, None], index]
+                    weights = self._apply(operator, gramian, gramian.new_ones(len(users)))  # (n,)
                 if measure:
                     if total is None:
                         total = gramians.new_zeros(self.n_layers, *gramians.shape[1:])
                     index = torch.tensor(list(group.layers), device=gramians.device)
                     total.index_add_(0, index, gramians)
-            _assign(gradients, group, weights)
+            if operator is not None and not by_gramian:
+                self._aggregate(operator, users, group)
+            else:
+                _assign(self._gradients, group, users, weights)
+        self._clear()
         return total
+
+    def step(self, forward: Forward | None = None) -> None:
+        """Tell a method that learns from it what the optimiser's step did to the losses.
+
+        Args:
+            forward: computes losses and features of the last batch anew.
+        """
+        update = getattr(self.scalariser, "update", None)
+        if update is None or forward is None:
+            return
+        with torch.no_grad():
+            losses, _ = forward()
+            update(self._fill(losses))
+
+    def end_epoch(self) -> None:
+        """Tell a method that looks at epochs that one is over."""
+        step = getattr(self.scalariser, "step", None)
+        if step is not None:
+            step()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What the network's optimiser should learn beside the network."""
+        return iter(()) if self.scalariser is None else self.scalariser.parameters()
+
+    def finish(self, model: MultiTaskModel) -> None:
+        """Nothing of the method stays in the model."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the method's state as plain values."""
+        return {
+            "last_losses": self._last_losses,
+            "scalariser": None if self.scalariser is None else read_state(self.scalariser),
+            "operators": [
+                [list(users), read_state(operator)] for users, operator in self.operators.items()
+            ],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned."""
+        self._last_losses = state["last_losses"].to(self.device)
+        if self.scalariser is not None:
+            write_state(self.scalariser, state["scalariser"])
+        for users, saved in state["operators"]:
+            write_state(self._operator(tuple(users)), saved)
+
+    def _create(self, users: tuple[int, ...]) -> nn.Module:
+        with self.device:
+            tasks = tuple(self.tasks[task] for task in users)
+            part: nn.Module = self.method.create(tasks, options=self.options)
+        return part
+
+    def _operator(self, users: tuple[int, ...]) -> nn.Module:
+        """The method's working part for a set of tasks, made when first asked for."""
+        if users not in self.operators:
+            self.operators[users] = self._create(users)
+        return self.operators[users]
+
+    def _apply(self, operator: nn.Module, matrix: Tensor, otherwise: Tensor) -> Tensor:
+        """Call a weighting or an aggregator; what is not finite the loop reports by its losses."""
+        if not bool(matrix.isfinite().all()):
+            return otherwise
+        try:
+            result: Tensor = operator(matrix)
+        except ValueError as error:
+            raise TrainingError(
+                f"Method '{self.method.name}' must find a direction for the tasks' gradients, got: "
+                f"{error} Change train.options or lower train.lr."
+            ) from None
+        return result
+
+    def _aggregate(self, operator: nn.Module, users: tuple[int, ...], group: _Group) -> None:
+        """Set `.grad` from the Jacobian (n, P) of a group; zeros where a loss does not reach."""
+        reached = [p for p in group.parameters if any(p in self._gradients[t] for t in users)]
+        jacobian = torch.stack(
+            [
+                torch.cat(
+                    [self._gradients[task].get(p, torch.zeros_like(p)).reshape(-1) for p in reached]
+                )
+                for task in users
+            ]
+        )
+        vector = self._apply(operator, jacobian, jacobian.sum(0))
+        sizes = [parameter.numel() for parameter in reached]
+        for parameter, gradient in zip(reached, torch.split(vector, sizes), strict=True):
+            parameter.grad = gradient.view_as(parameter)
+
+    def _scalarise(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Multiply each loss by the derivative of the scalariser's value.
+
+        The sum of the results has the gradient of the scalariser's value; the scalariser's own
+        parameters get theirs here.
+        """
+        assert self.scalariser is not None
+        values = self._fill(losses).requires_grad_()
+        self.scalariser(values).backward()
+        weights = values.grad
+        assert weights is not None
+        return {task: loss * weights[self.tasks.index(task)] for task, loss in losses.items()}
+
+    def _fill(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """All tasks' loss values (T,), the last known where one is absent."""
+        known = [
+            losses[task].detach() if task in losses else self._last_losses[index]
+            for index, task in enumerate(self.tasks)
+        ]
+        self._last_losses = torch.stack(known)
+        return self._last_losses.clone()
+
+    def _clear(self) -> None:
+        self._gradients: Gradients = [{} for _ in self.tasks]
+        self._present: set[int] = set()
 
 
 def _group_parameters(model: MultiTaskModel) -> list[_Group]:
@@ -139,15 +306,17 @@ def _group_parameters(model: MultiTaskModel) -> list[_Group]:
     ]
 
 
-def _assign(gradients: Gradients, group: _Group, weights: Tensor | None) -> None:
+def _assign(
+    gradients: Gradients, group: _Group, present: tuple[int, ...], weights: Tensor | None
+) -> None:
     """Set `.grad` to the weighted sum of the users' gradients; no weights: the plain sum."""
     for parameters in _alike(gradients, group):
-        users = [task for task in group.users if parameters[0] in gradients[task]]
+        users = [task for task in present if parameters[0] in gradients[task]]
         combined: list[Tensor] | None = None
         for task in users:
             rows = [gradients[task][p] for p in parameters]
             if weights is not None:
-                weight = weights[group.users.index(task)].to(rows[0].dtype)
+                weight = weights[present.index(task)].to(rows[0].dtype)
                 rows = list(torch._foreach_mul(rows, weight))
             elif combined is None:
                 # Autograd may hand out one tensor for two parameters: never change it in place.

@@ -2,51 +2,17 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from recon_search.errors import RecipeError
 from recon_search.training.weighting import GradientCombiner
+from tests.training.gradients import losses_of, randomise, task_gradients
 
 SPLIT = ["layer2.0.conv1", "layer3.1.bn2", "fc"]
 
 
 @pytest.fixture
 def make_model(make_model):
-    """Randomised weights: zero-initialised norms would make most gradients zero."""
-
-    def make(*args, **kwargs):
-        model = make_model(*args, **kwargs)
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                parameter.add_(0.2 * noise)
-        return model
-
-    return make
-
-
-def losses_of(model, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(8, 1, 32, 32, generator=generator, dtype=torch.float64)
-    outputs = model(images)
-    targets = {task: torch.randint(5, (8,), generator=generator) for task in model.tasks}
-    return {task: F.cross_entropy(output, targets[task]) for task, output in outputs.items()}
-
-
-def task_gradients(model, losses):
-    """Every task's gradient of every parameter; zeros where the loss does not reach."""
-    parameters = dict(model.named_parameters())
-    rows = []
-    for loss in losses.values():
-        found = torch.autograd.grad(loss, parameters.values(), retain_graph=True, allow_unused=True)
-        rows.append(
-            {
-                name: torch.zeros_like(parameters[name]) if gradient is None else gradient
-                for name, gradient in zip(parameters, found, strict=True)
-            }
-        )
-    return rows
+    return lambda *args, **kwargs: randomise(make_model(*args, **kwargs))
 
 
 def pcgrad(vectors):

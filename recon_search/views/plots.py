@@ -74,6 +74,7 @@ def trade_off_plot(comparison: dict[str, Any]) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG atomically."""
+    """Write a PNG, or an SVG where `path` ends in .svg, atomically."""
+    kind = "svg" if path.suffix == ".svg" else "png"
     with artefact.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        figure.savefig(temporary, format=kind, dpi=120)

@@ -6,9 +6,13 @@ from typing import Any
 
 from rich.table import Table
 
+from recon_search.conflict.reliability import Reliability, measure_reliability
 from recon_search.conflict.rules import Reading, rank
 from recon_search.conflict.scores import ConflictScores
-from recon_search.stages.compare import mean_and_deviation
+from recon_search.training.tasks import mean_and_deviation
+
+STABLE = 0.8
+"""Bootstrap stability below which a warning is printed with a ranking."""
 
 
 def ranking_rows(scores: ConflictScores, rule: str, reading: Reading) -> list[dict[str, Any]]:
@@ -28,12 +32,15 @@ def ranking_rows(scores: ConflictScores, rule: str, reading: Reading) -> list[di
     ]
 
 
-def ranking_table(scores: ConflictScores, rule: str, reading: Reading) -> Table:
-    """The ranking with a bar for each layer's value."""
+def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -> Table:
+    """The ranking with a bar for each layer's value, and how far its top k can be trusted."""
     rows = ranking_rows(scores, rule, reading)
+    trust = describe_reliability(measure_reliability(scores, rule, reading, k), k)
     table = Table(
         title=f"{scores.steps} measured steps, rule {rule}, S = {reading.threshold}",
         title_justify="left",
+        caption=trust,
+        caption_justify="left",
     )
     table.add_column("#", justify="right", style="dim")
     table.add_column("layer", no_wrap=True)
@@ -57,6 +64,18 @@ def ranking_table(scores: ConflictScores, rule: str, reading: Reading) -> Table:
             "█" * round(20 * max(0.0, row["value"]) / top),
         )
     return table
+
+
+def describe_reliability(found: Reliability, k: int) -> str:
+    """Say in words how far a ranking can be trusted."""
+    text = (
+        f"Of the top {k}, two halves of these steps share {found.overlap:.0%} (by chance "
+        f"{found.chance:.0%}), bootstrap samples {found.stability:.0%}; Kendall's tau between the "
+        f"halves {found.tau:.2f}."
+    )
+    if found.stability < STABLE:
+        text += f" Below {STABLE:.0%} the order is mostly noise: probe longer or over more seeds."
+    return text
 
 
 def comparison_table(comparison: dict[str, Any]) -> Table:

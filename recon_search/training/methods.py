@@ -1,0 +1,375 @@
+"""The gradient methods by name: what each needs, its options, its source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from torchjd import aggregation, scalarization
+
+from recon_search.errors import RecipeError, nearest
+from recon_search.training import adapters
+from recon_search.training.rotograd import RotoGrad
+
+Needs = Literal["nothing", "losses", "Gramian", "gradients", "features"]
+"""What a method looks at: the losses' values, the tasks' inner products, their full gradients, or
+the gradients of the features each head reads."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One gradient method.
+
+    Attributes:
+        name: as recipes name it.
+        needs: what it looks at.
+        title: of the paper.
+        source: arXiv id, or where else the paper is.
+        options: names and defaults.
+        factory: makes its working part from the tasks it combines (for `features`: from the model
+            and the combiner of the shared parameters) and every option by keyword.
+        install: what pip must install beside recon-search; None for nothing.
+    """
+
+    name: str
+    needs: Needs
+    title: str
+    source: str
+    factory: Callable[..., Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    install: str | None = None
+
+    def create(self, *subject: Any, options: Mapping[str, Any]) -> Any:
+        """Make the working part.
+
+        Raises:
+            RecipeError: an option is unknown or out of range, or an optional package is missing.
+        """
+        try:
+            return self.factory(*subject, **self.complete(options))
+        except ImportError as error:
+            raise RecipeError(
+                f"Method '{self.name}' needs packages that are not installed ({error.msg}). "
+                f"Run: pip install '{self.install}'"
+            ) from None
+        except ValueError as error:
+            raise RecipeError(
+                f"`train.options` must fit method '{self.name}' and its tasks, got "
+                f"{dict(options)}: {error} Change the options or the method."
+            ) from None
+
+    def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Fill in defaults.
+
+        Raises:
+            RecipeError: lists every unknown option with near names, and every wrong type.
+        """
+        problems = []
+        for name, value in options.items():
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                problems.append(
+                    f"`train.options.{name}` is no option of '{self.name}' (it has: {known})."
+                    f"{nearest(name, self.options)}"
+                )
+            elif not _is_like(value, self.options[name]):
+                problems.append(
+                    f"`train.options.{name}` must be a {type(self.options[name]).__name__}, "
+                    f"got {value!r}."
+                )
+        if problems:
+            raise RecipeError(" ".join(problems))
+        return {**self.options, **options}
+
+
+def find_method(name: str) -> Method:
+    """Return a method by name.
+
+    Raises:
+        RecipeError: unknown; with near names.
+    """
+    if name not in METHODS:
+        raise RecipeError(
+            f"The method must be one of {', '.join(METHODS)}, got '{name}'.{nearest(name, METHODS)}"
+        )
+    return METHODS[name]
+
+
+def check_method(name: str, options: Mapping[str, Any] | None = None) -> None:
+    """Refuse an unknown method, unknown or mistyped options, and a missing optional package.
+
+    Raises:
+        RecipeError: with near names, or the pip line.
+    """
+    method = find_method(name)
+    method.complete(options or {})
+    if method.install is not None:
+        method.create(("a", "b", "c"), options=options or {})
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a recipe's value has its default's type; whole numbers pass for floats."""
+    if isinstance(default, float) and not isinstance(value, bool):
+        return isinstance(value, int | float)
+    return type(value) is type(default)
+
+
+def _on(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a factory that does not ask for its tasks one that is handed them."""
+    return lambda tasks, **options: factory(**options)
+
+
+def _counting(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a factory that asks for the number of tasks one that is handed the tasks."""
+    return lambda tasks, **options: factory(len(tasks), **options)
+
+
+def _smoothed(tasks: tuple[str, ...], weighting: str, alpha: float) -> Any:
+    inner = find_method(weighting)
+    if inner.needs != "Gramian" or weighting == "cr-mogm":
+        raise ValueError(f"`weighting` must name another Gramian method, got '{weighting}'.")
+    return aggregation.CRMOGMWeighting(inner.create(tasks, options={}), alpha=alpha)
+
+
+_QUADPROG = "torchjd[quadprog_projector]"
+_IMTL = "Towards Impartial Multi-task Learning"
+_JACOBIAN_DESCENT = "Jacobian Descent for Multi-Objective Optimization"
+_RANDOM = "Reasonable Effectiveness of Random Weighting"
+_ROTOGRAD = "RotoGrad: Gradient Homogenization in Multitask Learning"
+_ROTATIONS = {
+    "lr": 1e-3,
+    "decay": 0.999,
+    "every": 8,
+    "map": "cayley",
+    "burn_in": 20,
+    "normalize_losses": False,
+    "weighting": "joint",
+}
+
+
+def _by_name(methods: Iterable[Method]) -> dict[str, Method]:
+    return {method.name: method for method in methods}
+
+
+METHODS: dict[str, Method] = _by_name(
+    [
+        Method(
+            "joint",
+            "nothing",
+            "Multitask Learning (sum of losses)",
+            "ML 28, 1997",
+            _on(scalarization.Sum),
+        ),
+        # On losses: one backward pass; the weights reach heads and private copies too.
+        Method(
+            "uw",
+            "losses",
+            "Multi-Task Learning Using Uncertainty to Weigh Losses",
+            "arXiv 1705.07115",
+            _counting(scalarization.UW),
+        ),
+        Method("imtl-l", "losses", _IMTL, "ICLR 2021", _counting(scalarization.IMTLL)),
+        Method(
+            "dwa",
+            "losses",
+            "End-to-End Multi-Task Learning with Attention",
+            "arXiv 1803.10704",
+            _on(scalarization.DWA),
+            {"temperature": 2.0},
+        ),
+        Method(
+            "famo",
+            "losses",
+            "FAMO: Fast Adaptive Multitask Optimization",
+            "arXiv 2306.03792",
+            _counting(adapters.EagerFAMO),
+            {"lr": 0.025, "weight_decay": 1e-3},
+        ),
+        Method(
+            "gls",
+            "losses",
+            "MultiNet++: Geometric Loss Strategy for Multi-Task Learning",
+            "arXiv 1904.08492",
+            _on(scalarization.GeometricMean),
+        ),
+        Method(
+            "stch",
+            "losses",
+            "Smooth Tchebycheff Scalarization for Multi-Objective Optimization",
+            "arXiv 2402.19078",
+            _on(scalarization.STCH),
+            {"mu": 0.1},
+        ),
+        Method("rlw", "losses", _RANDOM, "arXiv 2111.10603", _on(scalarization.Random)),
+        Method(
+            "constant",
+            "losses",
+            "Fixed weights by task",
+            "folklore",
+            adapters.constant,
+            {"weights": {}},
+        ),
+        # On the Gramian of what is shared: what a task owns keeps that task's own gradient.
+        Method(
+            "mean", "Gramian", _JACOBIAN_DESCENT, "arXiv 2406.16232", _on(aggregation.MeanWeighting)
+        ),
+        Method("random", "Gramian", _RANDOM, "arXiv 2111.10603", _on(aggregation.RandomWeighting)),
+        Method(
+            "pcgrad",
+            "Gramian",
+            "Gradient Surgery for Multi-Task Learning",
+            "arXiv 2001.06782",
+            _on(aggregation.PCGradWeighting),
+        ),
+        Method(
+            "gradvac",
+            "Gramian",
+            "Gradient Vaccine: Multi-task Optimization in Multilingual Models",
+            "arXiv 2010.05874",
+            _on(aggregation.GradVacWeighting),
+            {"beta": 0.5, "eps": 1e-8},
+        ),
+        Method(
+            "mgda",
+            "Gramian",
+            "Multi-Task Learning as Multi-Objective Optimization",
+            "arXiv 1810.04650",
+            _on(aggregation.MGDAWeighting),
+            {"epsilon": 1e-3, "max_iters": 100},
+        ),
+        Method(
+            "cagrad",
+            "Gramian",
+            "Conflict-Averse Gradient Descent for Multi-task Learning",
+            "arXiv 2110.14048",
+            _on(aggregation.CAGradWeighting),
+            {"c": 0.5, "norm_eps": 1e-4},
+            install="torchjd[cagrad]",
+        ),
+        Method(
+            "nash-mtl",
+            "Gramian",
+            "Multi-Task Learning as a Bargaining Game",
+            "arXiv 2202.01017",
+            _counting(adapters.NashMTLWeighting),
+            {"max_norm": 1.0, "update_weights_every": 1, "optim_niter": 20},
+            install="torchjd[nash_mtl]",
+        ),
+        Method("imtl-g", "Gramian", _IMTL, "ICLR 2021", _on(aggregation.IMTLGWeighting)),
+        Method(
+            "aligned-mtl",
+            "Gramian",
+            "Independent Component Alignment for Multi-Task Learning",
+            "arXiv 2305.19000",
+            _on(aggregation.AlignedMTLWeighting),
+            {"scale_mode": "min"},
+        ),
+        Method(
+            "fairgrad",
+            "Gramian",
+            "Fair Resource Allocation in Multi-Task Learning",
+            "arXiv 2402.15638",
+            adapters.fair_grad,
+            {"alpha": 2.0, "max_iters": 0},
+            install="torchjd[fairgrad]",
+        ),
+        Method(
+            "upgrad",
+            "Gramian",
+            _JACOBIAN_DESCENT,
+            "arXiv 2406.16232",
+            _on(aggregation.UPGradWeighting),
+            install=_QUADPROG,
+        ),
+        Method(
+            "dualproj",
+            "Gramian",
+            "Gradient Episodic Memory for Continual Learning",
+            "arXiv 1706.08840",
+            _on(aggregation.DualProjWeighting),
+            install=_QUADPROG,
+        ),
+        Method(
+            "pcd",  # the first of the tasks that share is the primary one
+            "Gramian",
+            "Not All Objectives Are Born Equal: Priority-Constrained Descent",
+            "arXiv 2606.29521",
+            _on(aggregation.PCDWeighting),
+            {"tau": 0.02, "beta": 0.999, "eps": 1e-8},
+        ),
+        Method(
+            "cr-mogm",
+            "Gramian",
+            "On the Convergence of Stochastic Multi-Objective Gradient Manipulation",
+            "NeurIPS 2022",
+            _smoothed,
+            {"weighting": "mgda", "alpha": 0.9},
+        ),
+        Method(
+            "krum",
+            "Gramian",
+            "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent",
+            "NeurIPS 2017",
+            adapters.krum,
+            {"n_byzantine": 0, "n_selected": 1},
+        ),
+        # On the full gradients of what is shared.
+        Method(
+            "graddrop",
+            "gradients",
+            "Just Pick a Sign: Gradient Sign Dropout",
+            "arXiv 2010.06808",
+            _counting(adapters.grad_drop),
+            {"leak": 0.0},
+        ),
+        Method(
+            "config",
+            "gradients",
+            "ConFIG: Conflict-free Training of Physics Informed Neural Networks",
+            "arXiv 2408.11104",
+            _on(aggregation.ConFIG),
+        ),
+        Method(
+            "excess-mtl",
+            "gradients",
+            "Robust Multi-Task Learning with Excess Risks",
+            "arXiv 2402.02009",
+            _on(aggregation.ExcessMTL),
+            {"robust_step_size": 1.0, "n_warmup_steps": 0},
+        ),
+        Method(
+            "trimmed-mean",
+            "gradients",
+            "Byzantine-Robust Distributed Learning",
+            "arXiv 1803.01498",
+            adapters.trimmed_mean,
+            {"trim_number": 1},
+        ),
+        # On the gradients of the features that the heads read.
+        Method(
+            "rotograd",
+            "features",
+            _ROTOGRAD,
+            "arXiv 2103.02631",
+            partial(RotoGrad, rescale=True),
+            _ROTATIONS,
+        ),
+        Method(
+            "rotate-only",
+            "features",
+            _ROTOGRAD,
+            "arXiv 2103.02631",
+            partial(RotoGrad, rescale=False),
+            _ROTATIONS,
+        ),
+    ]
+)
+"""Every gradient method, from those that need least to those that need most.
+
+Not here, although TorchJD has them: `MoDoWeighting` and `SDMGradWeighting` take inner products
+between the gradients of independent batches, which are no Gramian; `PBI` and `COSMOS` trace Pareto
+fronts over sampled preferences; `Sum` is `joint`, and `Mean` of losses is `joint` with another
+learning rate.
+"""
