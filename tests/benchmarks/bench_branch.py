@@ -182,7 +182,8 @@ def show(rows: list[dict[str, Any]]) -> None:
         whole = f"{row['of_separate']:.2f}" if "of_separate" in row else ""
         numbers = (f"{row['median']:.2f}", quartiles, whole, f"{row['seconds']:.4f}")
         table.add_row(row["backbone"], row["what"], row["unit"], *numbers)
-    Console().print(table)
+    console = Console()
+    (console if console.is_terminal else Console(width=100)).print(table)
 
 
 if __name__ == "__main__":
