@@ -23,6 +23,7 @@ from recon_search.training.tasks import delta_m, mean_and_deviation
 
 FORMAT = "recon-search/comparison/1"
 SIGNIFICANCE = 0.05
+WIDER = "wider joint network"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def compare(
         },
         "single_parameters": sum(runs[0]["n_parameters"] for runs in single.values()),
         "rows": [row.__dict__ for row in rows],
-        "verdict": verdict(rows),
+        "verdict": " ".join([verdict(rows), *_missing(recipe, by_label)]),
         "best": _choose_best(by_label, single),
     }
     artefact.write_json(out / "comparison.json", comparison)
@@ -126,7 +127,7 @@ def plan_trainings(
             if control == "wider":
                 wider = widen(recipe.backbone, split, in_chans)
                 if wider is not None:
-                    add("wider joint network", backbone=wider)
+                    add(WIDER, backbone=wider)
             else:
                 chosen = choose_control(recipe, scores, control, split, seed)
                 add(_control_label(control, split), chosen)
@@ -157,6 +158,13 @@ def verdict(rows: list[Row]) -> str:
     else:
         head = "Not a success by this tool's standard: a split must beat all it is compared with."
     return " ".join([head, *sentences])
+
+
+def _missing(recipe: Recipe, by_label: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Say which control could not be made."""
+    if "wider" in recipe.compare.controls and WIDER not in by_label:
+        return [f"There is no {WIDER}: no argument of {recipe.backbone.name} sets its width."]
+    return []
 
 
 def _outcome(row: Row) -> str:

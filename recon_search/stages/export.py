@@ -234,6 +234,7 @@ def _describe(model: MultiTaskModel, task: str) -> dict[str, Any]:
             **config["backbone"]["args"],
         },
         "head": config["head"],
+        "rotated": config.get("rotated", False),  # the head file then begins with a rotation
         "n_classes": config["tasks"][task],
         "input": config["input"],
     }
