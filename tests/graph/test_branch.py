@@ -11,34 +11,8 @@ from recon_search.errors import BackboneError, SplitError
 from recon_search.graph import Split, branch, layers
 from tests import toys
 from tests.graph.laws import TASKS, check_paths, random_split, randomise
+from tests.graph.published import RESNET18
 
-TOP_25 = [
-    "bn1",
-    "layer1.0.bn1",
-    "layer1.1.bn1",
-    "layer1.0.bn2",
-    "layer1.1.bn2",
-    "layer2.0.bn1",
-    "layer2.1.bn1",
-    "conv1",
-    "layer2.0.downsample.1",
-    "layer2.0.bn2",
-    "layer2.1.bn2",
-    "layer1.0.conv1",
-    "layer3.0.bn1",
-    "layer3.1.bn1",
-    "layer4.1.bn1",
-    "layer4.0.bn1",
-    "layer3.0.downsample.1",
-    "layer3.0.bn2",
-    "layer4.1.bn2",
-    "layer3.1.bn2",
-    "layer4.0.bn2",
-    "layer4.0.downsample.1",
-    "layer1.0.conv2",
-    "layer1.1.conv1",
-    "layer1.1.conv2",
-]
 ONE = torch.ones(2, 1, dtype=torch.float64)
 
 
@@ -116,7 +90,7 @@ def test_published_parameter_counts() -> None:
     backbone = timm.create_model("resnet18", in_chans=1, num_classes=100)
     heads = 2 * (100 * 10 + 10)
     unsplit = branch(backbone, Split.private([], ["left", "right"]))
-    network = branch(backbone, Split.private(TOP_25, ["left", "right"]))
+    network = branch(backbone, Split.private(RESNET18[:25], ["left", "right"]))
     assert parameters_of(unsplit) + heads == 11_223_560
     assert parameters_of(network) + heads == 11_383_752
 

@@ -7,51 +7,7 @@ from torch import nn
 
 from recon_search.graph import backbone_digest, describe, layers
 from tests import toys
-
-# ResNet18's layers in the order Recon's authors rank them: the set of 41 that must be found.
-RESNET18 = [
-    "bn1",
-    "layer1.0.bn1",
-    "layer1.1.bn1",
-    "layer1.0.bn2",
-    "layer1.1.bn2",
-    "layer2.0.bn1",
-    "layer2.1.bn1",
-    "conv1",
-    "layer2.0.downsample.1",
-    "layer2.0.bn2",
-    "layer2.1.bn2",
-    "layer1.0.conv1",
-    "layer3.0.bn1",
-    "layer3.1.bn1",
-    "layer4.1.bn1",
-    "layer4.0.bn1",
-    "layer3.0.downsample.1",
-    "layer3.0.bn2",
-    "layer4.1.bn2",
-    "layer3.1.bn2",
-    "layer4.0.bn2",
-    "layer4.0.downsample.1",
-    "layer1.0.conv2",
-    "layer1.1.conv1",
-    "layer1.1.conv2",
-    "layer2.0.downsample.0",
-    "fc",
-    "layer2.0.conv2",
-    "layer2.0.conv1",
-    "layer3.0.downsample.0",
-    "layer3.0.conv1",
-    "layer3.0.conv2",
-    "layer4.0.conv1",
-    "layer2.1.conv1",
-    "layer2.1.conv2",
-    "layer4.1.conv1",
-    "layer3.1.conv1",
-    "layer4.0.downsample.0",
-    "layer3.1.conv2",
-    "layer4.0.conv2",
-    "layer4.1.conv2",
-]
+from tests.graph.published import RESNET18
 
 
 def test_resnet18_has_the_published_layers_in_order_of_use() -> None:
