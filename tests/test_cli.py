@@ -156,7 +156,7 @@ def test_a_split_for_another_backbone_is_refused(finished):
         (["--set", "split.k=80"], "`split.k` must be between 0 and 43"),
         (["--set", "split.threshold=-1"], "`split.threshold`"),
         (["--set", "split.rule=cuont"], "Did you mean 'count'?"),
-        (["--set", "train.method=pcgard"], "Did you mean 'pcgrad'?"),
+        (["--set", "train.method=pcgard"], "Did you mean 'pcgrad'"),
         (["--set", "train.optimizer=sdg"], "Did you mean 'sgd'"),
         (MNIST, "got no data root"),
         ([*MNIST, "--data-root", "nowhere"], "train-images-idx3-ubyte"),
