@@ -101,6 +101,8 @@ class CompareConfig(_Section):
             "norm-only", "random", "random-params", "first-k", "least", "smallest-first", "wider"
         ]
     ] = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
+    rules: list[str] = []  # further splits: each of these rules at each of the sizes `ks`
+    ks: list[Annotated[int, Field(gt=0)]] = []
 
 
 class Recipe(_Section):
@@ -163,6 +165,11 @@ def parse_recipe(raw: Any, source: str = "recipe") -> Recipe:
         raise RecipeError(
             f"{source}: `split.k` or `split.max_params` must say how much to split, got neither. "
             'Set `k = 20` or `max_params = "1.2x"`.'
+        )
+    if bool(recipe.compare.rules) != bool(recipe.compare.ks):
+        raise RecipeError(
+            f"{source}: `compare.rules` and `compare.ks` need each other, got "
+            f"{recipe.compare.rules} and {recipe.compare.ks}. Set both, or neither."
         )
     return recipe
 

@@ -67,7 +67,8 @@ def check(recipe: Recipe) -> int:
     check_method(recipe.train.method, recipe.train.options)
     for method in (recipe.probe.method, *recipe.compare.methods):
         check_method(method)
-    find_rule(recipe.split.rule)
+    for rule in (recipe.split.rule, *recipe.compare.rules):
+        find_rule(rule)
     if recipe.train.optimizer not in (known := list_optimizers()):
         raise RecipeError(
             f"`train.optimizer` must be one of timm's, got '{recipe.train.optimizer}'."

@@ -87,6 +87,12 @@ def choose_control(
     return plan(layers, scores, control, recipe)
 
 
+def choose_by_rule(recipe: Recipe, scores: ConflictScores, rule: str, k: int, seed: int) -> Split:
+    """Choose the first `k` layers by a rule, random orders drawn from `seed`."""
+    ranking = [layer for layer, _ in rank(scores, rule, reading_of(recipe, seed))]
+    return plan(ranking[:k], scores, rule, recipe)
+
+
 def plan(layers: list[str], scores: ConflictScores, rule: str, recipe: Recipe) -> Split:
     """Write down a split of `layers` and where it comes from.
 
@@ -125,13 +131,13 @@ def check_k(recipe: Recipe, n_layers: int) -> None:
     Raises:
         RecipeError: names the range and the value.
     """
-    k = recipe.split.k
-    if k is not None and k > n_layers:
-        raise RecipeError(
-            f"`split.k` must be between 0 and {n_layers} (splittable layers of "
-            f"{recipe.backbone.name}), got {k}. Lower it in the recipe or pass "
-            f"--set split.k={n_layers}."
-        )
+    ks = {"split.k": [recipe.split.k or 0], "compare.ks": recipe.compare.ks}
+    for key, values in ks.items():
+        if (k := max(values, default=0)) > n_layers:
+            raise RecipeError(
+                f"`{key}` must be between 0 and {n_layers} (splittable layers of "
+                f"{recipe.backbone.name}), got {k}. Lower it in the recipe."
+            )
 
 
 def _provenance(scores: ConflictScores) -> dict[str, Any]:
