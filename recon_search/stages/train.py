@@ -21,8 +21,9 @@ from recon_search.errors import BackboneError
 from recon_search.graph.layers import backbone_digest, describe
 from recon_search.graph.split import Split
 from recon_search.recipe import BackboneConfig, DataConfig, Recipe, TrainConfig
-from recon_search.training.loop import Report, evaluate, fit, normaliser
-from recon_search.training.model import MultiTaskModel, build_model, create_backbone
+from recon_search.training.loop import AfterEpoch, Report, evaluate, fit, normaliser
+from recon_search.training.model import MultiTaskModel, build_model, create_backbone, load
+from recon_search.training.tasks import Metrics
 from recon_search.views.display import Display
 
 
@@ -37,7 +38,8 @@ class Training:
         train: how it is trained.
         backbone: the backbone, which a control may have widened.
         seed: of initialisation and batches.
-        test: look at the test data at the end.
+        test: look at the test data at the end; not part of the identity.
+        start: the training whose weights this one starts from; None starts from scratch.
     """
 
     label: str
@@ -47,6 +49,7 @@ class Training:
     backbone: BackboneConfig
     seed: int
     test: bool = True
+    start: Training | None = None
 
     def directory(self, recipe: Recipe, out: Path) -> Path:
         """The folder of this training, named by the digest of what determines its result."""
@@ -59,7 +62,7 @@ class Training:
             "split": None if self.split is None else self.split.digest,
             "init": recipe.split.init if self.split is not None else None,
             "seed": self.seed,
-            "test": self.test,
+            "start": None if self.start is None else self.start.directory(recipe, out).name,
         }
         return out / "trainings" / artefact.digest(identity)
 
@@ -70,6 +73,7 @@ def train(
     out: Path,
     device: torch.device,
     report: Report | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> dict[str, Any]:
     """Run a training, or go on with it, or take its result where it is done.
 
@@ -82,10 +86,15 @@ def train(
     """
     directory = training.directory(recipe, out)
     finished = directory / "result.json"
-    if finished.is_file():
-        return {**artefact.read_json(finished, "result"), "directory": str(directory)}
-    started = time.perf_counter()
     data = data_on(recipe.data, device)
+    if finished.is_file():
+        result: dict[str, Any] = artefact.read_json(finished, "result")
+        if training.test and "test" not in result:
+            model = load(directory / "model").to(device)
+            result["test"] = _test(model, data, training.train)
+            artefact.write_json(finished, result)
+        return {**result, "directory": str(directory)}
+    started = time.perf_counter()
     n_classes = {task: data.n_classes[task] for task in training.tasks}
     model = build_model(
         training.backbone,
@@ -96,6 +105,9 @@ def train(
         init=recipe.split.init,
         seed=training.seed,
     ).to(device)
+    if training.start is not None:
+        shared = train(training.start, recipe, out, device, report)
+        _start_from(model, load(Path(shared["directory"]) / "model"))
     _check_input(model, data, training.backbone)
     scores = _empty_scores(training, recipe, data) if training.train.measure_every else None
     history = fit(
@@ -106,8 +118,9 @@ def train(
         directory=directory,
         scores=scores,
         report=report,
+        after_epoch=after_epoch,
     )
-    result: dict[str, Any] = {
+    result = {
         "label": training.label,
         "tasks": training.tasks,
         "method": training.train.method,
@@ -118,8 +131,7 @@ def train(
         "seconds": round(time.perf_counter() - started, 2),
     }
     if training.test:
-        size = training.train.batch_size
-        result["test"] = evaluate(model, data.test, size, normaliser(data))
+        result["test"] = _test(model, data, training.train)
     if scores is not None:
         scores.save(directory / "scores.safetensors")
     model.config |= _input_config(data)
@@ -178,6 +190,17 @@ def count_flops(model: MultiTaskModel, images: torch.Tensor) -> int:
     with FlopCounterMode(display=False) as counter:
         model(images)
     return int(counter.get_total_flops())
+
+
+def _test(model: MultiTaskModel, data: MultiTaskData, config: TrainConfig) -> Metrics:
+    return evaluate(model, data.test, config.batch_size, normaliser(data))
+
+
+def _start_from(model: MultiTaskModel, trained: MultiTaskModel) -> None:
+    """Give every task's path through `model` the weights of a trained model of the same tasks."""
+    for task in model.tasks:
+        model.backbone.load_task_state_dict(task, trained.backbone.task_state_dict(task))
+    model.heads.load_state_dict(trained.heads.state_dict())
 
 
 def _settle(config: TrainConfig, recipe: Recipe) -> TrainConfig:

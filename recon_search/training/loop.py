@@ -45,6 +45,7 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+AfterEpoch = Callable[[dict[str, Any]], None]
 
 
 @dataclass
@@ -64,6 +65,7 @@ def fit(
     directory: Path | None = None,
     scores: ConflictScores | None = None,
     report: Report | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> list[dict[str, Any]]:
     """Train a model in place, from its last checkpoint if `directory` holds one.
 
@@ -75,6 +77,8 @@ def fit(
         directory: a checkpoint is written there after every epoch, and `metrics.jsonl`.
         scores: takes the Gramians of the measured steps.
         report: called every few steps.
+        after_epoch: called with the record of every epoch, of those before an interruption too,
+            once its checkpoint is written; what it raises ends the training.
 
     Returns:
         One record an epoch: `epoch`, `lr`, `train` (loss by task), `validation` (metrics by task),
@@ -104,6 +108,9 @@ def fit(
     torch.manual_seed(seed)
     if checkpoint is not None and checkpoint.is_file():
         state = _resume(checkpoint, model, optimizer, surgeon, scores)
+    if after_epoch is not None:
+        for record in state.history:
+            after_epoch(record)
 
     for epoch in range(state.epoch, config.epochs):
         started = time.perf_counter()
@@ -161,6 +168,8 @@ def fit(
         )
         if checkpoint is not None:
             _save(checkpoint, model, optimizer, surgeon, scores, state)
+        if after_epoch is not None:
+            after_epoch(state.history[-1])
     surgeon.finish(model)
     return state.history
 
