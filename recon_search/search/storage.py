@@ -25,7 +25,14 @@ from optuna.exceptions import (
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from recon_search import artefact
 from recon_search.errors import RecipeError
@@ -132,9 +139,7 @@ def open_storage(url: str, heartbeat: int, retries: int) -> PatientStorage:
         RecipeError: the URL is malformed, its driver is missing, or nobody answers.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            return PatientStorage(url, heartbeat, retries)
+        return _create_storage(url, heartbeat, retries)
     except ImportError:
         raise RecipeError(
             f"--storage needs the database's driver, found none for {_hide(url)}. For PostgreSQL: "
@@ -151,6 +156,20 @@ def open_storage(url: str, heartbeat: int, retries: int) -> PatientStorage:
             f"--storage must be a database that answers, {_hide(url)} says: {reason}. "
             "Start it, or check the URL."
         ) from None
+
+
+def _create_storage(url: str, heartbeat: int, retries: int, attempts: int = 10) -> PatientStorage:
+    """Connect; where several do so first at once, their tables get into each other's way."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return PatientStorage(url, heartbeat, retries)
+    except (IntegrityError, ProgrammingError, OperationalError) as error:
+        exists = isinstance(error, OperationalError) and "already exists" in str(error)  # SQLite
+        if attempts == 1 or (isinstance(error, OperationalError) and not exists):
+            raise
+    time.sleep(0.5)
+    return _create_storage(url, heartbeat, retries, attempts - 1)
 
 
 def open_study(storage: PatientStorage, name: str, directions: list[StudyDirection]) -> Study:
