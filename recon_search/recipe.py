@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recon_search.errors import RecipeError, nearest
 
@@ -101,6 +101,48 @@ class CompareConfig(_Section):
             "norm-only", "random", "random-params", "first-k", "least", "smallest-first", "wider"
         ]
     ] = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
+    rules: list[str] = []  # further splits: each of these rules at each of the sizes `ks`
+    ks: list[Annotated[int, Field(gt=0)]] = []
+
+
+Value = bool | int | float | str
+"""What a searched key may be set to."""
+
+
+class Range(_Section):
+    """A range of a searched key, both ends included; of integers if both ends are."""
+
+    low: int | float
+    high: int | float
+    step: int | float | None = Field(default=None, gt=0)
+    log: bool = False
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether integers are drawn."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @model_validator(mode="after")
+    def _check_ends(self) -> Range:
+        if self.low > self.high:
+            raise ValueError(f"low must not be above high, got {self.low} and {self.high}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log needs low > 0 and no step")
+        return self
+
+
+class SearchConfig(_Section):
+    """What Optuna searches for, and how much it may spend."""
+
+    trials: int = Field(default=30, gt=0)  # in all, for the study; deduplicated ones do not count
+    objective: Literal["delta_m", "delta_m-parameters", "delta_m-flops"] = "delta_m"  # or a front
+    max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
+    space: dict[str, Range | Annotated[list[Value], Field(min_length=1)]] = {}
+    start: Literal["scratch", "shared"] = "scratch"  # of a trial: or the trained joint network
+    pruner: Literal["halving", "hyperband", "none"] = "halving"
+    patience: int = Field(default=0, ge=0)  # epochs without improvement before a trial is pruned
+    heartbeat: int = Field(default=30, gt=0)  # seconds; a trial silent for four of them is retried
+    retries: int = Field(default=3, ge=0)  # of a trial whose worker died
 
 
 class Recipe(_Section):
@@ -114,6 +156,7 @@ class Recipe(_Section):
     probe: ProbeConfig
     split: SplitConfig = SplitConfig()
     compare: CompareConfig = CompareConfig()
+    search: SearchConfig = SearchConfig()
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -163,6 +206,11 @@ def parse_recipe(raw: Any, source: str = "recipe") -> Recipe:
         raise RecipeError(
             f"{source}: `split.k` or `split.max_params` must say how much to split, got neither. "
             'Set `k = 20` or `max_params = "1.2x"`.'
+        )
+    if bool(recipe.compare.rules) != bool(recipe.compare.ks):
+        raise RecipeError(
+            f"{source}: `compare.rules` and `compare.ks` need each other, got "
+            f"{recipe.compare.rules} and {recipe.compare.ks}. Set both, or neither."
         )
     return recipe
 

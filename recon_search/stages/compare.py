@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.split import Split
 from recon_search.recipe import Recipe
 from recon_search.stages.pool import train_all
-from recon_search.stages.split import choose_control
+from recon_search.stages.split import choose_by_rule, choose_control
 from recon_search.stages.train import Training, data_on
 from recon_search.stages.wider import widen
 from recon_search.training.tasks import delta_m, mean_and_deviation
@@ -32,7 +33,7 @@ class Row:
 
     Attributes:
         name: what was trained.
-        role: `joint`, `split` or `control`.
+        role: `joint`, `split`, `rule` or `control`.
         accuracy: test accuracy by task, one value a seed, percent.
         delta_m: test delta_m against the single-task models of the same seed, one value a seed.
         n_parameters: mean over seeds, heads included.
@@ -131,6 +132,8 @@ def plan_trainings(
             else:
                 chosen = choose_control(recipe, scores, control, split, seed)
                 add(_control_label(control, split), chosen)
+        for rule, k in itertools.product(recipe.compare.rules, recipe.compare.ks):
+            add(_rule_label(rule, k), choose_by_rule(recipe, scores, rule, k, seed))
     return trainings
 
 
@@ -138,7 +141,8 @@ def verdict(rows: list[Row]) -> str:
     """Say in a sentence whether the split beats joint training and each control."""
     split = next(row for row in rows if row.role == "split")
     sentences = []
-    for role, what in (("joint", "joint training"), ("control", "controls")):
+    against = {"joint": "joint training", "rule": "splits by rule", "control": "controls"}
+    for role, what in against.items():
         others = [row for row in rows if row.role == role]
         beaten = [row.name for row in others if _outcome(row) == "beaten"]
         better = [row.name for row in others if _outcome(row) == "better"]
@@ -234,7 +238,12 @@ def _role(label: str, recipe: Recipe) -> str:
             return "joint"
         if label == f"{method}, split":
             return "split"
-    return "control"
+    rules = itertools.product(recipe.compare.rules, recipe.compare.ks)
+    return "rule" if label in itertools.starmap(_rule_label, rules) else "control"
+
+
+def _rule_label(rule: str, k: int) -> str:
+    return f"rule {rule}, {k} layers"
 
 
 def _control_label(control: str, split: Split) -> str:

@@ -127,9 +127,13 @@ _steps: multiprocessing.Queue[tuple[str, Progress]] | None = None
 def _start_worker(
     steps: multiprocessing.Queue[tuple[str, Progress]], parent: int, threads: int
 ) -> None:
-    """Prepare a worker: its threads, the queue of its steps, and no life after its parent's."""
     global _steps
     _steps = steps
+    prepare_worker(parent, threads)
+
+
+def prepare_worker(parent: int, threads: int) -> None:
+    """Set a worker's threads, and let it not live longer than its parent."""
     torch.set_num_threads(threads)
 
     def watch() -> None:

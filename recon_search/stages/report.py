@@ -22,6 +22,7 @@ from recon_search.views.outline import cost_table
 from recon_search.views.picture import picture
 from recon_search.views.plots import comparison_plot, heat_map, trade_off_plot
 from recon_search.views.tables import comparison_table, ranking_table
+from recon_search.views.trials import trial_table
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -54,9 +55,9 @@ def write_report(out: Path) -> Path:
     Raises:
         ArtefactError: an artefact of the run is missing or damaged.
     """
-    recipe = Recipe.model_validate(
-        artefact.read_json(out / "recipe.json", "resolved recipe"), strict=False
-    )
+    best = out / "best.json"  # where a search chose it
+    resolved = best if best.is_file() else out / "recipe.json"
+    recipe = Recipe.model_validate(artefact.read_json(resolved, "resolved recipe"), strict=False)
     scores = ConflictScores.load(out / "scores.safetensors")
     split = Split.load(out / "split.json")
     comparison = artefact.read_json(out / "comparison.json", "comparison")
@@ -84,6 +85,7 @@ def write_report(out: Path) -> Path:
         "<h2>The split</h2>",
         _image(picture(anatomy), "what trunk and branches compute, with whose weights"),
         _table(cost_table(anatomy)),
+        *_search_section(out),
         "<h2>The recipe</h2>",
         f"<pre>{html.escape(recipe.model_dump_json(indent=2))}</pre>",
     ]
@@ -93,10 +95,27 @@ def write_report(out: Path) -> Path:
     return out / "report.html"
 
 
+def _search_section(out: Path) -> list[str]:
+    """What was tried, if a search chose the split."""
+    if not (out / "search.json").is_file():
+        return []
+    summary = artefact.read_json(out / "search.json", "search summary")
+    return [
+        "<h2>The search</h2>",
+        f"<p>{html.escape(summary['tally'])}; {html.escape(summary['best'])}.</p>",
+        _picture((out / "search.png").read_bytes(), "validation delta_m of the trials"),
+        _table(trial_table(summary)),
+    ]
+
+
 def _image(figure: Figure, text: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return _picture(buffer.getvalue(), text)
+
+
+def _picture(content: bytes, text: str) -> str:
+    encoded = base64.b64encode(content).decode()
     return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{encoded}">'
 
 

@@ -67,7 +67,8 @@ def check(recipe: Recipe) -> int:
     check_method(recipe.train.method, recipe.train.options)
     for method in (recipe.probe.method, *recipe.compare.methods):
         check_method(method)
-    find_rule(recipe.split.rule)
+    for rule in (recipe.split.rule, *recipe.compare.rules):
+        find_rule(rule)
     if recipe.train.optimizer not in (known := list_optimizers()):
         raise RecipeError(
             f"`train.optimizer` must be one of timm's, got '{recipe.train.optimizer}'."
@@ -94,7 +95,10 @@ def open_run_directory(recipe: Recipe, out: Path, *, resume: bool) -> None:
                 f"--out must name a new folder, found a run in {out}. Pass --resume to go on with "
                 "it, or choose another --out."
             )
-        if artefact.read_json(resolved, "resolved recipe") != content:
+        known = artefact.read_json(resolved, "resolved recipe")
+        # A search may be given more trials later.
+        trials = {"trials": content["search"]["trials"]}
+        if {**known, "search": {**known.get("search", {}), **trials}} != content:
             raise RecipeError(
                 f"--resume needs the recipe the run began with, found another in {resolved}. "
                 "Choose another --out."

@@ -24,21 +24,27 @@ def reading_of(recipe: Recipe, seed: int = 0) -> Reading:
     return Reading(recipe.split.threshold, recipe.probe.window, seed)
 
 
-def choose_split(recipe: Recipe, scores: ConflictScores) -> Split:
+def choose_split(recipe: Recipe, scores: ConflictScores, max_params: str | None = None) -> Split:
     """Choose the layers as the recipe's `[split]` says.
+
+    Args:
+        recipe: the recipe.
+        scores: of the probe.
+        max_params: a budget beside `split.k`, as "1.2x" of the unsplit backbone; layers that do not
+            fit are passed over.
 
     Raises:
         RecipeError: `split.k` is larger than the number of layers, or the rule is unknown.
     """
     ranking = [layer for layer, _ in rank(scores, recipe.split.rule, reading_of(recipe))]
+    budget = recipe.split.max_params or max_params
+    if budget is not None:
+        factor = float(budget.removesuffix("x"))
+        added = int(max(0.0, factor - 1.0) * sum(n_parameters(scores)))
+        ranking = within_budget(ranking, scores, added)
     if recipe.split.k is not None:
         check_k(recipe, len(scores.layers))
-        layers = ranking[: recipe.split.k]
-    else:
-        assert recipe.split.max_params is not None
-        factor = float(recipe.split.max_params.removesuffix("x"))
-        added = int(max(0.0, factor - 1.0) * sum(n_parameters(scores)))
-        layers = within_budget(ranking, scores, added)
+    layers = ranking[: recipe.split.k]
     return plan(layers, scores, recipe.split.rule, recipe)
 
 
@@ -87,6 +93,12 @@ def choose_control(
     return plan(layers, scores, control, recipe)
 
 
+def choose_by_rule(recipe: Recipe, scores: ConflictScores, rule: str, k: int, seed: int) -> Split:
+    """Choose the first `k` layers by a rule, random orders drawn from `seed`."""
+    ranking = [layer for layer, _ in rank(scores, rule, reading_of(recipe, seed))]
+    return plan(ranking[:k], scores, rule, recipe)
+
+
 def plan(layers: list[str], scores: ConflictScores, rule: str, recipe: Recipe) -> Split:
     """Write down a split of `layers` and where it comes from.
 
@@ -125,13 +137,13 @@ def check_k(recipe: Recipe, n_layers: int) -> None:
     Raises:
         RecipeError: names the range and the value.
     """
-    k = recipe.split.k
-    if k is not None and k > n_layers:
-        raise RecipeError(
-            f"`split.k` must be between 0 and {n_layers} (splittable layers of "
-            f"{recipe.backbone.name}), got {k}. Lower it in the recipe or pass "
-            f"--set split.k={n_layers}."
-        )
+    ks = {"split.k": [recipe.split.k or 0], "compare.ks": recipe.compare.ks}
+    for key, values in ks.items():
+        if (k := max(values, default=0)) > n_layers:
+            raise RecipeError(
+                f"`{key}` must be between 0 and {n_layers} (splittable layers of "
+                f"{recipe.backbone.name}), got {k}. Lower it in the recipe."
+            )
 
 
 def _provenance(scores: ConflictScores) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from recon_search.graph.layers import backbone_digest, describe
 from recon_search.graph.split import Split
 from recon_search.recipe import BackboneConfig, DataConfig, Recipe, TrainConfig
 from recon_search.training import parallel
-from recon_search.training.loop import Report, evaluate, fit, normaliser
-from recon_search.training.model import MultiTaskModel, build_model, create_backbone
+from recon_search.training.loop import AfterEpoch, Report, evaluate, fit, normaliser
+from recon_search.training.model import MultiTaskModel, build_model, create_backbone, load
+from recon_search.training.tasks import Metrics
 from recon_search.views.display import Display
 
 
@@ -38,7 +39,8 @@ class Training:
         train: how it is trained.
         backbone: the backbone, which a control may have widened.
         seed: of initialisation and batches.
-        test: look at the test data at the end.
+        test: look at the test data at the end; not part of the identity.
+        start: the training whose weights this one starts from; None starts from scratch.
     """
 
     label: str
@@ -48,6 +50,7 @@ class Training:
     backbone: BackboneConfig
     seed: int
     test: bool = True
+    start: Training | None = None
 
     def directory(self, recipe: Recipe, out: Path) -> Path:
         """The folder of this training, named by the digest of what determines its result."""
@@ -60,7 +63,7 @@ class Training:
             "split": None if self.split is None else self.split.digest,
             "init": recipe.split.init if self.split is not None else None,
             "seed": self.seed,
-            "test": self.test,
+            "start": None if self.start is None else self.start.directory(recipe, out).name,
         }
         return out / "trainings" / artefact.digest(identity)
 
@@ -71,6 +74,7 @@ def train(
     out: Path,
     device: torch.device,
     report: Report | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> dict[str, Any]:
     """Run a training, or go on with it, or take its result where it is done.
 
@@ -83,13 +87,20 @@ def train(
     """
     directory = training.directory(recipe, out)
     finished = directory / "result.json"
-    if finished.is_file():
-        return {**artefact.read_json(finished, "result"), "directory": str(directory)}
-    started = time.perf_counter()
-    parallel.agree((training, recipe, out))  # other processes of a group wait for it, see `follow`
-    model, scores, history = fit_training(training, recipe, out, device, report)
     data = data_on(recipe.data, device)
-    result: dict[str, Any] = {
+    if finished.is_file():
+        result: dict[str, Any] = artefact.read_json(finished, "result")
+        if training.test and "test" not in result:
+            model = load(directory / "model").to(device)
+            result["test"] = _test(model, data, training.train)
+            artefact.write_json(finished, result)
+        return {**result, "directory": str(directory)}
+    started = time.perf_counter()
+    if training.start is not None:
+        train(training.start, recipe, out, device, report)
+    parallel.agree((training, recipe, out))  # other processes of a group wait for it, see `follow`
+    model, scores, history = fit_training(training, recipe, out, device, report, after_epoch)
+    result = {
         "label": training.label,
         "tasks": training.tasks,
         "method": training.train.method,
@@ -100,8 +111,7 @@ def train(
         "seconds": round(time.perf_counter() - started, 2),
     }
     if training.test:
-        size = training.train.batch_size
-        result["test"] = evaluate(model, data.test, size, normaliser(data))
+        result["test"] = _test(model, data, training.train)
     if scores is not None:
         scores.save(directory / "scores.safetensors")
     model.config |= _input_config(data)
@@ -117,8 +127,11 @@ def fit_training(
     out: Path,
     device: torch.device,
     report: Report | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> tuple[MultiTaskModel, ConflictScores | None, list[dict[str, Any]]]:
     """Build a training's model and fit it: what all processes of a group do together.
+
+    The training that it starts from is done.
 
     Returns:
         The model, its conflict scores if they were measured, and the history (see `fit`).
@@ -134,6 +147,8 @@ def fit_training(
         init=recipe.split.init,
         seed=training.seed,
     ).to(device)
+    if training.start is not None:
+        _start_from(model, load(training.start.directory(recipe, out) / "model"))
     _check_input(model, data, training.backbone)
     scores = _empty_scores(training, recipe, data) if training.train.measure_every else None
     history = fit(
@@ -144,6 +159,7 @@ def fit_training(
         directory=training.directory(recipe, out),
         scores=scores,
         report=report,
+        after_epoch=after_epoch,
     )
     return model, scores, history
 
@@ -197,6 +213,17 @@ def count_flops(model: MultiTaskModel, images: torch.Tensor) -> int:
     with FlopCounterMode(display=False) as counter:
         model(images)
     return int(counter.get_total_flops())
+
+
+def _test(model: MultiTaskModel, data: MultiTaskData, config: TrainConfig) -> Metrics:
+    return evaluate(model, data.test, config.batch_size, normaliser(data))
+
+
+def _start_from(model: MultiTaskModel, trained: MultiTaskModel) -> None:
+    """Give every task's path through `model` the weights of a trained model of the same tasks."""
+    for task in model.tasks:
+        model.backbone.load_task_state_dict(task, trained.backbone.task_state_dict(task))
+    model.heads.load_state_dict(trained.heads.state_dict())
 
 
 def _settle(config: TrainConfig, recipe: Recipe) -> TrainConfig:

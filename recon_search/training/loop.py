@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from timm.optim import create_optimizer_v2
@@ -46,6 +46,8 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+AfterEpoch = Callable[[dict[str, Any]], None]
+_News = TypeVar("_News")
 
 
 @dataclass
@@ -65,6 +67,7 @@ def fit(
     directory: Path | None = None,
     scores: ConflictScores | None = None,
     report: Report | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> list[dict[str, Any]]:
     """Train a model in place, from its last checkpoint if `directory` holds one.
 
@@ -79,7 +82,9 @@ def fit(
         seed: seed of the order of the batches and of dropout.
         directory: a checkpoint is written there after every epoch, and `metrics.jsonl`.
         scores: takes the Gramians of the measured steps.
-        report: called every few steps; what it raises ends the training.
+        report: called every few steps.
+        after_epoch: called with the record of every epoch, of those before an interruption too,
+            once its checkpoint is written; what it raises ends the training.
 
     Returns:
         One record an epoch: `epoch`, `lr`, `train` (loss by task), `validation` (metrics by task),
@@ -116,6 +121,8 @@ def fit(
         if saved is not None:
             state = _resume(saved, checkpoint, model, optimizer, surgeon, scores)
     parallel.synchronise(model)
+    for record in state.history:
+        _tell(after_epoch, record)
 
     for epoch in range(state.epoch, config.epochs):
         started = time.perf_counter()
@@ -160,7 +167,7 @@ def fit(
                 totals += window.sum(0)
                 speed = (index + 1) * config.batch_size / (time.perf_counter() - started)
                 now = Progress(step + 1, n_updates * config.epochs, float(window.mean()), speed)
-                parallel.on_first(functools.partial(report or _say_nothing, now))
+                _tell(report, now)
                 recent.clear()
         surgeon.end_epoch()
         state.epoch = epoch + 1
@@ -179,6 +186,7 @@ def fit(
         )
         if checkpoint is not None and parallel.is_first():
             _save(checkpoint, model, optimizer, surgeon, scores, state)
+        _tell(after_epoch, state.history[-1])
     surgeon.finish(model)
     return state.history
 
@@ -271,8 +279,9 @@ def _create_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, n_u
     return scheduler
 
 
-def _say_nothing(progress: Progress) -> None:
-    """Report to nobody."""
+def _tell(listener: Callable[[_News], None] | None, news: _News) -> None:
+    """Call a listener, which the first process alone has; all hear of what it raises."""
+    parallel.on_first(lambda: None if listener is None else listener(news))
 
 
 def _check_divisible(batch_size: int) -> None:

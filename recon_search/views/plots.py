@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 
-COLOURS = {"joint": "#7f7f7f", "split": "#c44e52", "control": "#4c72b0"}
+COLOURS = {"joint": "#7f7f7f", "split": "#c44e52", "rule": "#dd8452", "control": "#4c72b0"}
 
 
 def heat_map(scores: ConflictScores, thresholds: Sequence[float] | None = None) -> Figure:

@@ -156,8 +156,8 @@ def run_stages(folder):
         config = recipe.train.model_copy(update=changes)
         return stage.Training("t", tasks, None, config, recipe.backbone, seed)
 
-    def prune(progress):
-        raise ValueError("pruned")
+    def prune(record):
+        raise ValueError(f"pruned after epoch {record['epoch']}")
 
     def command():
         try:
@@ -165,7 +165,7 @@ def run_stages(folder):
         except TrainingError as error:
             outcome["failed"] = str(error)
         try:
-            stage.train(training(1), recipe, folder, cpu, prune)
+            stage.train(training(1), recipe, folder, cpu, after_epoch=prune)
         except ValueError as error:
             outcome["pruned"] = str(error)
         console = Console(quiet=True)

@@ -123,7 +123,7 @@ def test_batches_that_cannot_be_divided_are_refused(by_two):
 def test_the_first_process_leads_through_trainings_that_fail_or_are_pruned(by_two):
     first, second = by_two[1]
     assert "Every loss must be finite" in first["failed"]
-    assert first["pruned"] == "pruned"
+    assert first["pruned"] == "pruned after epoch 1"
     assert first["results"] == [2, 3, 2]
     assert first["fits"] == second["fits"] == [0, 1, 2, 3]
 

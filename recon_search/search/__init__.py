@@ -1,0 +1,1 @@
+"""What Optuna searches over and where it keeps it."""

@@ -1,0 +1,129 @@
+"""What is computed once for a study, whoever asks first: a table beside Optuna's own.
+
+Optuna offers no "write unless there", so two workers could begin one training at the same moment.
+A primary key can say it: of two workers that insert the same key, one is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import Column, Integer, MetaData, String, Table, Text
+from sqlalchemy.exc import IntegrityError
+
+from recon_search.search.storage import patiently
+
+_TABLE = Table(
+    "recon_search_ledger",
+    MetaData(),
+    Column("study", String(512), primary_key=True),
+    Column("key", String(128), primary_key=True),
+    Column("owner", Integer, nullable=False),
+    Column("result", Text),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the ledger says of a key.
+
+    Attributes:
+        owner: number of the trial that computes it or has computed it.
+        result: what it computed; None while it has not.
+    """
+
+    owner: int
+    result: dict[str, Any] | None
+
+
+class Ledger:
+    """Claims and results of one study, by key.
+
+    Args:
+        engine: of the database that holds the study.
+        study: its name.
+    """
+
+    def __init__(self, engine: sqlalchemy.Engine, study: str) -> None:
+        self._engine = engine
+        self._study = study
+        try:
+            _TABLE.create(engine, checkfirst=True)
+        except sqlalchemy.exc.DatabaseError:  # another worker made it in between
+            _TABLE.create(engine, checkfirst=True)
+
+    def claim(self, key: str, owner: int, is_alive: Callable[[int], bool]) -> Entry:
+        """Take a key, unless its result is known or a living trial works on it.
+
+        Args:
+            key: what is to be computed.
+            owner: the trial that asks.
+            is_alive: whether the trial of that number still works.
+
+        Returns:
+            The entry as it is now; it is the asker's to compute if `entry.owner == owner` and
+            there is no result.
+        """
+        while True:
+            entry = self.get(key)
+            if entry is None:
+                self._insert(key, owner, None)
+            elif entry.result is not None or entry.owner == owner or is_alive(entry.owner):
+                return entry
+            else:
+                self._take_over(key, entry.owner, owner)
+
+    def settle(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Record a value unless there is one; returns what is there."""
+        self._insert(key, -1, json.dumps(value))
+        entry = self.get(key)
+        assert entry is not None
+        assert entry.result is not None
+        return entry.result
+
+    @patiently
+    def get(self, key: str) -> Entry | None:
+        """Look a key up."""
+        query = sqlalchemy.select(_TABLE.c.owner, _TABLE.c.result).where(*self._is(key))
+        with self._engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        return Entry(row.owner, None if row.result is None else json.loads(row.result))
+
+    @patiently
+    def finish(self, key: str, owner: int, result: Mapping[str, Any]) -> None:
+        """Record a result; the first one stays."""
+        change = (
+            sqlalchemy.update(_TABLE)
+            .where(*self._is(key), _TABLE.c.owner == owner, _TABLE.c.result.is_(None))
+            .values(result=json.dumps(result))
+        )
+        with self._engine.begin() as connection:
+            connection.execute(change)
+
+    @patiently
+    def _insert(self, key: str, owner: int, result: str | None) -> None:
+        try:
+            with self._engine.begin() as connection:
+                row = {"study": self._study, "key": key, "owner": owner, "result": result}
+                connection.execute(sqlalchemy.insert(_TABLE).values(**row))
+        except IntegrityError:
+            pass  # somebody else was faster
+
+    @patiently
+    def _take_over(self, key: str, before: int, owner: int) -> None:
+        change = (
+            sqlalchemy.update(_TABLE)
+            .where(*self._is(key), _TABLE.c.owner == before, _TABLE.c.result.is_(None))
+            .values(owner=owner)
+        )
+        with self._engine.begin() as connection:
+            connection.execute(change)
+
+    def _is(self, key: str) -> tuple[Any, Any]:
+        return _TABLE.c.study == self._study, _TABLE.c.key == key

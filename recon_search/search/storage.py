@@ -1,0 +1,228 @@
+"""Where a study is kept: Optuna's database storage, patient with a database that goes away."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import socket
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import (
+    DuplicatedStudyError,
+    ExperimentalWarning,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
+
+from recon_search.errors import RecipeError
+
+PATIENCE = 3600.0
+"""Seconds to wait for a database before giving up."""
+
+GRACE = 4
+"""Heartbeats a trial may miss before it counts as dead."""
+
+LIVE = (TrialState.RUNNING, TrialState.WAITING)
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+logger = logging.getLogger(__name__)
+
+
+def is_connection_lost(error: BaseException | None) -> bool:
+    """Whether an error says that the database cannot be reached, now."""
+    while error is not None:
+        if isinstance(error, OperationalError | InterfaceError):
+            return True
+        error = error.__cause__
+    return False
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def patiently(call: Callable[P, R]) -> Callable[P, R]:
+    """Repeat a call while the database cannot be reached."""
+
+    @functools.wraps(call)
+    def repeat(*args: P.args, **kwargs: P.kwargs) -> R:
+        started, pause = time.monotonic(), 0.2
+        while True:
+            try:
+                return call(*args, **kwargs)
+            except (StorageInternalError, SQLAlchemyError) as error:
+                if not is_connection_lost(error) or time.monotonic() - started > PATIENCE:
+                    raise
+                logger.warning("The database cannot be reached; waiting for it.")
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+
+    return repeat
+
+
+class PatientStorage(RDBStorage):
+    """Optuna's database storage that waits while the database is away and retries dead trials.
+
+    Args:
+        url: of the database.
+        heartbeat: seconds between two signs of life of a trial.
+        retries: how often a trial is begun anew after its worker died.
+    """
+
+    def __init__(self, url: str, heartbeat: int, retries: int) -> None:
+        self.retries = retries
+        super().__init__(
+            url,
+            engine_kwargs={"pool_pre_ping": True},
+            heartbeat_interval=heartbeat,
+            grace_period=GRACE * heartbeat,
+        )
+
+    def get_heartbeat_stale_trial_callback(self) -> Callable[[Study, FrozenTrial], None]:
+        """What happens to a trial that Optuna has found dead."""
+        return functools.partial(retry, retries=self.retries)
+
+    get_failed_trial_callback = get_heartbeat_stale_trial_callback  # its name before Optuna 4.9
+
+    def set_trial_state_values(self, trial_id: int, *args: Any, **kwargs: Any) -> bool:
+        """Set a trial's state; a repetition after a lost answer finds it set, which is as good."""
+        set_once = super().set_trial_state_values
+        n_calls = 0
+
+        def call() -> bool:
+            nonlocal n_calls
+            n_calls += 1
+            try:
+                return set_once(trial_id, *args, **kwargs)
+            except UpdateFinishedTrialError:
+                wanted = kwargs.get("state", args[0] if args else None)
+                if n_calls > 1 and self.get_trial(trial_id).state == wanted:
+                    return True
+                raise
+
+        return patiently(call)()
+
+
+for _name in {
+    *BaseStorage.__abstractmethods__,
+    "record_heartbeat",
+    "_get_stale_trial_ids",
+} - {"set_trial_state_values"}:
+    setattr(PatientStorage, _name, patiently(getattr(RDBStorage, _name)))
+
+
+def open_storage(url: str, heartbeat: int, retries: int) -> PatientStorage:
+    """Open or create a study database.
+
+    Raises:
+        RecipeError: the URL is malformed, its driver is missing, or nobody answers.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return PatientStorage(url, heartbeat, retries)
+    except ImportError:
+        raise RecipeError(
+            f"--storage needs the database's driver, found none for {_hide(url)}. For PostgreSQL: "
+            "pip install 'recon-search[postgres]', and postgresql+psycopg://..."
+        ) from None
+    except ArgumentError:
+        raise RecipeError(
+            f"--storage must be a database URL, got '{url}'. Examples: sqlite:///search.db, "
+            "postgresql+psycopg://user@host/database"
+        ) from None
+    except (SQLAlchemyError, StorageInternalError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise RecipeError(
+            f"--storage must be a database that answers, {_hide(url)} says: {reason}. "
+            "Start it, or check the URL."
+        ) from None
+
+
+def open_study(storage: PatientStorage, name: str, directions: list[StudyDirection]) -> Study:
+    """Create a study, or join it where it exists.
+
+    Raises:
+        RecipeError: it exists with another number of objectives.
+    """
+    try:
+        study = optuna.create_study(
+            study_name=name, storage=storage, directions=directions, load_if_exists=True
+        )
+    except DuplicatedStudyError:
+        study = optuna.load_study(study_name=name, storage=storage)
+    if len(study.directions) != len(directions):
+        raise RecipeError(
+            f"Study '{name}' has {len(study.directions)} objectives, the recipe asks for "
+            f"{len(directions)}. Choose another --study."
+        )
+    return study
+
+
+def owner() -> str:
+    """What names this process among all workers of a study."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def recover(study: Study, storage: PatientStorage) -> None:
+    """Give up trials whose worker is dead, and queue them anew.
+
+    Optuna finds those whose heartbeat stopped. Found beside are trials of this machine whose
+    process is gone, at once; and trials whose worker died before its first heartbeat.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if _is_orphan(trial, GRACE * (storage.heartbeat_interval or 0)) and fail(study, trial):
+            retry(study, trial, storage.retries)
+
+
+def retry(study: Study, trial: FrozenTrial, retries: int) -> None:
+    """Queue a dead trial's values anew, unless it has died too often."""
+    attempt = trial.user_attrs.get("attempt", 0) + 1
+    if attempt <= retries:
+        attributes = {"attempt": attempt, "retry_of": trial.number}
+        study.enqueue_trial(trial.params, user_attrs=attributes)
+
+
+def fail(study: Study, trial: FrozenTrial) -> bool:
+    """Mark a trial as failed; whether this process was the one to do so."""
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except (ValueError, UpdateFinishedTrialError):
+        return False  # somebody else did, or it has ended after all
+    return True
+
+
+def _is_orphan(trial: FrozenTrial, grace: float) -> bool:
+    host, _, process = trial.user_attrs.get("owner", "").rpartition(":")
+    if not process:
+        begun = trial.datetime_start
+        return begun is not None and time.time() - begun.timestamp() > grace
+    return host == socket.gethostname() and not _is_alive(int(process))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _hide(url: str) -> str:
+    """The URL without its password."""
+    return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)

@@ -1,0 +1,229 @@
+"""One trial of a search: values drawn, a split chosen, trained unless known, judged."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.study import Study, StudyDirection
+from optuna.trial import Trial, TrialState
+
+from recon_search.conflict.scores import ConflictScores
+from recon_search.errors import TrainingError
+from recon_search.recipe import Recipe
+from recon_search.search.ledger import Entry, Ledger
+from recon_search.search.space import Space, draw, with_values
+from recon_search.search.storage import owner
+from recon_search.search.tally import is_surplus
+from recon_search.stages.split import choose_split
+from recon_search.stages.train import Training, train
+from recon_search.training.loop import Report
+from recon_search.training.tasks import Metrics, delta_m
+
+POLL = 0.5
+"""Seconds between two looks at what another worker computes."""
+
+
+class NotNeeded(Exception):  # noqa: N818 - no error: the trial has nothing to do
+    """Another trial trains the same split now, or the study has its trials already."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a search maximises: validation delta_m of the trained split.
+
+    Beside it, fronts minimise parameters or FLOPs relative to the unsplit network. A split that
+    another trial has trained is not trained again, on whatever machine that was.
+
+    Attributes:
+        recipe: the search's recipe.
+        scores: of the probe.
+        space: what is drawn.
+        out: the run directory.
+        device: where to train.
+        study: that the trials belong to.
+        ledger: of that study.
+        limit: number of trials that the study is to have.
+        report: called every few steps of a training with its progress.
+    """
+
+    recipe: Recipe
+    scores: ConflictScores
+    space: Space
+    out: Path
+    device: torch.device
+    study: Study
+    ledger: Ledger
+    limit: int
+    report: Report | None = None
+
+    def __call__(self, trial: Trial) -> float | tuple[float, float]:
+        """Run one trial.
+
+        Raises:
+            TrialPruned: the trial was stopped early.
+            NotNeeded: see there.
+            TrainingError: the training could not go on.
+        """
+        trial.set_user_attr("owner", owner())
+        if is_surplus(trial.number, self.study.get_trials(deepcopy=False), self.limit):
+            trial.set_user_attr("surplus", True)
+            raise NotNeeded
+        recipe, training = self.plan(draw(trial, self.space))
+        layers = [] if training.split is None else list(training.split.layers)
+        key = training.directory(recipe, self.out).name
+        for name, value in (("layers", layers), ("training", key)):
+            trial.set_user_attr(name, value)
+        entry = self.ledger.claim(key, trial.number, self._is_alive)
+        if entry.result is not None:
+            return self._repeat(trial, entry)
+        if entry.owner != trial.number:
+            trial.set_user_attr("same_as", entry.owner)
+            raise NotNeeded
+        single = self._baselines(trial.number)
+        result = self._train(trial, recipe, training, single)
+        self.ledger.finish(key, trial.number, result)
+        return self._judge(trial, result)
+
+    def plan(self, values: dict[str, Any]) -> tuple[Recipe, Training]:
+        """The recipe and the training that drawn values ask for."""
+        recipe = with_values(self.recipe, values)
+        split = choose_split(recipe, self.scores, self.recipe.search.max_params)
+        training = Training(
+            "trial",
+            self.scores.tasks,
+            split if split.layers else None,
+            recipe.train,
+            recipe.backbone,
+            recipe.seed,
+            test=False,
+            start=self._joint() if recipe.search.start == "shared" else None,
+        )
+        return recipe, training
+
+    def _train(
+        self, trial: Trial, recipe: Recipe, training: Training, single: Metrics
+    ) -> dict[str, Any]:
+        """Train, report every epoch; what the ledger keeps of it."""
+        values: list[float] = []
+
+        def after_epoch(record: dict[str, Any]) -> None:
+            values.append(delta_m(record["validation"], single))
+            trial.set_user_attr("epochs", record["epoch"])  # raises if the trial was given up
+            if self._has_front:
+                return
+            trial.report(values[-1], record["epoch"])
+            if record["epoch"] < recipe.train.epochs and trial.should_prune():
+                raise optuna.TrialPruned
+
+        try:
+            result = train(training, recipe, self.out, self.device, self.report, after_epoch)
+        except optuna.TrialPruned:
+            return {"state": "pruned", "values": values}
+        except TrainingError as error:
+            return {"state": "failed", "error": str(error), "values": values}
+        if not values:  # trained before this study
+            values.append(delta_m(result["validation"], single))
+        return {
+            "state": "complete",
+            "values": values,
+            "n_parameters": result["n_parameters"],
+            "flops": result["flops"],
+        }
+
+    def _repeat(self, trial: Trial, entry: Entry) -> float | tuple[float, float]:
+        """End with a known result: of an equal split, or of this trial's worker before it died."""
+        assert entry.result is not None
+        if self._frozen(entry.owner).state in (TrialState.COMPLETE, TrialState.PRUNED):
+            trial.set_user_attr("same_as", entry.owner)
+        if not self._has_front:
+            for epoch, value in enumerate(entry.result["values"], start=1):
+                trial.report(value, epoch)
+        return self._judge(trial, entry.result)
+
+    def _judge(self, trial: Trial, result: dict[str, Any]) -> float | tuple[float, float]:
+        """Turn a result into the objective's value, or into the exception that it stands for."""
+        if result["state"] == "pruned":
+            raise optuna.TrialPruned
+        if result["state"] == "failed":
+            trial.set_user_attr("error", result["error"])
+            raise TrainingError(result["error"])
+        for name in ("n_parameters", "flops"):
+            trial.set_user_attr(name, result[name])
+        value: float = result["values"][-1]
+        if not self._has_front:
+            return value
+        name = "flops" if self.recipe.search.objective == "delta_m-flops" else "n_parameters"
+        return value, float(result[name])
+
+    def _baselines(self, number: int) -> Metrics:
+        """Validation metrics of the single-task models, each trained by the first who needs it.
+
+        Workers begin with different tasks; whoever finds one under way looks for another.
+        """
+        tasks = list(self.scores.tasks)
+        shift = number % len(tasks)
+        waiting = {
+            task: Training(
+                f"single {task}",
+                (task,),
+                None,
+                self.recipe.train.model_copy(update={"method": "joint"}),
+                self.recipe.backbone,
+                self.recipe.seed,
+                test=False,
+            )
+            for task in tasks[shift:] + tasks[:shift]
+        }
+        if self.recipe.search.start == "shared":
+            waiting["joint"] = self._joint()
+        found: Metrics = {}
+        while waiting:
+            for name, training in list(waiting.items()):
+                metrics = self._once(training, number)
+                if metrics is not None:
+                    found |= metrics
+                    del waiting[name]
+            if waiting:
+                time.sleep(POLL)
+        return {task: found[task] for task in tasks}
+
+    def _once(self, training: Training, number: int) -> Metrics | None:
+        """Train what no trial has trained; None while another trial does."""
+        key = training.directory(self.recipe, self.out).name
+        entry = self.ledger.claim(key, number, self._is_alive)
+        if entry.result is not None:
+            known: Metrics = entry.result["validation"]
+            return known
+        if entry.owner != number:
+            return None
+        result = train(training, self.recipe, self.out, self.device, self.report)
+        metrics: Metrics = result["validation"] if len(training.tasks) == 1 else {}
+        self.ledger.finish(key, number, {"validation": metrics})
+        return metrics
+
+    def _joint(self) -> Training:
+        """The shared network that `search.start = "shared"` starts from."""
+        config = self.recipe.train.model_copy(update={"method": "joint"})
+        arguments = None, config, self.recipe.backbone, self.recipe.seed
+        return Training("joint", self.scores.tasks, *arguments, test=False)
+
+    @property
+    def _has_front(self) -> bool:
+        return self.recipe.search.objective != "delta_m"
+
+    def _is_alive(self, number: int) -> bool:
+        return self._frozen(number).state == TrialState.RUNNING
+
+    def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+
+def directions(recipe: Recipe) -> list[StudyDirection]:
+    """Maximise delta_m; a front minimises its cost."""
+    front = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+    return front[: 1 if recipe.search.objective == "delta_m" else 2]

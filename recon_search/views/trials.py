@@ -1,0 +1,218 @@
+"""A search as people see it: progress, the table of its trials, the best one in words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from recon_search.search.tally import Tally, seconds, tally
+
+UNKNOWN = "?"
+
+
+class SearchDisplay:
+    """Progress of a study: a bar on a terminal, a line for each trial that ends elsewhere.
+
+    Args:
+        name: of the study.
+        total: trials it is to have.
+        console: where to write.
+    """
+
+    def __init__(self, name: str, total: int, console: Console) -> None:
+        self._console = console
+        self._total = total
+        self._started = time.monotonic()
+        self._begun_with: int | None = None
+        self._shown: set[int] = set()
+        self._progress = Progress(
+            TextColumn(f"search {name}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task("", total=total, note="")
+
+    def __enter__(self) -> SearchDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> None:
+        """Show where the study stands."""
+        now = tally(trials)
+        if self._begun_with is None:
+            self._begun_with = now.spent
+            self._shown = {trial.number for trial in trials if trial.state.is_finished()}
+        note = f"{describe_tally(now)}; {describe_best(trials)}{self._left(now)}"
+        self._progress.update(self._bar, completed=now.spent, note=note)
+        if self._console.is_terminal:
+            return
+        for trial in trials:
+            if trial.state.is_finished() and trial.number not in self._shown:
+                self._shown.add(trial.number)
+                self._console.print(
+                    f"trial {trial.number}: {describe_state(trial)}, {describe_split(trial)}. "
+                    f"{now.spent}/{self._total}: {note}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+
+    def _left(self, now: Tally) -> str:
+        assert self._begun_with is not None
+        done = now.spent - self._begun_with
+        if not done or now.spent >= self._total:
+            return ""
+        each = (time.monotonic() - self._started) / done
+        return f"; about {each * (self._total - now.spent):.0f} s left"
+
+
+def summarise(study: Study) -> dict[str, Any]:
+    """A study as plain values: `study`, `tally`, `best` in words, and its `trials` in order."""
+    trials = study.get_trials(deepcopy=False)
+    if len(study.directions) > 1:
+        best = {trial.number for trial in study.best_trials}
+    else:
+        first = max(_completed(trials), key=lambda trial: trial.values[0], default=None)
+        best = set() if first is None else {first.number}
+    return {
+        "study": study.study_name,
+        "tally": describe_tally(tally(trials)),
+        "best": describe_best(trials),
+        "trials": [
+            {
+                "trial": trial.number,
+                "state": describe_state(trial),
+                "is_best": trial.number in best,
+                "delta_m": _last(trial),
+                "split": describe_split(trial),
+                "params": trial.params,
+                "seconds": round(seconds(trial), 1),
+                **{
+                    name: trial.user_attrs.get(name)
+                    for name in ("layers", "n_parameters", "flops", "epochs", "same_as", "owner")
+                },
+            }
+            for trial in trials
+        ],
+    }
+
+
+def trial_table(summary: dict[str, Any]) -> Table:
+    """Every trial that was completed, best first, then the others."""
+    table = Table(
+        title=f"Study {summary['study']}: {summary['tally']}",
+        title_justify="left",
+        caption=f"Validation data; {summary['best']}.",
+        caption_justify="left",
+    )
+    for name in ("trial", "state", "delta_m %", "split", "layers", "parameters", "FLOPs", "epochs"):
+        is_text = name in ("state", "split")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
+    table.add_column("seconds", justify="right")
+    for row in sorted(summary["trials"], key=_best_first):
+        table.add_row(
+            str(row["trial"]),
+            row["state"],
+            "" if row["delta_m"] is None else f"{row['delta_m']:+.2f}",
+            row["split"],
+            "" if row["layers"] is None else str(len(row["layers"])),
+            _millions(row["n_parameters"]),
+            _millions(row["flops"]),
+            "" if row["epochs"] is None else str(row["epochs"]),
+            f"{row['seconds']:.1f}",
+            style="bold" if row["is_best"] else None,
+        )
+    return table
+
+
+def describe_tally(now: Tally) -> str:
+    """The study's numbers in words."""
+    counts = {
+        "complete": now.complete,
+        "pruned": now.pruned,
+        "running": now.running,
+        "waiting": now.waiting,
+        "failed": now.failed,
+        "deduplicated": now.deduplicated,
+        "retried": now.retried,
+    }
+    text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return (text or "no trials yet") + (", nothing new to try" if now.is_exhausted else "")
+
+
+def describe_best(trials: Sequence[FrozenTrial]) -> str:
+    """The best completed trial in words."""
+    best = max(_completed(trials), key=lambda trial: trial.values[0], default=None)
+    if best is None:
+        return "none complete"
+    return f"best {best.values[0]:+.2f} % (trial {best.number}: {describe_split(best)})"
+
+
+def describe_state(trial: FrozenTrial) -> str:
+    """What became of a trial."""
+    attributes = trial.user_attrs
+    if "surplus" in attributes:
+        return "not needed"
+    if "same_as" in attributes:
+        return f"= trial {attributes['same_as']}"
+    if trial.state == TrialState.FAIL and "error" not in attributes:
+        return "worker died"
+    return {
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "pruned",
+        TrialState.RUNNING: "running",
+        TrialState.WAITING: "waiting",
+        TrialState.FAIL: "failed",
+    }[trial.state]
+
+
+def describe_split(trial: FrozenTrial) -> str:
+    """What a trial drew, in words."""
+    params = dict(trial.params)
+    rule = params.pop("split.rule", UNKNOWN)
+    words = [f"{rule}, k = {params.pop('split.k', UNKNOWN)}"]
+    if "split.threshold" in params:
+        words.append(f"S = {params.pop('split.threshold'):g}")
+    if params.pop("split.grouping", "private") == "colour":
+        words.append(f"colour {params.pop('split.group_share', UNKNOWN):g}")
+    words += [f"{path.partition('.')[2]} = {value}" for path, value in params.items()]
+    return ", ".join(words)
+
+
+def _completed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [t for t in trials if t.state == TrialState.COMPLETE and "same_as" not in t.user_attrs]
+
+
+def _last(trial: FrozenTrial) -> float | None:
+    """delta_m at the end, or as far as the trial came."""
+    if trial.state == TrialState.COMPLETE:
+        return float(trial.values[0])
+    steps = trial.intermediate_values
+    return float(steps[max(steps)]) if steps else None
+
+
+def _best_first(row: dict[str, Any]) -> tuple[bool, float, int]:
+    value = row["delta_m"]
+    return row["state"] != "complete", 0.0 if value is None else -value, row["trial"]
+
+
+def _millions(value: float | None) -> str:
+    return "" if value is None else f"{value / 1e6:.2f} M"
