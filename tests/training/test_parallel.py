@@ -34,28 +34,37 @@ def torchrun(*arguments, cwd):
 
 
 @pytest.fixture(scope="module")
-def by_two(tmp_path_factory):
-    """What each of two processes found, by case, and what else they say."""
+def folder(tmp_path_factory):
+    """What two processes leave behind."""
     folder = tmp_path_factory.mktemp("two")
     with torchrun("tests.training.parallel_worker", folder, cwd=folder) as running:
         assert running.wait(timeout=300) == 0, (folder / "errors").read_text()
-    found = {name: [load_file(folder / rank / f"{name}.safetensors") for rank in "01"]
-             for name in NAMES}  # fmt: skip
-    return found, [json.loads((folder / f"{rank}.json").read_text()) for rank in "01"]
+    return folder
 
 
 @pytest.fixture(scope="module")
-def by_one():
+def facts(folder):
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def double_precision():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("normaliser", "task_loss"):
             patch.setattr(loop, name, getattr(loop, name))  # put back after in_double_precision
         worker.in_double_precision()
-        return worker.run_cases()
+        yield
+
+
+@pytest.fixture(scope="module")
+def by_one(double_precision):
+    return worker.run_cases()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_processes_train_the_model_of_one(by_one, by_two, name):
-    expected, (first, second) = by_one[name], by_two[0][name]
+def test_two_processes_train_the_model_of_one(by_one, folder, name):
+    expected = by_one[name]
+    first, second = (load_file(folder / rank / f"{name}.safetensors") for rank in "01")
     assert set(first) == set(expected)
     for key, tensor in expected.items():
         if tensor.dtype == torch.int64:  # conflict counts
@@ -105,8 +114,8 @@ def test_shares_are_the_parts_of_the_batch():
             assert torch.equal(torch.cat([part[1][task] for part in parts]), target)
 
 
-def test_dropout_differs_by_process_and_is_the_same_after_an_interruption(by_two):
-    first, second = by_two[1]
+def test_dropout_differs_by_process_and_is_the_same_after_an_interruption(facts):
+    first, second = facts
     assert first["left by"] == "KeyboardInterrupt"
     assert second["left by"] == "LeftError"
     assert first["resumed equal"]
@@ -114,14 +123,23 @@ def test_dropout_differs_by_process_and_is_the_same_after_an_interruption(by_two
     assert first["seed"] != second["seed"]
 
 
-def test_batches_that_cannot_be_divided_are_refused(by_two):
-    for facts in by_two[1]:
-        assert "must be a multiple of the number of processes" in facts["refused"]
-        assert "7 images for 2 processes" in facts["refused"]
+def test_one_process_goes_on_with_what_two_began(folder, double_precision):
+    config = worker.CONFIG.model_copy(update={"epochs": 3, "method": "pcgrad"})
+    model = worker.make_model(drop_path_rate=0.5)
+    history = loop.fit(model, worker.make_data(), config, seed=0, directory=folder / "cut")
+    assert [record["epoch"] for record in history] == [1, 2, 3]
+    losses = [sum(record["train"].values()) for record in history]
+    assert losses[2] < losses[0]
 
 
-def test_the_first_process_leads_through_trainings_that_fail_or_are_pruned(by_two):
-    first, second = by_two[1]
+def test_batches_that_cannot_be_divided_are_refused(facts):
+    for own in facts:
+        assert "must be a multiple of the number of processes" in own["refused"]
+        assert "7 images for 2 processes" in own["refused"]
+
+
+def test_the_first_process_leads_through_trainings_that_fail_or_are_pruned(facts):
+    first, second = facts
     assert "Every loss must be finite" in first["failed"]
     assert first["pruned"] == "pruned after epoch 1"
     assert first["results"] == [2, 3, 2]
