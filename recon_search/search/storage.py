@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import socket
 import time
+import uuid
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import optuna
@@ -24,6 +27,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
 
+from recon_search import artefact
 from recon_search.errors import RecipeError
 
 PATIENCE = 3600.0
@@ -169,9 +173,18 @@ def open_study(storage: PatientStorage, name: str, directions: list[StudyDirecti
     return study
 
 
+def machine() -> str:
+    """What names this machine: its host name, and what tells containers of one name apart."""
+    marks = [str(uuid.getnode())]
+    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+        with contextlib.suppress(OSError):
+            marks.append(os.readlink(path) if Path(path).is_symlink() else Path(path).read_text())
+    return f"{socket.gethostname()}-{artefact.digest(marks)[:6]}"
+
+
 def owner() -> str:
     """What names this process among all workers of a study."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{machine()}:{os.getpid()}"
 
 
 def recover(study: Study, storage: PatientStorage) -> None:
@@ -210,7 +223,7 @@ def _is_orphan(trial: FrozenTrial, grace: float) -> bool:
     if not process:
         begun = trial.datetime_start
         return begun is not None and time.time() - begun.timestamp() > grace
-    return host == socket.gethostname() and not _is_alive(int(process))
+    return host == machine() and not _is_alive(int(process))
 
 
 def _is_alive(process: int) -> bool:

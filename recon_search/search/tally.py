@@ -61,11 +61,22 @@ def tally(trials: Sequence[FrozenTrial]) -> Tally:
 
 
 def is_surplus(number: int, trials: Sequence[FrozenTrial], limit: int) -> bool:
-    """Whether so many earlier trials count that the trial of this number is one too many."""
+    """Whether enough trials count without the one of this number.
+
+    Those that were begun before it count, and all that take the place of a dead one, which are
+    themselves never too many.
+    """
     retried = {other.user_attrs.get("retry_of") for other in trials}
-    earlier = [other for other in trials if other.number < number]
+    if "retry_of" in trials[number].user_attrs:
+        return False
+    before = [t for t in trials if t.number < number or "retry_of" in t.user_attrs]
     counted = ("complete", "pruned", "failed", "running", "waiting")
-    return sum(_kind(other, retried) in counted for other in earlier) >= limit
+    return sum(_kind(other, retried) in counted for other in before) >= limit
+
+
+def has_waiting_retry(trials: Sequence[FrozenTrial]) -> bool:
+    """Whether a dead trial's values wait for a worker."""
+    return any(t.state == TrialState.WAITING and "retry_of" in t.user_attrs for t in trials)
 
 
 def seconds(trial: FrozenTrial) -> float:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,13 @@ from recon_search.search.ledger import Ledger
 from recon_search.search.space import first_trials, make_space
 from recon_search.search.storage import (
     PatientStorage,
+    machine,
     open_storage,
     open_study,
     owner,
     recover,
 )
-from recon_search.search.tally import tally
+from recon_search.search.tally import has_waiting_retry, tally
 from recon_search.stages.compare import compare
 from recon_search.stages.export import export
 from recon_search.stages.pool import prepare_worker
@@ -176,18 +178,20 @@ def work(job: Job, index: int = 0, report: Report | None = None) -> None:
     objective = Objective(
         job.recipe, scores, space, job.out, job.device, study, ledger, limit, report
     )
-    if ledger.settle("first trials", {"owner": owner()})["owner"] == owner():
+    token = uuid.uuid4().hex
+    if ledger.settle("first trials", {"by": token})["by"] == token:
         for guess in first_trials(job.recipe, scores, space):
             study.enqueue_trial(guess)
     while job.deadline is None or time.time() < job.deadline:
         recover(study, storage)
         trials = study.get_trials(deepcopy=False)
         now = tally(trials)
-        if now.spent >= limit or (now.is_exhausted and not now.running):
-            return
-        if now.is_exhausted or (now.spent + now.running >= limit and not now.waiting):
-            time.sleep(POLL)  # one of those that run may yet die
-            continue
+        if not has_waiting_retry(trials):
+            if now.spent >= limit or (now.is_exhausted and not now.running):
+                return
+            if now.is_exhausted or now.spent + now.running >= limit:
+                time.sleep(POLL)  # one of those that run may yet die
+                continue
         # A sampler of its own for every trial: a search that is resumed goes on as it would have.
         study.sampler = optuna.samplers.TPESampler(
             seed=job.recipe.seed + 1000 * len(trials) + index, constant_liar=True
@@ -329,11 +333,10 @@ def _objective_of(job: Job, study: Study) -> Objective:
 
 def _is_first_to_judge(job: Job, console: Console) -> bool:
     """Whether this machine judges the best split; the first that asks does."""
-    host, _, _ = owner().rpartition(":")
-    first = _join(job)[2].settle("judge", {"host": host})["host"]
-    if first != host:
+    first = _join(job)[2].settle("judge", {"machine": machine()})["machine"]
+    if first != machine():
         console.print(f"{first} judges the best split; --judge does it here too.", highlight=False)
-    return bool(first == host)
+    return bool(first == machine())
 
 
 def _was_given_up(study: Study) -> bool:

@@ -4,43 +4,17 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import torch
 
-from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
-from recon_search.graph.layers import describe
 from recon_search.recipe import parse_recipe
 from recon_search.stages.compare import plan_trainings
 from recon_search.stages.split import choose_split
-from recon_search.stages.train import backbone_identity
-from recon_search.training.model import create_backbone
 from tests.stages.recipes import TINY
-
-TASKS = ("left", "right")
+from tests.stages.scores import TASKS, noisy_scores
 
 
 def recipe_with(**compare):
     return parse_recipe(tomllib.loads(TINY) | {"compare": compare})
-
-
-def noisy_scores(recipe):
-    """Scores of random gradients."""
-    infos = describe(create_backbone(recipe.backbone, in_chans=1))
-    metadata = {
-        "backbone": backbone_identity(recipe.backbone, 1),
-        "layer_infos": [
-            {"name": i.name, "type": i.type, "n_parameters": i.n_parameters, "is_norm": i.is_norm}
-            for i in infos
-        ],
-        "recipe": "",
-        "seeds": [0],
-    }
-    scores = ConflictScores([info.name for info in infos], TASKS, metadata)
-    generator = torch.Generator().manual_seed(0)
-    for step in range(20):
-        jacobians = torch.randn(len(infos), 2, 5, generator=generator)
-        scores.update(jacobians @ jacobians.mT, at=step / 20)
-    return scores
 
 
 def test_rules_are_trained_at_every_size_and_seed():

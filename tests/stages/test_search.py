@@ -1,0 +1,225 @@
+"""Searches in this process, on SQLite: what is trained, what is not, and what is taken up again."""
+
+import tomllib
+import warnings
+from collections import Counter
+
+import pytest
+import torch
+from optuna.trial import TrialState
+
+import recon_search as rs
+from recon_search.errors import RecipeError, TrainingError
+from recon_search.recipe import parse_recipe
+from recon_search.search import storage as storage_module
+from recon_search.search.storage import fail, owner
+from recon_search.search.tally import tally
+from recon_search.stages import search, trial
+from recon_search.stages.search import Job, choose_best, default_url, find_study, work
+from recon_search.stages.split import choose_split
+from recon_search.stages.train import Training, train
+from tests.stages.recipes import TINY
+from tests.stages.scores import TASKS, noisy_scores
+
+CPU = torch.device("cpu")
+
+
+def make_job(out, epochs=1, **search_settings):
+    raw = tomllib.loads(TINY)
+    raw["train"]["epochs"] = epochs
+    raw["data"] |= {"train": 64, "validation": 32, "test": 16}
+    recipe = parse_recipe(raw | {"search": search_settings})
+    out.mkdir(exist_ok=True)
+    noisy_scores(recipe).save(out / "scores.safetensors")
+    return Job(recipe, out / "scores.safetensors", out, CPU, default_url(out), "study")
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Trainings that take no time, counted by directory; how well they do hangs on the split."""
+    counts = Counter()
+
+    def pretend(training, recipe, out, device, report=None, after_epoch=None):
+        key = training.directory(recipe, out).name
+        counts[key] += 1
+        quality = 50 if len(training.tasks) == 1 else int(key[:4], 16) / 655.36
+        for epoch in range(1, recipe.train.epochs + 1):
+            accuracy = quality * epoch / recipe.train.epochs
+            metrics = {task: {"accuracy": accuracy} for task in training.tasks}
+            if after_epoch is not None:
+                after_epoch({"epoch": epoch, "validation": metrics})
+        n_layers = 0 if training.split is None else len(training.split.layers)
+        return {"validation": metrics, "n_parameters": 1000 + n_layers, "flops": 10 + n_layers}
+
+    monkeypatch.setattr(trial, "train", pretend)
+    return counts
+
+
+def finished(job):
+    return find_study(str(job.out), None).get_trials(deepcopy=False)
+
+
+def test_a_search_ends_with_its_trials_and_going_on_adds_only_what_is_missing(tmp_path, trained):
+    job = make_job(tmp_path / "out", trials=4, pruner="none")
+    work(job)
+    before = finished(job)
+    assert tally(before).spent == 4
+    assert set(trained.values()) == {1}, "every split and every baseline once"
+
+    work(job)
+    assert len(finished(job)) == len(before), "the same number again: nothing to do"
+
+    more = make_job(tmp_path / "out", trials=6, pruner="none")
+    work(more)
+    assert tally(finished(more)).spent == 6
+    assert set(trained.values()) == {1}
+
+
+def test_equal_splits_are_trained_once(tmp_path, trained):
+    space = {"split.k": [2], "split.rule": ["count", "projection"], "split.threshold": [0.0]}
+    job = make_job(tmp_path / "out", trials=5, space=space)
+    work(job)
+    trials = finished(job)
+    now = tally(trials)
+    assert now.is_exhausted
+    assert now.complete <= 2
+    assert now.deduplicated >= 30
+    values = {t.user_attrs["training"]: t.value for t in trials if "same_as" not in t.user_attrs}
+    for one in trials:
+        if "same_as" in one.user_attrs:
+            assert one.value == values[one.user_attrs["training"]]
+    assert len(trained) == len(values) + len(TASKS)
+
+
+def test_a_trial_whose_process_is_gone_is_begun_anew_at_once(tmp_path, trained):
+    job = make_job(tmp_path / "out", trials=2, pruner="none")
+    study = search._join(job)[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Optuna's optimize is the one to send heartbeats
+        dead = study.ask()
+    dead.suggest_int("split.k", 0, 43)
+    dead.set_user_attr("owner", owner().rpartition(":")[0] + ":999999999")
+    work(job)
+    trials = finished(job)
+    assert trials[dead.number].state == TrialState.FAIL
+    again = next(t for t in trials if t.user_attrs.get("retry_of") == dead.number)
+    assert again.state == TrialState.COMPLETE
+    assert again.params["split.k"] == dead.params["split.k"]
+    assert tally(trials).spent == 2
+    assert tally(trials).retried == 1
+
+
+def test_a_trial_that_was_given_up_meanwhile_is_left_and_the_worker_goes_on(tmp_path, monkeypatch):
+    job = make_job(tmp_path / "out", trials=2, pruner="none")
+    study = search._join(job)[0]
+    given_up = []
+
+    def slow(training, recipe, out, device, report=None, after_epoch=None):
+        def losing(record):
+            if not given_up:  # as a machine does that has missed this one's heartbeats
+                running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[0]
+                given_up.append(running.number)
+                assert fail(study, running)
+                storage_module.retry(study, running, retries=3)
+            after_epoch(record)
+
+        watch = losing if after_epoch is not None else None
+        return train(training, recipe, out, device, report, watch)
+
+    monkeypatch.setattr(trial, "train", slow)
+    work(job)
+    trials = finished(job)
+    assert trials[given_up[0]].state == TrialState.FAIL
+    assert tally(trials).spent == 2
+    assert any(t.user_attrs.get("retry_of") == given_up[0] for t in trials)
+
+
+def test_a_front_weighs_validation_delta_m_against_parameters_within_the_limit(tmp_path, trained):
+    job = make_job(tmp_path / "out", trials=12, max_params="1.1x", objective="delta_m-parameters")
+    work(job)
+    trials = [t for t in finished(job) if t.state == TrialState.COMPLETE]
+    sizes = noisy_scores(job.recipe).metadata["layer_infos"]
+    sizes = {info["name"]: info["n_parameters"] for info in sizes}
+    for one in trials:
+        quality = int(one.user_attrs["training"][:4], 16) / 655.36
+        assert one.values[0] == pytest.approx(100 * (quality - 50) / 50)
+        assert one.values[1] == 1000 + len(one.user_attrs["layers"])
+        added = sum(sizes[layer] for layer in one.user_attrs["layers"])
+        assert added <= 0.1 * sum(sizes.values())
+    assert len({t.values[1] for t in trials}) > 1
+    assert choose_best(find_study(str(job.out), None)).values[0] == max(t.values[0] for t in trials)
+
+
+def test_trials_can_start_from_the_shared_network(tmp_path):
+    job = make_job(tmp_path / "out", trials=1, start="shared")
+    recipe = job.recipe.model_copy(
+        update={"train": job.recipe.train.model_copy(update={"lr": 1e-12, "epochs": 1})}
+    )
+    joint = Training("joint", TASKS, None, job.recipe.train, recipe.backbone, 0, test=False)
+    split = choose_split(recipe, noisy_scores(recipe))
+    started = Training("trial", TASKS, split, recipe.train, recipe.backbone, 0, False, joint)
+    scratch = Training("trial", TASKS, split, recipe.train, recipe.backbone, 0, False)
+    found = train(started, recipe, job.out, CPU)
+    assert found["directory"] != train(scratch, recipe, job.out, CPU)["directory"]
+
+    first, second = (
+        rs.load(result["directory"] + "/model")
+        for result in (train(joint, recipe, job.out, CPU), found)
+    )
+    for task in TASKS:
+        shared = first.backbone.task_state_dict(task)
+        for name, value in second.backbone.task_state_dict(task).items():
+            if "running" not in name and "tracked" not in name:
+                torch.testing.assert_close(value, shared[name])
+
+
+def test_hopeless_trials_are_pruned(tmp_path, trained):
+    job = make_job(tmp_path / "out", trials=12, pruner="halving", epochs=9)
+    work(job)
+    trials = [t for t in finished(job) if "same_as" not in t.user_attrs]
+    pruned = [t for t in trials if t.state == TrialState.PRUNED]
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    assert pruned
+    assert complete
+    assert all(t.user_attrs["epochs"] < 9 for t in pruned)
+    assert all(t.user_attrs["epochs"] == 9 for t in complete)
+    assert max(t.value for t in complete) > max(max(t.intermediate_values.values()) for t in pruned)
+
+
+def test_a_training_that_cannot_go_on_fails_its_trial_and_is_not_tried_again(tmp_path):
+    job = make_job(tmp_path / "out", trials=3, space={"train.lr": [1e30]})
+    work(job)
+    trials = finished(job)
+    assert tally(trials).failed == 3
+    errors = [t.user_attrs["error"] for t in trials if "error" in t.user_attrs]
+    assert len(errors) >= 3
+    assert all("Every loss must be finite" in error for error in errors)
+    with pytest.raises(TrainingError, match="needs one completed trial"):
+        choose_best(find_study(str(job.out), None))
+
+
+def test_a_study_of_another_recipe_or_probe_is_not_joined(tmp_path):
+    job = make_job(tmp_path / "out", trials=1)
+    search._join(job)
+    other = make_job(tmp_path / "out", trials=1, start="shared")
+    with pytest.raises(RecipeError, match="begun with another recipe"):
+        search._join(other)
+    with pytest.raises(RecipeError, match="has 1 objectives"):
+        search._join(make_job(tmp_path / "out", trials=1, objective="delta_m-flops"))
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("no url", "must be a database URL"),
+        ("sqlite:////no/such/folder/search.db", "must be a database that answers"),
+        ("postgresql+psycopg://nobody:secret@127.0.0.1:1/none", "must be a database that answers"),
+        ("oracle+cx_oracle://host/none", "needs the database's driver"),
+    ],
+)
+def test_a_database_that_cannot_be_is_one_clear_line(tmp_path, url, message):
+    job = make_job(tmp_path / "out")
+    with pytest.raises(RecipeError, match=message) as caught:
+        search._join(Job(job.recipe, job.scores, job.out, CPU, url, "study"))
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
