@@ -154,7 +154,7 @@ class GradientCombiner:
         if not (measure or self.operators):
             parallel.average_gradients(p for group in self.groups for p in group.parameters)
             return None
-        self._gradients[:] = _averaged(self._gradients)
+        _average(self._gradients)
         total: Tensor | None = None
         for group in self.groups:
             users = tuple(task for task in group.users if task in self._present)
@@ -335,10 +335,10 @@ def _assign(
             parameter.grad = gradient
 
 
-def _averaged(gradients: Gradients) -> Gradients:
-    """Average every task's gradients over the processes."""
-    rows = iter(parallel.mean([gradient for row in gradients for gradient in row.values()]))
-    return [{parameter: next(rows) for parameter in row} for row in gradients]
+def _average(gradients: Gradients) -> None:
+    """Average the gradients over the processes, a task at a time."""
+    for row in gradients:
+        row.update(zip(row, parallel.mean(list(row.values())), strict=True))
 
 
 def _alike(gradients: Gradients, group: _Group) -> list[list[nn.Parameter]]:

@@ -1,5 +1,6 @@
 """One training by two processes under a real torchrun: equal to one process, and no orphans."""
 
+import contextlib
 import json
 import os
 import signal
@@ -24,13 +25,20 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 NAMES = [*worker.CASES, *(f"{name}, partial" for name in worker.PARTIAL)]
 
 
+@contextlib.contextmanager
 def torchrun(*arguments, cwd):
-    """Start torchrun; standard error goes to the file `errors`."""
-    with (Path(cwd) / "errors").open("w") as errors:
-        return subprocess.Popen(
-            [*TORCHRUN, "-m", *map(str, arguments)],
-            cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=errors, text=True,
-        )  # fmt: skip
+    """Run torchrun for the block; standard error goes to the file `errors`."""
+    command = [*TORCHRUN, "-m", *map(str, arguments)]
+    with (
+        (Path(cwd) / "errors").open("w") as errors,
+        subprocess.Popen(
+            command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as running,
+    ):
+        try:
+            yield running
+        finally:
+            running.terminate()  # and with it its workers, where the block failed
 
 
 @pytest.fixture(scope="module")
