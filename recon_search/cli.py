@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,8 +62,28 @@ def recipe_options(command: Callable[..., None], required: bool = True) -> Calla
     return command
 
 
+def _in_step(command: Callable[..., None]) -> Callable[..., None]:
+    """Under `torchrun`, run a command in the first process; the others train along."""
+
+    @functools.wraps(command)
+    def led(**options: Any) -> None:
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            command(**options)
+            return
+
+        from recon_search.stages.follow import in_step
+        from recon_search.training import parallel
+
+        device = _device(options["device"])
+        with parallel.group(device):
+            in_step(functools.partial(command, **options), device)
+
+    return led
+
+
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command a run directory, a device and workers."""
+    """Give a command a run directory, a device and workers; let `torchrun` run it."""
+    command = _in_step(command)
     options = [
         click.option("--out", type=FOLDER, help="Run directory [default: runs/<recipe name>]."),
         click.option("--resume", is_flag=True, help="Go on with the run in --out."),

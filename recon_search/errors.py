@@ -6,7 +6,8 @@ ReconSearchError
 ├── BackboneError    timm does not know the backbone, or its graph cannot be taken apart
 ├── SplitError       a split does not fit the backbone or the tasks
 ├── ArtefactError    a file is damaged, truncated or of another format version
-└── TrainingError    training cannot go on (a loss is not finite)
+├── TrainingError    training cannot go on (a loss is not finite)
+└── ProcessError     the processes that `torchrun` started cannot work together
 
 Every message says the rule, the value found and the next step.
 """
@@ -43,6 +44,10 @@ class ArtefactError(ReconSearchError):
 
 class TrainingError(ReconSearchError):
     """Training cannot go on, for instance because a loss is not finite."""
+
+
+class ProcessError(ReconSearchError):
+    """The processes that `torchrun` started cannot work together: one is gone, or has no GPU."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

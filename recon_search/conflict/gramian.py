@@ -74,7 +74,8 @@ def layer_gramians(gradients: Gradients, layers: Mapping[str, Sequence[nn.Parame
         by_users: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
         for parameter in parameters:
             users = tuple(task for task in range(n_tasks) if parameter in gradients[task])
-            by_users[users].append(parameter)
+            if users:
+                by_users[users].append(parameter)
         total: Tensor | None = None
         for users, used in by_users.items():
             block = _gramian([[gradients[task][parameter] for parameter in used] for task in users])
@@ -82,14 +83,13 @@ def layer_gramians(gradients: Gradients, layers: Mapping[str, Sequence[nn.Parame
                 block = _embed(block, users, n_tasks)
             total = block if total is None else total + block
         rows.append(total)
-    example = next((row for row in rows if row is not None), torch.zeros(n_tasks, n_tasks))
-    return torch.stack([torch.zeros_like(example) if row is None else row for row in rows])
+    like = next(parameter for parameters in layers.values() for parameter in parameters)
+    zero = like.new_zeros(n_tasks, n_tasks)  # of a layer that no task's loss reaches
+    return torch.stack([zero if row is None else row for row in rows])
 
 
 def _gramian(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
     """Gramian (n, n) of n equally shaped lists of gradients."""
-    if not gradients:
-        return torch.zeros(0, 0)
     flat = [gradient.reshape(-1) for row in gradients for gradient in row]
     jacobian = torch.cat(flat).view(len(gradients), -1)  # (n, P)
     return jacobian @ jacobian.T
@@ -98,7 +98,6 @@ def _gramian(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
 def _embed(block: Tensor, users: tuple[int, ...], n_tasks: int) -> Tensor:
     """Place a Gramian of some tasks into the rows and columns of all tasks."""
     embedded = block.new_zeros(n_tasks, n_tasks)
-    if users:
-        index = torch.tensor(users, device=block.device)
-        embedded[index[:, None], index] = block
+    index = torch.tensor(users, device=block.device)
+    embedded[index[:, None], index] = block
     return embedded

@@ -80,7 +80,11 @@ class MultiTaskData:
 
 
 def batches(
-    part: Part, size: int, generator: torch.Generator | None = None
+    part: Part,
+    size: int,
+    generator: torch.Generator | None = None,
+    *,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Cut a part into batches on its device.
 
@@ -89,6 +93,7 @@ def batches(
         size: images in a batch.
         generator: a CPU generator that shuffles, for training; the last, smaller batch is then
             left out, unless it is the only one. Without it the order is kept, and every image.
+        share: (r, n) cuts the r-th of n equal parts out of every batch.
 
     Yields:
         Images (B, C, H, W), uint8, and for each task its classes (B,).
@@ -98,10 +103,14 @@ def batches(
     if generator is not None:
         order = torch.randperm(len(part), generator=generator).to(part.inputs.device)
     for start in range(0, min(stop, len(part)), size):
-        chosen = slice(start, start + size) if order is None else order[start : start + size]
+        number, n_shares = share
+        length = min(size, len(part) - start) // n_shares
+        first = start + number * length
+        chosen = slice(first, first + length)
+        rows = chosen if order is None else order[chosen]
         yield (
-            part.inputs[chosen],
-            {task: target[chosen] for task, target in part.targets.items()},
+            part.inputs[rows],
+            {task: target[rows] for task, target in part.targets.items()},
         )
 
 

@@ -1,4 +1,4 @@
-"""Many trainings at once: one process a core on the CPU, one after another on a GPU."""
+"""Many trainings: one process a core on the CPU, else, and under `torchrun`, one after another."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from recon_search.recipe import Recipe
 from recon_search.stages.train import Training, train
+from recon_search.training import parallel
 from recon_search.training.loop import Progress
 from recon_search.views.display import Display
 
@@ -43,10 +44,11 @@ def train_all(
         device: where to train.
         title: what the progress bar says.
         console: where the progress bar goes.
-        workers: processes; None takes one a core on the CPU. A GPU is not shared.
+        workers: processes; None takes one a core on the CPU. A GPU is not shared, and a group of
+            processes works on one training at a time.
     """
     unique = {training.directory(recipe, out): training for training in trainings}
-    if device.type != "cpu":
+    if device.type != "cpu" or parallel.size() > 1:
         workers = 1
     workers = min(workers or os.cpu_count() or 1, len(unique))
     with Display(title, len(unique), console) as display:

@@ -41,6 +41,7 @@ from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
 from recon_search.stages.train import copy_model
 from recon_search.stages.trial import POLL, NotNeeded, Objective, directions
+from recon_search.training import parallel
 from recon_search.training.loop import Report
 from recon_search.views.plots import save_figure
 from recon_search.views.tables import comparison_table
@@ -124,13 +125,17 @@ def search(job: Job, console: Console, workers: int | None = None) -> Study:
     Args:
         job: the search.
         console: where progress goes.
-        workers: processes; None takes one a core on the CPU. A GPU is not shared.
+        workers: processes; None takes one a core on the CPU. A GPU is not shared, and a group of
+            processes (see `parallel`) works on one trial at a time, in this one.
 
     Raises:
         RecipeError: the database does not answer, or the study is of another recipe or probe.
         ReconSearchError: what a worker met.
     """
     study, _, _ = _join(job)
+    if parallel.size() > 1:
+        work(job)
+        return study
     if job.device.type != "cpu":
         workers = 1
     workers = workers or os.cpu_count() or 1

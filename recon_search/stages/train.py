@@ -21,6 +21,7 @@ from recon_search.errors import BackboneError
 from recon_search.graph.layers import backbone_digest, describe
 from recon_search.graph.split import Split
 from recon_search.recipe import BackboneConfig, DataConfig, Recipe, TrainConfig
+from recon_search.training import parallel
 from recon_search.training.loop import AfterEpoch, Report, evaluate, fit, normaliser
 from recon_search.training.model import MultiTaskModel, build_model, create_backbone, load
 from recon_search.training.tasks import Metrics
@@ -95,31 +96,10 @@ def train(
             artefact.write_json(finished, result)
         return {**result, "directory": str(directory)}
     started = time.perf_counter()
-    n_classes = {task: data.n_classes[task] for task in training.tasks}
-    model = build_model(
-        training.backbone,
-        recipe.head,
-        n_classes,
-        in_chans=data.shape[0],
-        split=training.split,
-        init=recipe.split.init,
-        seed=training.seed,
-    ).to(device)
     if training.start is not None:
-        shared = train(training.start, recipe, out, device, report)
-        _start_from(model, load(Path(shared["directory"]) / "model"))
-    _check_input(model, data, training.backbone)
-    scores = _empty_scores(training, recipe, data) if training.train.measure_every else None
-    history = fit(
-        model,
-        data,
-        _settle(training.train, recipe),
-        seed=training.seed,
-        directory=directory,
-        scores=scores,
-        report=report,
-        after_epoch=after_epoch,
-    )
+        train(training.start, recipe, out, device, report)
+    parallel.agree((training, recipe, out))  # other processes of a group wait for it, see `follow`
+    model, scores, history = fit_training(training, recipe, out, device, report, after_epoch)
     result = {
         "label": training.label,
         "tasks": training.tasks,
@@ -139,6 +119,49 @@ def train(
     artefact.write_json(finished, result)
     (directory / "checkpoint.safetensors").unlink(missing_ok=True)
     return {**result, "directory": str(directory)}
+
+
+def fit_training(
+    training: Training,
+    recipe: Recipe,
+    out: Path,
+    device: torch.device,
+    report: Report | None = None,
+    after_epoch: AfterEpoch | None = None,
+) -> tuple[MultiTaskModel, ConflictScores | None, list[dict[str, Any]]]:
+    """Build a training's model and fit it: what all processes of a group do together.
+
+    The training that it starts from is done.
+
+    Returns:
+        The model, its conflict scores if they were measured, and the history (see `fit`).
+    """
+    data = data_on(recipe.data, device)
+    n_classes = {task: data.n_classes[task] for task in training.tasks}
+    model = build_model(
+        training.backbone,
+        recipe.head,
+        n_classes,
+        in_chans=data.shape[0],
+        split=training.split,
+        init=recipe.split.init,
+        seed=training.seed,
+    ).to(device)
+    if training.start is not None:
+        _start_from(model, load(training.start.directory(recipe, out) / "model"))
+    _check_input(model, data, training.backbone)
+    scores = _empty_scores(training, recipe, data) if training.train.measure_every else None
+    history = fit(
+        model,
+        data,
+        _settle(training.train, recipe),
+        seed=training.seed,
+        directory=training.directory(recipe, out),
+        scores=scores,
+        report=report,
+        after_epoch=after_epoch,
+    )
+    return model, scores, history
 
 
 def train_with(

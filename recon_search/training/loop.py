@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from timm.optim import create_optimizer_v2
@@ -18,8 +18,9 @@ from torch import Tensor
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.dataset import MultiTaskData, Part, batches, n_batches
-from recon_search.errors import TrainingError
+from recon_search.errors import RecipeError, TrainingError
 from recon_search.recipe import TrainConfig
+from recon_search.training import parallel
 from recon_search.training.checkpoint import (
     load_checkpoint,
     random_state,
@@ -46,6 +47,7 @@ class Progress:
 
 Report = Callable[[Progress], None]
 AfterEpoch = Callable[[dict[str, Any]], None]
+_News = TypeVar("_News")
 
 
 @dataclass
@@ -69,6 +71,10 @@ def fit(
 ) -> list[dict[str, Any]]:
     """Train a model in place, from its last checkpoint if `directory` holds one.
 
+    Several processes (see `parallel`) call this with equal arguments and train one model together,
+    each on its part of every batch. The first alone reads, writes, evaluates and reports, and its
+    running statistics are kept.
+
     Args:
         model: on the device of the data.
         data: already on the device.
@@ -86,7 +92,9 @@ def fit(
 
     Raises:
         TrainingError: a loss is not finite; names the task and the step.
+        RecipeError: the batches cannot be divided evenly among the processes.
     """
+    _check_divisible(min(config.batch_size, len(data.train)))
     device = data.train.inputs.device
     n_inputs = n_batches(data.train, config.batch_size, shuffled=True)
     n_updates = -(-n_inputs // config.accumulate)
@@ -106,20 +114,29 @@ def fit(
     state = _State()
     checkpoint = None if directory is None else directory / "checkpoint.safetensors"
     torch.manual_seed(seed)
-    if checkpoint is not None and checkpoint.is_file():
-        state = _resume(checkpoint, model, optimizer, surgeon, scores)
-    if after_epoch is not None:
-        for record in state.history:
-            after_epoch(record)
+    if checkpoint is not None:
+        saved = parallel.on_first(
+            lambda: load_checkpoint(checkpoint) if checkpoint.is_file() else None
+        )
+        if saved is not None:
+            state = _resume(saved, checkpoint, model, optimizer, surgeon, scores)
+    parallel.synchronise(model)
+    for record in state.history:
+        _tell(after_epoch, record)
 
     for epoch in range(state.epoch, config.epochs):
         started = time.perf_counter()
         model.train()
         order = torch.Generator().manual_seed(int(artefact.digest([seed, epoch])[:12], 16))
+        if not parallel.is_first():  # dropout of its own, which no checkpoint has to remember
+            torch.manual_seed(int(artefact.digest([seed, epoch, parallel.rank()])[:12], 16))
+        own = batches(
+            data.train, config.batch_size, order, share=(parallel.rank(), parallel.size())
+        )
         recent: list[Tensor] = []
         totals = torch.zeros(len(model.tasks), device=device)
         n_present = dict.fromkeys(model.tasks, 0)
-        for index, (inputs, targets) in enumerate(batches(data.train, config.batch_size, order)):
+        for index, (inputs, targets) in enumerate(own):
             update, position = divmod(index, config.accumulate)
             n_parts = min(config.accumulate, n_inputs - update * config.accumulate)
             step = epoch * n_updates + update
@@ -145,13 +162,12 @@ def fit(
             absent = totals.new_zeros(())
             recent.append(torch.stack([losses.get(task, absent).detach() for task in model.tasks]))
             if len(recent) == CHECK_EVERY or index == n_inputs - 1:
-                window = torch.stack(recent)  # (batches, T)
+                window = parallel.mean([torch.stack(recent)])[0]  # (batches, T)
                 _check_finite(window, model.tasks, epoch * n_inputs + index - len(recent) + 1)
                 totals += window.sum(0)
-                if report is not None:
-                    speed = (index + 1) * config.batch_size / (time.perf_counter() - started)
-                    loss = float(window.mean())
-                    report(Progress(step + 1, n_updates * config.epochs, loss, speed))
+                speed = (index + 1) * config.batch_size / (time.perf_counter() - started)
+                now = Progress(step + 1, n_updates * config.epochs, float(window.mean()), speed)
+                _tell(report, now)
                 recent.clear()
         surgeon.end_epoch()
         state.epoch = epoch + 1
@@ -162,14 +178,15 @@ def fit(
                 "epoch": state.epoch,
                 "lr": optimizer.param_groups[0]["lr"],
                 "train": dict(zip(model.tasks, train_losses, strict=True)),
-                "validation": evaluate(model, data.validation, config.batch_size, normalise),
+                "validation": parallel.on_first(
+                    lambda: evaluate(model, data.validation, config.batch_size, normalise)
+                ),
                 "seconds": round(time.perf_counter() - started, 3),
             }
         )
-        if checkpoint is not None:
+        if checkpoint is not None and parallel.is_first():
             _save(checkpoint, model, optimizer, surgeon, scores, state)
-        if after_epoch is not None:
-            after_epoch(state.history[-1])
+        _tell(after_epoch, state.history[-1])
     surgeon.finish(model)
     return state.history
 
@@ -206,16 +223,37 @@ def _forward(
     """Losses and features by task.
 
     A task none of whose labels are in the batch has no loss; only those in `partial`, which lack
-    some labels, are looked at, because looking makes a GPU wait.
+    some labels, are looked at, because looking makes a GPU wait. Of several processes each has its
+    share of a task's loss, so that their mean is the mean over all of the batch's labels.
     """
+    shares = _shares(targets, partial)
     losses = {}
     with _autocast(inputs):
         features = model.backbone(inputs)
         for task in model.tasks:
-            if task in partial and bool((targets[task] == IGNORED).all()):
+            share = shares.get(task, 1.0)
+            if share is None:
                 continue
-            losses[task] = task_loss(model.heads[task](features[task]), targets[task])
+            output = model.heads[task](features[task])
+            if share == 0:  # others have labels: take part in their exchanges, with zeros
+                losses[task] = 0.0 * output.float().sum()
+                continue
+            loss = task_loss(output, targets[task])
+            losses[task] = loss if share == 1 else share * loss
     return losses, features
+
+
+def _shares(targets: dict[str, Tensor], partial: set[str]) -> dict[str, float | None]:
+    """The number of a task's labels here to their mean over the processes; None: nobody has any."""
+    tasks = sorted(partial)
+    if not tasks:
+        return {}
+    here = torch.stack([(targets[task] != IGNORED).sum() for task in tasks]).double()
+    means = parallel.mean([here])[0]
+    return {
+        task: number / mean if mean else None
+        for task, number, mean in zip(tasks, here.tolist(), means.tolist(), strict=True)
+    }
 
 
 def _autocast(inputs: Tensor) -> torch.autocast:
@@ -239,6 +277,19 @@ def _create_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, n_u
         updates_per_epoch=n_updates,
     )
     return scheduler
+
+
+def _tell(listener: Callable[[_News], None] | None, news: _News) -> None:
+    """Call a listener, which the first process alone has; all hear of what it raises."""
+    parallel.on_first(lambda: None if listener is None else listener(news))
+
+
+def _check_divisible(batch_size: int) -> None:
+    if batch_size % parallel.size():
+        raise RecipeError(
+            f"`train.batch_size` must be a multiple of the number of processes, got batches of "
+            f"{batch_size} images for {parallel.size()} processes. Change it or --nproc-per-node."
+        )
 
 
 def _check_finite(losses: Tensor, tasks: tuple[str, ...], first_step: int) -> None:
@@ -277,13 +328,13 @@ def _save(
 
 
 def _resume(
+    saved: dict[str, Any],
     path: Path,
     model: MultiTaskModel,
     optimizer: torch.optim.Optimizer,
     surgeon: Surgeon,
     scores: ConflictScores | None,
 ) -> _State:
-    saved = load_checkpoint(path)
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     surgeon.load_state_dict(saved["method"])

@@ -12,13 +12,14 @@ is then whatever `combiner` makes of the tasks' paths: their sum for RotoGrad as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
+from recon_search.training import parallel
 from recon_search.training.rotation import RotatedHead, add_rotations, fold_rotations
 
 EPSILON = 1e-15
@@ -142,9 +143,13 @@ class RotoGrad:
         reached = {task: found for task, found in gradients.items() if found is not None}
         if not reached:
             return
-        self._pull(reached, features)
+        mean = sum(reached.values()) / len(reached)
+        assert isinstance(mean, Tensor)
+        norm_of_mean, *norms = _norms([mean, *reached.values()])
+        norm = {task: own.clamp_min(EPSILON) for task, own in zip(reached, norms, strict=True)}
+        self._pull(reached, norm, norm_of_mean)
         if self.rescale:
-            reached = self._rescaled(reached)
+            reached = self._rescaled(reached, norm)
         for task in reached:
             self.n_batches[task] += 1
         surrogates = {
@@ -155,6 +160,7 @@ class RotoGrad:
 
     def combine(self, *, measure: bool = False) -> Tensor | None:
         """Set the backbone's `.grad`; returns Gramians of the rescaled gradients if `measure`."""
+        parallel.average_gradients(p for h in self.heads.values() for p in h.parameters())
         return self.combiner.combine(measure=measure)
 
     def step(self, forward: object = None) -> None:
@@ -214,7 +220,7 @@ class RotoGrad:
         """Add to the head's `.grad`; return the gradient of its features, if they have one."""
         if self.normalize_losses:
             if self.n_batches[task] in (0, self.burn_in):
-                self.first_losses[task] = loss.detach()
+                self.first_losses[task] = parallel.mean([loss.detach()])[0]
             loss = loss / self.first_losses[task]
         parameters = [p for p in self.heads[task].parameters() if p.requires_grad]
         wanted = [features, *parameters] if features.requires_grad else parameters
@@ -230,30 +236,36 @@ class RotoGrad:
             return gradient
         return gradient.float()
 
-    def _pull(self, gradients: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> None:
+    def _pull(
+        self, gradients: Mapping[str, Tensor], norms: Mapping[str, Tensor], norm_of_mean: Tensor
+    ) -> None:
         """Add up what the rotations' losses ask of them (paper, equation 8 and algorithm 1).
 
         The loss of R_t is the sum over the batch of ||R_t v - R_t u_t||^2 with the second term
         held fixed, v the mean of the u_t scaled to the norm of their mean. Its gradient is
         R_t (2 sum (v - u_t) v^T), and only the bracket depends on the batch. As in the authors'
         package, maps take the mean over the batch in place of the sum.
+
+        Of several processes each has its own images' u_t, for a loss that is the mean over its
+        share of the batch, so they are n times those of the whole batch.
         """
-        mean = sum(gradients.values()) / len(gradients)
-        assert isinstance(mean, Tensor)
-        norm = mean.norm()
-        target = sum(u * (norm / u.norm().clamp_min(EPSILON)) for u in gradients.values())
+        target = sum(u * (norm_of_mean / norms[task]) for task, u in gradients.items())
         assert isinstance(target, Tensor)
         v = _rows(target / len(gradients))  # (N, d)
+        n = parallel.size()
+        pulls = {task: 2 * (v - _rows(u)).T @ v for task, u in gradients.items()}  # (d, d) each
+        pulls = dict(zip(pulls, parallel.mean(list(pulls.values())), strict=True))
         for task, gradient in gradients.items():
-            pull = 2 * (v - _rows(gradient)).T @ v  # (d, d)
+            pull = pulls[task] / n  # the sum of n parts, each n^2 too large
             if gradient.ndim > 2:
-                pull = pull / len(gradient)
+                pull = pull / (len(gradient) * n)
             self.pulls[task] = self.pulls[task] + pull if task in self.pulls else pull
         self.n_pulls += 1
 
-    def _rescaled(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _rescaled(
+        self, gradients: Mapping[str, Tensor], norms: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Scale to the common norm sum_t a_t ||u_t||, a_t ~ ||u_t|| / ||u_t at the start||."""
-        norms = {task: u.norm().clamp_min(EPSILON) for task, u in gradients.items()}
         for task, norm in norms.items():
             if self.n_batches[task] in (0, self.burn_in):
                 self.first_norms[task] = norm
@@ -281,6 +293,16 @@ class _Rotation(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(start.double().clone())
         orthogonal(self, orthogonal_map=orthogonal_map)
+
+
+def _norms(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Norms of the whole batch's gradients; see `_pull` for what one of n processes holds."""
+    own = [gradient.norm() for gradient in gradients]
+    n = parallel.size()
+    if n == 1:
+        return own
+    squares = torch.stack([norm.square() for norm in own])
+    return list((parallel.mean([squares])[0] / n).sqrt())
 
 
 def _rows(tensor: Tensor) -> Tensor:

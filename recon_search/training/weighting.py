@@ -10,6 +10,9 @@ scalarisers, get the losses.
 among the tasks that are present, and what only one of them uses gets that task's gradient. A
 stateful method has one state for each set of tasks it ever combined. A scalariser sees an absent
 task's last loss, as a constant (1 before the first).
+
+**Several processes** (see `parallel`). Losses and the tasks' gradients are averaged over the
+processes before a method sees them: a method on each process's own would be another one.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from torch import Tensor, nn
 
 from recon_search.conflict.gramian import Gradients, layer_gramians, task_gradients
 from recon_search.errors import TrainingError
+from recon_search.training import parallel
 from recon_search.training.methods import find_method
 from recon_search.training.model import MultiTaskModel
 from recon_search.training.state import read_state, write_state
@@ -148,7 +152,9 @@ class GradientCombiner:
             TrainingError: the method finds no weights.
         """
         if not (measure or self.operators):
+            parallel.average_gradients(p for group in self.groups for p in group.parameters)
             return None
+        _average(self._gradients)
         total: Tensor | None = None
         for group in self.groups:
             users = tuple(task for task in group.users if task in self._present)
@@ -241,7 +247,7 @@ class GradientCombiner:
                 f"Method '{self.method.name}' must find a direction for the tasks' gradients, got: "
                 f"{error} Change train.options or lower train.lr."
             ) from None
-        return result
+        return parallel.from_first(result)
 
     def _aggregate(self, operator: nn.Module, users: tuple[int, ...], group: _Group) -> None:
         """Set `.grad` from the Jacobian (n, P) of a group; zeros where a loss does not reach."""
@@ -268,8 +274,8 @@ class GradientCombiner:
         assert self.scalariser is not None
         values = self._fill(losses).requires_grad_()
         self.scalariser(values).backward()
-        weights = values.grad
-        assert weights is not None
+        assert values.grad is not None
+        weights = parallel.from_first(values.grad)
         return {task: loss * weights[self.tasks.index(task)] for task, loss in losses.items()}
 
     def _fill(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -278,7 +284,7 @@ class GradientCombiner:
             losses[task].detach() if task in losses else self._last_losses[index]
             for index, task in enumerate(self.tasks)
         ]
-        self._last_losses = torch.stack(known)
+        self._last_losses = parallel.mean([torch.stack(known)])[0]
         return self._last_losses.clone()
 
     def _clear(self) -> None:
@@ -327,6 +333,12 @@ def _assign(
                 torch._foreach_add_(combined, rows)
         for parameter, gradient in zip(parameters, combined or [], strict=True):
             parameter.grad = gradient
+
+
+def _average(gradients: Gradients) -> None:
+    """Average the gradients over the processes, a task at a time."""
+    for row in gradients:
+        row.update(zip(row, parallel.mean(list(row.values())), strict=True))
 
 
 def _alike(gradients: Gradients, group: _Group) -> list[list[nn.Parameter]]:

@@ -69,3 +69,14 @@ def test_a_layer_that_a_loss_does_not_reach_has_zero_rows():
     for (layer, row), column in itertools.product(enumerate((1, 0)), range(2)):
         assert found[layer, row, column] == 0
     assert found[0, 0, 0] == pytest.approx(6)  # 2 outputs x (2 weights + 1 bias), gradient 1 each
+
+
+def test_layers_that_no_loss_reaches_have_zeros_of_the_parameters_type():
+    """All layers, or one copy of a layer, as when a task with private copies is absent."""
+    used, unused = torch.nn.Linear(2, 2).double(), torch.nn.Linear(2, 2).double()
+    loss = used(torch.ones(1, 2, dtype=torch.float64)).sum()
+    both = [*used.parameters(), *unused.parameters()]
+    found = rs.gramians([loss], {"split": both, "unused": list(unused.parameters())})
+    assert found.tolist() == [[[6.0]], [[0.0]]]
+    alone = rs.gramians([loss], {"unused": list(unused.parameters())})
+    assert (alone.dtype, alone.tolist()) == (torch.float64, [[[0.0]]])

@@ -1,0 +1,205 @@
+"""What every process does in test_parallel.py: `torchrun -m tests.training.parallel_worker FOLDER`.
+
+Every training is in double precision, loss included, so that one process and two differ by rounding
+only, and no cosine changes its bin.
+"""
+
+import copy
+import functools
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+
+from recon_search import artefact
+from recon_search.conflict.scores import ConflictScores
+from recon_search.data.dataset import MultiTaskData, Part
+from recon_search.errors import RecipeError, TrainingError
+from recon_search.graph.split import Split
+from recon_search.recipe import BackboneConfig, HeadConfig, TrainConfig, parse_recipe
+from recon_search.stages import train as stage
+from recon_search.stages.follow import in_step
+from recon_search.stages.pool import train_all
+from recon_search.training import loop, parallel
+from recon_search.training.model import build_model
+from recon_search.training.tasks import IGNORED
+
+TASKS = ("a", "b", "c")
+STEPS = 5
+BATCH = 8
+CONFIG = TrainConfig(epochs=1, batch_size=BATCH, lr=0.05, clip_grad=10.0)
+BACKBONE = BackboneConfig(
+    name="test_resnet", args={"channels": [4, 4, 8, 8], "norm_layer": "groupnorm1"}, features=6
+)
+GROUPED = {"layer1.0.conv1": (("a", "b"), ("c",)), "layer3.0.conv1": (("a",), ("b",), ("c",))}
+CASES = {
+    "joint": CONFIG,
+    "uw": CONFIG.model_copy(update={"method": "uw"}),
+    "dwa": CONFIG.model_copy(update={"method": "dwa"}),
+    "famo": CONFIG.model_copy(update={"method": "famo"}),
+    "rlw": CONFIG.model_copy(update={"method": "rlw"}),
+    "pcgrad": CONFIG.model_copy(update={"method": "pcgrad", "measure_every": 1}),
+    "probe": CONFIG.model_copy(update={"measure_every": 2, "accumulate": 2}),
+    "mgda": CONFIG.model_copy(update={"method": "mgda"}),
+    "gradvac": CONFIG.model_copy(update={"method": "gradvac", "accumulate": 2}),
+    "graddrop": CONFIG.model_copy(update={"method": "graddrop"}),
+    "rotograd": CONFIG.model_copy(update={"method": "rotograd", "options": {"every": 2}}),
+    "rotate-only": CONFIG.model_copy(
+        update={"method": "rotate-only", "options": {"weighting": "pcgrad", "every": 2}}
+    ),
+}
+PARTIAL = ("joint", "uw", "pcgrad", "probe", "graddrop", "rotograd")
+"""The cases that are repeated on data with labels missing."""
+
+
+def make_data(*, is_partial=False):
+    """Random images and labels; of the partial ones few have a label of b, hardly any one of c."""
+    generator = torch.Generator().manual_seed(0)
+
+    def part(n):
+        images = torch.randint(256, (n, 1, 12, 12), generator=generator, dtype=torch.uint8)
+        return images, {task: torch.randint(5, (n,), generator=generator) for task in TASKS}
+
+    images, targets = part(STEPS * BATCH)
+    if is_partial:
+        chance = torch.rand(len(images), generator=generator)
+        targets["b"] = torch.where(chance < 0.4, targets["b"], IGNORED)
+        targets["c"] = torch.where(chance > 0.8, targets["c"], IGNORED)
+    train, validation = Part(images, targets, {}), Part(*part(8), {})
+    return MultiTaskData(dict.fromkeys(TASKS, 5), train, validation, validation)
+
+
+def make_model(**args):
+    return copy.deepcopy(built(**args))
+
+
+@functools.cache
+def built(**args):
+    backbone = BACKBONE.model_copy(update={"args": {**BACKBONE.args, **args}})
+    head = HeadConfig(activation="relu")
+    classes = dict.fromkeys(TASKS, 5)
+    return build_model(backbone, head, classes, in_chans=1, split=Split(TASKS, GROUPED)).double()
+
+
+def run_case(config, data, **options):
+    """Train and return the model's tensors, the scores' and the losses."""
+    model = make_model()
+    scores = ConflictScores(list(model.backbone.layers()), TASKS) if config.measure_every else None
+    history = loop.fit(model, data, config, seed=0, scores=scores, **options)
+    found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if scores is not None:
+        found |= {f"scores.{name}": tensor for name, tensor in scores.tensors.items()}
+    found["losses"] = torch.tensor(list(history[-1]["train"].values()), dtype=torch.float64)
+    return found
+
+
+def run_cases():
+    whole, partial = make_data(), make_data(is_partial=True)
+    found = {name: run_case(config, whole) for name, config in CASES.items()}
+    return found | {f"{name}, partial": run_case(CASES[name], partial) for name in PARTIAL}
+
+
+def run_with_dropout(folder):
+    """Train twice for two epochs, once cut off in the second; both must end the same."""
+    config = CONFIG.model_copy(update={"epochs": 2, "method": "pcgrad"})
+    data = make_data()
+
+    def train(name, report=None):
+        model = make_model(drop_path_rate=0.5)
+        loop.fit(model, data, config, seed=0, directory=folder / name, report=report)
+        return {key: tensor.clone() for key, tensor in model.state_dict().items()}
+
+    def cut(progress):
+        if progress.step > STEPS:
+            raise KeyboardInterrupt
+
+    whole = train("whole")
+    try:
+        train("cut", cut)
+    except (KeyboardInterrupt, parallel.LeftError) as error:
+        left = type(error).__name__
+    resumed = train("cut")
+    equal = all(torch.equal(whole[name], resumed[name]) for name in whole)
+    return {"resumed equal": equal, "left by": left, "seed": torch.initial_seed()}
+
+
+def refusal():
+    try:
+        loop.fit(make_model(), make_data(), CONFIG.model_copy(update={"batch_size": 7}), seed=0)
+    except RecipeError as error:
+        return str(error)
+
+
+RECIPE = {
+    "data": {"name": "multi-digits", "train": 32, "validation": 16, "test": 16, "canvas": 12},
+    "backbone": BACKBONE.model_dump(),
+    "train": {"epochs": 1, "batch_size": 16, "lr": 0.01},
+    "probe": {"epochs": 1},
+    "split": {"k": 1},
+}
+
+
+def run_stages(folder):
+    """Like a search: trainings that fail, that are pruned, and that succeed; counts the fits."""
+    recipe = parse_recipe(RECIPE)
+    cpu = torch.device("cpu")
+    tasks = ("left", "right")
+    fits = []
+
+    def count(*args, **kwargs):
+        fits.append(kwargs["seed"])
+        return loop.fit(*args, **kwargs)
+
+    def training(seed, **changes):
+        config = recipe.train.model_copy(update=changes)
+        return stage.Training("t", tasks, None, config, recipe.backbone, seed)
+
+    def prune(record):
+        raise ValueError(f"pruned after epoch {record['epoch']}")
+
+    def command():
+        try:
+            stage.train(training(0, lr=1e30, epochs=3), recipe, folder, cpu)
+        except TrainingError as error:
+            outcome["failed"] = str(error)
+        try:
+            stage.train(training(1), recipe, folder, cpu, after_epoch=prune)
+        except ValueError as error:
+            outcome["pruned"] = str(error)
+        console = Console(quiet=True)
+        results = train_all(
+            [training(seed) for seed in (2, 3, 2)], recipe, folder, cpu, title="", console=console
+        )
+        outcome["results"] = [result["seed"] for result in results]
+
+    outcome = {}
+    stage.fit = count
+    in_step(command, cpu)
+    return {**outcome, "fits": fits}
+
+
+def in_double_precision():
+    plain = loop.normaliser
+    loop.normaliser = lambda data: lambda inputs: plain(data)(inputs).double()
+    loop.task_loss = lambda output, target: F.cross_entropy(output, target, ignore_index=IGNORED)
+    return plain
+
+
+def main(folder):
+    torch.set_num_threads(1)
+    with parallel.group(torch.device("cpu")):
+        me = parallel.rank()
+        plain = in_double_precision()
+        found = run_cases()
+        facts = {**run_with_dropout(folder), "refused": refusal()}
+        loop.normaliser = plain
+        facts |= run_stages(folder / "stages")
+        for name, tensors in found.items():
+            artefact.write_tensors(folder / str(me) / f"{name}.safetensors", tensors, {})
+        artefact.write_json(folder / f"{me}.json", facts)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
