@@ -192,10 +192,7 @@ def work(job: Job, index: int = 0, report: Report | None = None) -> None:
             if now.is_exhausted or now.spent + now.running >= limit:
                 time.sleep(POLL)  # one of those that run may yet die
                 continue
-        # A sampler of its own for every trial: a search that is resumed goes on as it would have.
-        study.sampler = optuna.samplers.TPESampler(
-            seed=job.recipe.seed + 1000 * len(trials) + index, constant_liar=True
-        )
+        study.sampler = make_sampler(job.recipe, len(trials), index)
         try:
             study.optimize(objective, n_trials=1, catch=(NotNeeded, TrainingError))
         except (UpdateFinishedTrialError, ValueError):
@@ -307,6 +304,12 @@ def _join(job: Job) -> tuple[Study, PatientStorage, Ledger]:
                 f"{value}). Choose another --study, or give it the same {what}."
             )
     return study, storage, ledger
+
+
+def make_sampler(recipe: Recipe, n_trials: int, worker: int = 0) -> optuna.samplers.BaseSampler:
+    """A sampler for the next trial alone: a search that is resumed goes on as it would have."""
+    seed = recipe.search.seed + 1000 * n_trials + worker
+    return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
 
 def make_pruner(recipe: Recipe) -> optuna.pruners.BasePruner:

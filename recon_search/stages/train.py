@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import time
 from dataclasses import dataclass
@@ -94,6 +95,9 @@ def train(
             model = load(directory / "model").to(device)
             result["test"] = _test(model, data, training.train)
             artefact.write_json(finished, result)
+        if after_epoch is not None:
+            for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+                after_epoch(json.loads(line))
         return {**result, "directory": str(directory)}
     started = time.perf_counter()
     if training.start is not None:

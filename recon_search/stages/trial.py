@@ -126,8 +126,6 @@ class Objective:
             return {"state": "pruned", "values": values}
         except TrainingError as error:
             return {"state": "failed", "error": str(error), "values": values}
-        if not values:  # trained before this study
-            values.append(delta_m(result["validation"], single))
         return {
             "state": "complete",
             "values": values,

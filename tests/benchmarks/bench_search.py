@@ -1,0 +1,181 @@
+"""What a search spends to come near the best of the whole grid over k and S.
+
+    python -m tests.benchmarks.bench_search RECIPE --out FOLDER --json FILE \
+        [--ks 0 48 2] [--thresholds -0.4 0 0.1] [--searches 20] [--rule count] [--set PATH=VALUE]
+
+First every split of the grid is trained, each once, with the baselines. Then searches over the same
+grid run with different seeds of the sampler; what they ask for has been trained already, so they
+take seconds, but every epoch that they would have trained is counted, those of pruned trials too.
+Printed are the epochs and the training time until a completed trial comes within 0.1 delta_m of the
+grid's best, as a share of the grid's; for searches with and without pruning and for trials drawn at
+random. The share is 1 for a search that never comes there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import optuna
+import sqlalchemy
+import torch
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.table import Table
+
+from recon_search import artefact
+from recon_search.conflict.scores import ConflictScores
+from recon_search.recipe import Recipe, load_recipe
+from recon_search.search.ledger import Ledger
+from recon_search.search.space import first_trials, make_space
+from recon_search.search.tally import tally
+from recon_search.stages.probe import probe
+from recon_search.stages.search import make_pruner, make_sampler
+from recon_search.stages.trial import NotNeeded, Objective
+
+NEAR = 0.1
+CPU = torch.device("cpu")
+
+
+def grid_recipe(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
+    """The recipe with the grid as its search space."""
+    first, last, step = arguments.ks
+    low, high, width = arguments.thresholds
+    thresholds = [round(float(s), 2) for s in np.arange(low, high + width / 2, width)]
+    space = {
+        "split.rule": [arguments.rule],
+        "split.k": {"low": first, "high": last, "step": step},
+        "split.threshold": [min(s, 0.0) for s in thresholds],
+    }
+    raw = recipe.model_dump(mode="json")
+    raw["search"] |= {"space": space, "trials": 10_000}
+    return Recipe.model_validate_json(json.dumps(raw))
+
+
+def make_objective(recipe: Recipe, out: Path, study: optuna.Study) -> Objective:
+    """What the searches maximise, with a ledger of its own that is forgotten."""
+    scores = ConflictScores.load(out / "scores.safetensors")
+    engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.pool.StaticPool)
+    ledger = Ledger(engine, study.study_name)
+    space = make_space(recipe, scores)
+    return Objective(recipe, scores, space, out, CPU, study, ledger, limit=10**9)
+
+
+def train_grid(recipe: Recipe, out: Path, console: Console) -> dict[str, dict[str, float]]:
+    """Validation delta_m and training time of every distinct split of the grid, by its training."""
+    study = optuna.create_study(direction="maximize")
+    objective = make_objective(recipe, out, study)
+    ks, thresholds = (objective.space[path] for path in ("split.k", "split.threshold"))
+    for k in range(ks.low, ks.high + 1, ks.step):
+        for threshold in thresholds:
+            study.enqueue_trial({"split.k": k, "split.threshold": threshold})
+    n_points = len(study.trials)
+    with console.status("grid") as status:
+        for index in range(n_points):
+            study.optimize(objective, n_trials=1)
+            status.update(f"grid {index + 1}/{n_points}: {study.trials[index].value:+.2f}")
+    found = {}
+    for trial in study.trials:
+        key = trial.user_attrs["training"]
+        result = artefact.read_json(out / "trainings" / key / "result.json", "result")
+        found[key] = {"delta_m": trial.value, "seconds": result["seconds"]}
+    return found
+
+
+def search_once(
+    recipe: Recipe, out: Path, grid: dict[str, dict[str, float]], kind: str, seed: int
+) -> dict[str, float]:
+    """Search until a completed trial is near the grid's best; what that took."""
+    pruner = "none" if kind == "random" else kind
+    settings = recipe.search.model_copy(update={"seed": 10**6 * seed, "pruner": pruner})
+    recipe = recipe.model_copy(update={"search": settings})
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(recipe))
+    objective = make_objective(recipe, out, study)
+    if kind != "random":
+        for guess in first_trials(recipe, objective.scores, objective.space):
+            study.enqueue_trial(guess)
+    goal = max(point["delta_m"] for point in grid.values()) - NEAR
+    epochs, spent, known = 0, 0.0, set()
+    while not tally(study.get_trials(deepcopy=False)).is_exhausted:
+        n_trials = len(study.trials)
+        study.sampler = make_sampler(recipe, n_trials)
+        if kind == "random":
+            study.sampler = optuna.samplers.RandomSampler(seed=10**6 * seed + n_trials)
+        study.optimize(objective, n_trials=1, catch=(NotNeeded,))
+        trial = max(
+            (t for t in study.get_trials(deepcopy=False) if t.state.is_finished()),
+            key=lambda t: t.datetime_complete,
+        )
+        key = trial.user_attrs["training"]
+        if key in known:
+            continue
+        known.add(key)
+        trained = trial.user_attrs["epochs"]
+        epochs += trained
+        spent += grid[key]["seconds"] * trained / recipe.train.epochs
+        if trial.state == TrialState.COMPLETE and trial.value >= goal:
+            break
+    best = max(t.value for t in study.get_trials(states=(TrialState.COMPLETE,)))
+    whole = len(grid) * recipe.train.epochs
+    seconds = sum(point["seconds"] for point in grid.values())
+    if best < goal:
+        return {"epochs": 1.0, "seconds": 1.0, "trials": float(len(known)), "found": 0.0}
+    shares = {"epochs": epochs / whole, "seconds": spent / seconds}
+    return {**shares, "trials": float(len(known)), "found": 1.0}
+
+
+def main() -> None:
+    """Train the grid, search it many times, print the shares."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--ks", type=int, nargs=3, default=[0, 46, 2])
+    parser.add_argument("--thresholds", type=float, nargs=3, default=[-0.4, 0.0, 0.1])
+    parser.add_argument("--rule", default="count")
+    parser.add_argument("--searches", type=int, default=20)
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    console = Console(width=120)
+    recipe = grid_recipe(load_recipe(arguments.recipe, arguments.set), arguments)
+    probe(recipe, arguments.out, CPU, console)
+    grid = train_grid(recipe, arguments.out, console)
+    values = sorted((point["delta_m"] for point in grid.values()), reverse=True)
+    console.print(
+        f"{len(grid)} distinct splits; validation delta_m from {values[-1]:+.2f} to "
+        f"{values[0]:+.2f}; {sum(v >= values[0] - NEAR for v in values)} within {NEAR} of the best"
+    )
+    found = {
+        kind: [
+            search_once(recipe, arguments.out, grid, kind, seed)
+            for seed in range(arguments.searches)
+        ]
+        for kind in ("halving", "none", "random")
+    }
+    artefact.write_json(arguments.json, {"grid": grid, "searches": found})
+    table = Table(
+        title="Until a trial is near the grid's best, over searches", title_justify="left"
+    )
+    for column in ("trials drawn", "share of epochs: median (quartiles)", "of time", "came there"):
+        table.add_column(column, justify="left" if column == "trials drawn" else "right")
+    names = {"halving": "by TPE, pruned", "none": "by TPE", "random": "at random"}
+    for kind, rows in found.items():
+        arrived = f"{sum(row['found'] for row in rows):.0f}/{len(rows)}"
+        shares = [spread([row[what] for row in rows]) for what in ("epochs", "seconds")]
+        table.add_row(names[kind], *shares, arrived)
+    console.print(table)
+
+
+def spread(shares: list[float]) -> str:
+    """Median and quartiles, percent."""
+    low, middle, high = (100 * share for share in statistics.quantiles(shares, n=4))
+    return f"{middle:.1f} % ({low:.1f} to {high:.1f})"
+
+
+if __name__ == "__main__":
+    main()
