@@ -324,3 +324,67 @@ def test_help_does_not_wait_for_torch():
     assert "Commands:" in recon_search("--help", cwd=".").stdout
     code = "import sys, recon_search.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A finished search of the tiny recipe, begun with one trial less."""
+    folder = tmp_path_factory.mktemp("searched")
+    settings = '[search]\npruner = "none"\n[search.space]\n"split.k" = { low = 2, high = 5 }\n'
+    (folder / "tiny.toml").write_text(TINY + settings)
+    arguments = ["search", "tiny.toml", "--out", "out", "--set", "compare.controls=['random']"]
+    first = recon_search(*arguments, "--trials", 2, "--no-judge", cwd=folder)
+    assert not (folder / "out/comparison.json").exists()
+    second = recon_search(*arguments, "--trials", 3, cwd=folder)
+    return folder, first.stdout, second.stdout
+
+
+def test_search_goes_on_shows_its_trials_and_judges_the_best(searched):
+    folder, first, second = searched
+    assert "2/2: 2 complete" in first
+    assert "3/3: 3 complete" in second
+    summary = json.loads((folder / "out/search.json").read_text())
+    counted = [row for row in summary["trials"] if row["state"] == "complete"]
+    assert len(counted) == 3
+    best = next(row for row in summary["trials"] if row["is_best"])
+    assert best["delta_m"] == max(row["delta_m"] for row in counted)
+    chosen = rs.Split.load(folder / "out/split.json")
+    assert set(chosen.layers) == set(best["layers"])
+    comparison = json.loads((folder / "out/comparison.json").read_text())
+    assert 0 not in comparison["seeds"], "judged on seeds that the choice has not seen"
+    assert rs.load(folder / "out/model").tasks == ("left", "right")
+    page = (folder / "out/report.html").read_text()
+    assert "The search" in page
+    assert f"best {best['delta_m']:+.2f}" in page
+
+
+def test_show_prints_a_study_from_its_database_alone(searched, tmp_path):
+    folder, _, _ = searched
+    shown = recon_search("search", "--show", folder / "out", "--out", tmp_path, cwd=tmp_path)
+    assert "Study tiny: 3 complete" in shown.stdout
+    assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
+    rows = json.loads(
+        recon_search("search", "--show", folder / "out", "--json", cwd=tmp_path).stdout
+    )
+    assert rows["trials"] == json.loads((folder / "out/search.json").read_text())["trials"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Give a RECIPE to search"),
+        (["--show", "nowhere"], "found no nowhere/search.db"),
+        (["tiny.toml", "--storage", "no url"], "--storage must be a database URL, got 'no url'"),
+        (
+            ["tiny.toml", "--set", "search.space={'data.train'=[1]}"],
+            "takes keys of split and train",
+        ),
+        (["tiny.toml", "--set", "search.trials=0"], "`search.trials`"),
+    ],
+)
+def test_a_search_that_cannot_be_is_one_line(arguments, message, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    done = recon_search("search", *arguments, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
