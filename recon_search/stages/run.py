@@ -36,13 +36,12 @@ def run(
 ) -> dict[str, Any]:
     """Probe, rank, split, retrain, compare, export and report.
 
-    What a run directory already holds is not computed again, so running anew after an interruption
-    goes on from the last epochs.
+    The recipe must have passed `check`. What a run directory already holds is not computed again,
+    so running anew after an interruption goes on from the last epochs.
 
     Returns:
         The comparison (see `compare`).
     """
-    check(recipe)
     data = data_on(recipe.data, device)
     scores = probe(recipe, out, device, console, workers)
     save_figure(heat_map(scores), out / "conflicts.png")

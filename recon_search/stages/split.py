@@ -30,16 +30,23 @@ def choose_split(recipe: Recipe, scores: ConflictScores) -> Split:
     Raises:
         RecipeError: `split.k` is larger than the number of layers, or the rule is unknown.
     """
+    return plan(choose_layers(recipe, scores), scores, recipe.split.rule, recipe)
+
+
+def choose_layers(recipe: Recipe, scores: ConflictScores) -> list[str]:
+    """Choose the layers as the recipe's `[split]` says, worst first.
+
+    Raises:
+        RecipeError: as `choose_split`.
+    """
     ranking = [layer for layer, _ in rank(scores, recipe.split.rule, reading_of(recipe))]
     if recipe.split.k is not None:
         check_k(recipe, len(scores.layers))
-        layers = ranking[: recipe.split.k]
-    else:
-        assert recipe.split.max_params is not None
-        factor = float(recipe.split.max_params.removesuffix("x"))
-        added = int(max(0.0, factor - 1.0) * sum(n_parameters(scores)))
-        layers = within_budget(ranking, scores, added)
-    return plan(layers, scores, recipe.split.rule, recipe)
+        return ranking[: recipe.split.k]
+    assert recipe.split.max_params is not None
+    factor = float(recipe.split.max_params.removesuffix("x"))
+    added = int(max(0.0, factor - 1.0) * sum(n_parameters(scores)))
+    return within_budget(ranking, scores, added)
 
 
 def split_by_counts(recipe: Recipe, path: Path) -> Split:
@@ -52,17 +59,15 @@ def split_by_counts(recipe: Recipe, path: Path) -> Split:
     if recipe.split.k is None:
         raise RecipeError("--counts needs `split.k`, the recipe has none. Pass --set split.k=25.")
     data = data_on(recipe.data, torch.device("cpu"))
+    backbone = create_backbone(recipe.backbone, in_chans=data.shape[0])
     split = Split.private(
         list(load_counts(path))[: recipe.split.k],
         data.tasks,
-        backbone={
-            **backbone_identity(recipe.backbone, data.shape[0]),
-            "features": recipe.backbone.features,
-        },
+        backbone=backbone_identity(recipe.backbone, backbone),
         chosen={"rule": "published counts", "k": recipe.split.k},
         provenance=_versions(),
     )
-    split.check(create_backbone(recipe.backbone, in_chans=data.shape[0]))
+    split.check(backbone)
     return split
 
 

@@ -77,8 +77,8 @@ def fit(
         report: called every few steps.
 
     Returns:
-        One record an epoch: `epoch`, `lr`, `train` (loss by task), `validation` (metrics by task),
-        `seconds`.
+        One record an epoch: `epoch`, `lr`, `train` (loss by task, of those that had one),
+        `validation` (metrics by task), `seconds`.
 
     Raises:
         TrainingError: a loss is not finite; names the task and the step.
@@ -148,13 +148,12 @@ def fit(
                 recent.clear()
         surgeon.end_epoch()
         state.epoch = epoch + 1
-        counts = totals.new_tensor([n_present[task] for task in model.tasks])
-        train_losses = (totals / counts).tolist()
+        sums = dict(zip(model.tasks, totals.tolist(), strict=True))
         state.history.append(
             {
                 "epoch": state.epoch,
                 "lr": optimizer.param_groups[0]["lr"],
-                "train": dict(zip(model.tasks, train_losses, strict=True)),
+                "train": {task: sums[task] / n for task, n in n_present.items() if n},
                 "validation": evaluate(model, data.validation, config.batch_size, normalise),
                 "seconds": round(time.perf_counter() - started, 3),
             }

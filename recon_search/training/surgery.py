@@ -5,33 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from recon_search.errors import RecipeError
 from recon_search.training.methods import find_method
 from recon_search.training.model import MultiTaskModel
+from recon_search.training.rotograd import Combiner
 from recon_search.training.weighting import Forward, GradientCombiner
 
 
-class Surgeon(Protocol):
+class Surgeon(Combiner, Protocol):
     """What the loop asks of a method.
 
     In this order: `accumulate` for each batch of a step, `combine`, the optimiser's step, `step`;
     after an epoch's last batch `end_epoch`; at the end of training `finish`.
     """
-
-    def accumulate(
-        self,
-        losses: Mapping[str, Tensor],
-        features: Mapping[str, Tensor],
-        *,
-        share: float = 1.0,
-        measure: bool = False,
-    ) -> None:
-        """Differentiate one batch's losses."""
-
-    def combine(self, *, measure: bool = False) -> Tensor | None:
-        """Set `.grad`; return the layers' Gramians (L, T, T) if `measure`."""
 
     def step(self, forward: Forward | None = None) -> None:
         """Learn from the optimiser's step; `forward` computes the last batch's losses anew."""
@@ -44,12 +32,6 @@ class Surgeon(Protocol):
 
     def finish(self, model: MultiTaskModel) -> None:
         """Leave the model as it is deployed."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain values."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` returned."""
 
 
 def create_surgeon(

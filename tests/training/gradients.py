@@ -3,6 +3,9 @@
 import torch
 import torch.nn.functional as F
 
+SPLIT = ["layer2.0.conv1", "layer3.1.bn2", "fc"]
+"""Layers of `make_model` that are split: a convolution, a norm, the last one."""
+
 
 def randomise(model):
     """Randomised weights: zero-initialised norms would make most gradients zero."""

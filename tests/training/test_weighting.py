@@ -5,14 +5,7 @@ import torch
 
 from recon_search.errors import RecipeError
 from recon_search.training.weighting import GradientCombiner
-from tests.training.gradients import losses_of, randomise, task_gradients
-
-SPLIT = ["layer2.0.conv1", "layer3.1.bn2", "fc"]
-
-
-@pytest.fixture
-def make_model(make_model):
-    return lambda *args, **kwargs: randomise(make_model(*args, **kwargs))
+from tests.training.gradients import SPLIT, losses_of, task_gradients
 
 
 def pcgrad(vectors):
