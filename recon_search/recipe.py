@@ -75,7 +75,8 @@ class ProbeConfig(_Section):
         default=1, gt=0
     )  # per-task gradients every n-th step, plain joint steps between
     method: str = "joint"
-    seeds: int = Field(default=1, gt=0)
+    seeds: int = Field(default=1, gt=0)  # with `confidence`: at most so many
+    confidence: float | None = Field(default=None, gt=0, le=1)  # share of the top k kept: enough
     window: tuple[float, float] = (0.0, 1.0)
 
 

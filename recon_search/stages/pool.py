@@ -43,12 +43,10 @@ def train_all(
         device: where to train.
         title: what the progress bar says.
         console: where the progress bar goes.
-        workers: processes; None takes one a core on the CPU. A GPU is not shared.
+        workers: as `n_workers` takes them.
     """
     unique = {training.directory(recipe, out): training for training in trainings}
-    if device.type != "cpu":
-        workers = 1
-    workers = min(workers or os.cpu_count() or 1, len(unique))
+    workers = min(n_workers(workers, device), len(unique))
     with Display(title, len(unique), console) as display:
         if workers <= 1:
             results = _one_by_one(unique, recipe, out, device, display)
@@ -58,6 +56,11 @@ def train_all(
         {**results[training.directory(recipe, out)], "label": training.label}
         for training in trainings
     ]
+
+
+def n_workers(workers: int | None, device: torch.device) -> int:
+    """Trainings at once: what is asked for, or one a core on the CPU. A GPU is not shared."""
+    return 1 if device.type != "cpu" else workers or os.cpu_count() or 1
 
 
 def _one_by_one(
