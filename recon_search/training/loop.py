@@ -86,7 +86,7 @@ def fit(
     device = data.train.inputs.device
     n_inputs = n_batches(data.train, config.batch_size, shuffled=True)
     n_updates = -(-n_inputs // config.accumulate)
-    surgeon = create_surgeon(model, config.method, config.options)
+    surgeon = create_surgeon(model, config.method, config.options, low_memory=config.low_memory)
     optimizer = create_optimizer_v2(
         model,
         config.optimizer,

@@ -35,16 +35,26 @@ class Surgeon(Combiner, Protocol):
 
 
 def create_surgeon(
-    model: MultiTaskModel, method: str, options: Mapping[str, Any] | None = None
+    model: MultiTaskModel,
+    method: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    low_memory: bool = False,
 ) -> Surgeon:
     """Make a method work on a model, which RotoGrad gives rotations.
+
+    Args:
+        model: the model.
+        method: the method's name.
+        options: of the method.
+        low_memory: as `GradientCombiner` takes it.
 
     Raises:
         RecipeError: the method or an option is unknown or does not fit, or a package is missing.
     """
     entry = find_method(method)
     if entry.needs != "features":
-        return GradientCombiner(model, method, options)
+        return GradientCombiner(model, method, options, low_memory=low_memory)
     complete = entry.complete(options or {})
     inner = find_method(complete["weighting"])
     if inner.needs in ("losses", "features"):
@@ -52,6 +62,6 @@ def create_surgeon(
             f"`train.options.weighting` must be 'joint' or a method on gradients, got "
             f"'{inner.name}'. Name one that `recon-search ls methods` lists under Gramian."
         )
-    combiner = GradientCombiner(model, inner.name)
+    combiner = GradientCombiner(model, inner.name, low_memory=low_memory)
     surgeon: Surgeon = entry.create(model, combiner, options=complete)
     return surgeon

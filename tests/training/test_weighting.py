@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from recon_search.errors import RecipeError
+from recon_search.training.surgery import create_surgeon
 from recon_search.training.weighting import GradientCombiner
-from tests.training.gradients import SPLIT, losses_of, task_gradients
+from tests.training.gradients import SPLIT, forward, gradients_of, losses_of, task_gradients
 
 
 def pcgrad(vectors):
@@ -109,3 +110,24 @@ def test_measured_gramians_of_a_split_layer_have_no_inner_product(make_model):
 def test_unknown_method(make_model):
     with pytest.raises(RecipeError, match="Did you mean 'pcgrad'"):
         GradientCombiner(make_model(), "pc-grad")
+
+
+@pytest.mark.parametrize("split", [[], SPLIT], ids=["unsplit", "split"])
+@pytest.mark.parametrize("method", ["joint", "uw", "pcgrad", "rotograd"])
+def test_low_memory_changes_nothing_that_is_measured_or_trained(make_model, method, split):
+    found = []
+    for low_memory in (False, True):
+        model = make_model(split, 3, groups=(("a", "b"), ("c",)))
+        surgeon = create_surgeon(model, method, low_memory=low_memory)
+        losses, features = forward(model)
+        losses.pop("b")  # an absent task has zero rows
+        torch.manual_seed(0)
+        surgeon.accumulate(losses, features, measure=True)
+        gramians = surgeon.combine(measure=True)
+        assert surgeon.combine(measure=False) is None  # nothing is left over
+        found.append((gramians, gradients_of(model)))
+    (gramians, gradients), (low_gramians, low_gradients) = found
+    torch.testing.assert_close(low_gramians, gramians, rtol=1e-9, atol=1e-12)
+    assert set(low_gradients) == set(gradients)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(low_gradients[name], gradient, rtol=1e-9, atol=1e-12)
