@@ -40,7 +40,7 @@ def lockstep_gramians(
     rows: dict[Tensor, int] = {
         parameter: row for row, layer in enumerate(layers.values()) for parameter in layer
     }
-    gramians = losses[0].new_zeros(len(layers), n_tasks, n_tasks)
+    products: dict[tuple[int, int, int], Tensor] = {}  # by layer and tasks i <= j
     missing = _count_edges([loss.grad_fn for loss in losses])
     arrived: dict[Node, dict[int, list[Tensor | None]]] = {node: {} for node in missing}
     for task, loss in enumerate(losses):
@@ -50,7 +50,7 @@ def lockstep_gramians(
         node = ready.pop()
         by_task = arrived.pop(node)
         if hasattr(node, "variable"):  # a leaf
-            _use(node.variable, by_task, gramians, rows)
+            _use(node.variable, by_task, products, rows)
             continue
         targets = node.next_functions
         for task in list(by_task):
@@ -60,7 +60,11 @@ def lockstep_gramians(
                 missing[target] -= 1
                 if missing[target] == 0:
                     ready.append(target)
-    return gramians
+    gramians = losses[0].new_zeros(len(layers), n_tasks, n_tasks)
+    if products:
+        where = torch.tensor(list(products), device=gramians.device).T
+        gramians[tuple(where)] = torch.stack(list(products.values()))
+    return gramians + gramians.triu(1).transpose(1, 2)
 
 
 def _count_edges(roots: Sequence[Node]) -> dict[Node, int]:
@@ -98,7 +102,11 @@ def _arrive(
 ) -> None:
     """Add a gradient of a node's output; sums over broadcast dimensions, as the engine does."""
     expected = node._input_metadata
-    gradient = gradient.sum_to_size(expected[index].shape).to(expected[index].dtype)
+    shape, dtype = torch.Size(expected[index].shape), expected[index].dtype
+    if gradient.shape != shape:
+        gradient = gradient.sum_to_size(shape)
+    if gradient.dtype != dtype:
+        gradient = gradient.to(dtype)
     known = slots.setdefault(task, [None] * len(expected))
     present = known[index]
     known[index] = gradient if present is None else present + gradient
@@ -107,7 +115,7 @@ def _arrive(
 def _use(
     parameter: Tensor,
     by_task: Mapping[int, list[Tensor | None]],
-    gramians: Tensor,
+    products: dict[tuple[int, int, int], Tensor],
     rows: Mapping[Tensor, int],
 ) -> None:
     """Add the tasks' gradients of a parameter to its `.grad` and to its layer's Gramian."""
@@ -126,9 +134,8 @@ def _use(
     del first, others, total
     if parameter not in rows:
         return
-    gramian = gramians[rows[parameter]]
-    flat = {task: gradient.reshape(-1) for task, gradient in found.items()}
-    for (i, left), (j, right) in itertools.combinations_with_replacement(flat.items(), 2):
-        gramian[i, j] += left @ right
-        if i != j:
-            gramian[j, i] = gramian[i, j]
+    flat = {task: found[task].reshape(-1) for task in sorted(found)}
+    for i, j in itertools.combinations_with_replacement(flat, 2):
+        place = rows[parameter], i, j
+        product = flat[i] @ flat[j]
+        products[place] = products[place] + product if place in products else product
