@@ -6,6 +6,7 @@ import torch
 from recon_search.errors import RecipeError
 from recon_search.training.surgery import create_surgeon
 from recon_search.training.weighting import GradientCombiner
+from tests.memory import PeakMemory
 from tests.training.gradients import SPLIT, forward, gradients_of, losses_of, task_gradients
 
 
@@ -131,3 +132,16 @@ def test_low_memory_changes_nothing_that_is_measured_or_trained(make_model, meth
     assert set(low_gradients) == set(gradients)
     for name, gradient in gradients.items():
         torch.testing.assert_close(low_gradients[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["joint", "pcgrad"])
+@pytest.mark.parametrize("n_tasks", [2, 3])
+def test_a_measured_step_keeps_one_set_of_gradients_a_task(make_model, method, n_tasks):
+    """And `.grad` itself; images are so small that activations hardly count."""
+    model = make_model([], n_tasks)
+    combiner = GradientCombiner(model, method)
+    losses = forward(model, size=2, side=4)[0]
+    with PeakMemory() as memory:
+        combiner.backward(losses, measure=True)
+    one_set = sum(8 * parameter.numel() for parameter in model.backbone.parameters())
+    assert n_tasks * one_set < memory.peak < (n_tasks + 1.3) * one_set
