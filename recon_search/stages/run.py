@@ -95,7 +95,7 @@ def open_run_directory(recipe: Recipe, out: Path, *, resume: bool) -> None:
             )
         if artefact.read_json(resolved, "resolved recipe") != content:
             raise RecipeError(
-                f"--resume needs the recipe the run began with, found another in {resolved}. "
+                f"A run goes on with the recipe it began with, found another in {resolved}. "
                 "Choose another --out."
             )
     artefact.write_json(resolved, content)

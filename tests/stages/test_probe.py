@@ -173,6 +173,16 @@ def test_scores_of_another_recipe_are_measured_anew(measured, run):
     assert same(scores, measured[1][0])
 
 
+def test_a_probe_in_low_memory_measures_the_same(measured, run):
+    scores, _ = run(probe, "train.low_memory=true")
+    expected = measured[1][0]
+    assert scores.steps == expected.steps
+    for name in ("projection", "mass", "inner"):
+        torch.testing.assert_close(
+            scores.tensors[name], expected.tensors[name], rtol=1e-2, atol=1e-4
+        )
+
+
 def recon_search(monkeypatch, capsys, *arguments):
     monkeypatch.setattr(sys, "argv", ["recon-search", *arguments])
     with pytest.raises(SystemExit) as stopped:
@@ -202,5 +212,5 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert scores.steps == 12  # 4 steps a seed
     code, _, error = call("--continue", "--set", "split.k=4")
     assert code == 2
-    assert "the recipe the run began with" in error
+    assert "goes on with the recipe it began with" in error
     assert error.count("\n") == 1
