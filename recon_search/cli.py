@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recon_search import __version__
-from recon_search.errors import ReconSearchError
+from recon_search.errors import ArtefactError, ReconSearchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,18 +134,35 @@ def run(**options: Any) -> None:
 @cli.command()
 @recipe_options
 @run_options
-def probe(**options: Any) -> None:
+@click.option("--continue", "more", is_flag=True, help="Add seeds to the scores in --out.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), help="With --continue: how many seeds [default: 1]."
+)
+def probe(more: bool, seeds: int | None, **options: Any) -> None:
     """Measure conflicts and write scores.safetensors."""
+    if seeds is not None and not more:
+        raise click.UsageError("--seeds needs --continue. Add it, or pass --set probe.seeds=N.")
+    scores_path = _run_directory(options) / "scores.safetensors"
+    if more and not scores_path.is_file():
+        raise ArtefactError(
+            f"--continue needs the scores of a finished probe, found no file at {scores_path}. "
+            "Leave --continue out, or check --out."
+        )
+    options["resume"] |= more
     recipe, out, device, console = _open(options)
 
+    from recon_search.stages.probe import continue_probe
     from recon_search.stages.probe import probe as stage
     from recon_search.stages.split import reading_of
     from recon_search.views.tables import ranking_table
 
-    scores = stage(recipe, out, device, console, options["workers"])
+    if more:
+        scores = continue_probe(recipe, out, device, console, options["workers"], seeds or 1)
+    else:
+        scores = stage(recipe, out, device, console, options["workers"])
     k = recipe.split.k or DEFAULT_K
     _console(minimum=110).print(ranking_table(scores, recipe.split.rule, reading_of(recipe), k))
-    console.print(f"Written: {out / 'scores.safetensors'}", highlight=False, soft_wrap=True)
+    console.print(f"Written: {scores_path}", highlight=False, soft_wrap=True)
 
 
 @cli.command()
@@ -542,9 +559,14 @@ def _open(options: dict[str, Any]) -> tuple[Recipe, Path, torch.device, Console]
     from recon_search.stages.run import check, open_run_directory
 
     check(recipe)
-    out = options["out"] or Path("runs") / options["recipe_path"].stem
+    out = _run_directory(options)
     open_run_directory(recipe, out, resume=options["resume"])
     return recipe, out, _device(options["device"]), _console()
+
+
+def _run_directory(options: dict[str, Any]) -> Path:
+    folder: Path = options["out"] or Path("runs") / options["recipe_path"].stem
+    return folder
 
 
 def _device(name: str) -> torch.device:

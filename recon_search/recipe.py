@@ -65,6 +65,7 @@ class TrainConfig(_Section):
     warmup_epochs: int = Field(default=0, ge=0)
     clip_grad: float | None = Field(default=None, gt=0)
     measure_every: int = Field(default=0, ge=0)  # conflicts are measured every n-th step; 0: never
+    low_memory: bool = False  # measure without keeping gradients; methods on gradients keep them
 
 
 class ProbeConfig(_Section):
@@ -75,7 +76,8 @@ class ProbeConfig(_Section):
         default=1, gt=0
     )  # per-task gradients every n-th step, plain joint steps between
     method: str = "joint"
-    seeds: int = Field(default=1, gt=0)
+    seeds: int = Field(default=1, gt=0)  # with `confidence`: at most so many
+    confidence: float | None = Field(default=None, gt=0, le=1)  # share of the top k kept: enough
     window: tuple[float, float] = (0.0, 1.0)
 
 
@@ -198,6 +200,11 @@ def parse_recipe(raw: Any, source: str = "recipe") -> Recipe:
     except ValidationError as error:
         lines = [_describe(problem) for problem in error.errors()]
         raise RecipeError(f"{source}: " + " ".join(lines)) from None
+    if recipe.train.low_memory and recipe.train.accumulate > 1:
+        raise RecipeError(
+            f"{source}: `train.low_memory` needs `train.accumulate` 1, got "
+            f"{recipe.train.accumulate}: the gradients of several batches must be kept. Drop one."
+        )
     if recipe.split.k is not None and recipe.split.max_params is not None:
         raise RecipeError(
             f"{source}: `split.k` and `split.max_params` exclude each other, got {recipe.split.k} "

@@ -51,6 +51,12 @@ def test_all_errors_of_a_file_are_reported_together(tiny):
         ("compare.controls=['nothing']", r"`compare.controls.0`"),
         ("split.max_params='1.2x'", r"exclude each other"),
         ("split.max_params='lots'", r"`split.max_params`"),
+        ("probe.confidence=0", r"`probe.confidence`: input should be greater than 0"),
+        ("probe.confidence=1.5", r"`probe.confidence`: input should be less than or equal to 1"),
+        (
+            "train={epochs=1, batch_size=2, lr=0.1, low_memory=true, accumulate=2}",
+            r"`train.low_memory` needs `train.accumulate` 1, got 2",
+        ),
         ("nonsense", r"--set must be path=value"),
         ("split.k.deep=1", r"'k' is a value, not a section"),
     ],

@@ -38,15 +38,21 @@ def task_gradients(
     parameters: Sequence[Sequence[nn.Parameter]],
     *,
     retain_graph: bool = False,
+    batched: bool = False,
 ) -> Gradients:
-    """Differentiate each task's loss in turn: one forward pass, T backward passes.
+    """Differentiate each task's loss: one forward pass, T backward passes.
 
     Args:
         losses: one scalar a task.
         parameters: for each task, the parameters to differentiate for; leaving out those that a
             task does not use saves time.
         retain_graph: keep the autograd graph after the last task too.
+        batched: run the backward passes as one, vectorised over the tasks (`is_grads_batched`),
+            and not in turn. A wanted parameter that only other losses reach gets zeros. Slower on
+            the CPU, see `tests/benchmarks/bench_step.py`.
     """
+    if batched:
+        return _batched_gradients(losses, parameters, retain_graph)
     gradients: Gradients = []
     for task, (loss, wanted) in enumerate(zip(losses, parameters, strict=True)):
         keep = retain_graph or task < len(losses) - 1
@@ -59,6 +65,26 @@ def task_gradients(
             }
         )
     return gradients
+
+
+def _batched_gradients(
+    losses: Sequence[Tensor], parameters: Sequence[Sequence[nn.Parameter]], retain_graph: bool
+) -> Gradients:
+    every = list(dict.fromkeys(parameter for wanted in parameters for parameter in wanted))
+    stack = torch.stack(list(losses))
+    found = torch.autograd.grad(
+        stack,
+        every,
+        torch.eye(len(stack), dtype=stack.dtype, device=stack.device),
+        retain_graph=retain_graph,
+        allow_unused=True,
+        is_grads_batched=True,
+    )
+    rows = {p: rows for p, rows in zip(every, found, strict=True) if rows is not None}  # (T, ...)
+    return [
+        {parameter: rows[parameter][task] for parameter in wanted if parameter in rows}
+        for task, wanted in enumerate(parameters)
+    ]
 
 
 def layer_gramians(gradients: Gradients, layers: Mapping[str, Sequence[nn.Parameter]]) -> Tensor:

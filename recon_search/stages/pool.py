@@ -44,13 +44,10 @@ def train_all(
         device: where to train.
         title: what the progress bar says.
         console: where the progress bar goes.
-        workers: processes; None takes one a core on the CPU. A GPU is not shared, and a group of
-            processes works on one training at a time.
+        workers: as `n_workers` takes them.
     """
     unique = {training.directory(recipe, out): training for training in trainings}
-    if device.type != "cpu" or parallel.size() > 1:
-        workers = 1
-    workers = min(workers or os.cpu_count() or 1, len(unique))
+    workers = min(n_workers(workers, device), len(unique))
     with Display(title, len(unique), console) as display:
         if workers <= 1:
             results = _one_by_one(unique, recipe, out, device, display)
@@ -60,6 +57,16 @@ def train_all(
         {**results[training.directory(recipe, out)], "label": training.label}
         for training in trainings
     ]
+
+
+def n_workers(workers: int | None, device: torch.device) -> int:
+    """Trainings at once: what is asked for, or one a core on the CPU.
+
+    A GPU is not shared, and a group of processes works on one training at a time.
+    """
+    if device.type != "cpu" or parallel.size() > 1:
+        return 1
+    return workers or os.cpu_count() or 1
 
 
 def _one_by_one(

@@ -1,22 +1,85 @@
-"""Measure in which layers the tasks' gradients conflict."""
+"""Measure in which layers the tasks' gradients conflict, over as many seeds as it takes."""
 
 from __future__ import annotations
 
-import functools
-import operator
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from recon_search import artefact
+from recon_search.conflict.reliability import measure_reliability
 from recon_search.conflict.scores import ConflictScores
+from recon_search.errors import RecipeError
 from recon_search.recipe import Recipe
-from recon_search.stages.pool import train_all
+from recon_search.stages.pool import n_workers, train_all
+from recon_search.stages.split import choose_layers, reading_of
 from recon_search.stages.train import Training, data_on
 
 
-def probe_trainings(recipe: Recipe, tasks: tuple[str, ...]) -> list[Training]:
-    """The trainings of a probe: the shared network, briefly, once for each probe seed."""
+def probe(
+    recipe: Recipe, out: Path, device: torch.device, console: Console, workers: int | None = None
+) -> ConflictScores:
+    """Run the probe and write `scores.safetensors`, the seeds' scores added up.
+
+    With `probe.confidence` the seeds are added one after the other until the layers that the
+    recipe would split are that stable (see `measure_reliability`), or until there are
+    `probe.seeds`. How many trainings run at once does not change which seeds are used. Scores that
+    `out` already holds are taken as they are: `continue_probe` may have added to them.
+    """
+    path = out / "scores.safetensors"
+    if path.is_file() and _is_of(recipe, scores := ConflictScores.load(path)):
+        return scores
+    limit, confidence = recipe.probe.seeds, recipe.probe.confidence
+    at_once = limit if confidence is None else n_workers(workers, device)
+    seeds = range(recipe.seed, recipe.seed + limit)
+    for scores in itertools.accumulate(
+        _measure_seeds(recipe, seeds, at_once, out, device, console, workers)
+    ):
+        if confidence is not None and _stability(recipe, scores)[1] >= confidence:
+            break
+    scores.metadata["recipe"] = _digest(recipe)  # a training found here may be another recipe's
+    scores.save(path)
+    _tell_stability(recipe, scores, console)
+    return scores
+
+
+def continue_probe(
+    recipe: Recipe,
+    out: Path,
+    device: torch.device,
+    console: Console,
+    workers: int | None = None,
+    n_seeds: int = 1,
+) -> ConflictScores:
+    """Add `n_seeds` more seeds to the scores in `out`: those after the seeds already there.
+
+    The file is replaced after the last one, so that a call that was killed is repeated as it was.
+
+    Raises:
+        ArtefactError: `out` holds no scores.
+        RecipeError: they were measured with another recipe.
+    """
+    path = out / "scores.safetensors"
+    scores = ConflictScores.load(path)
+    if not _is_of(recipe, scores):
+        raise RecipeError(
+            f"--continue needs the recipe that the scores were measured with, found those of "
+            f"another in {path}. Choose another --out, or probe anew without --continue."
+        )
+    first = max(scores.metadata["seeds"]) + 1
+    seeds = range(first, first + n_seeds)
+    for more in _measure_seeds(recipe, seeds, n_seeds, out, device, console, workers):
+        scores = scores + more
+    scores.save(path)
+    _tell_stability(recipe, scores, console)
+    return scores
+
+
+def probe_training(recipe: Recipe, tasks: tuple[str, ...], seed: int) -> Training:
+    """The training of one probe seed: the shared network, briefly."""
     config = recipe.train.model_copy(
         update={
             "method": recipe.probe.method,
@@ -24,26 +87,62 @@ def probe_trainings(recipe: Recipe, tasks: tuple[str, ...]) -> list[Training]:
             "measure_every": recipe.probe.every,
         }
     )
-    return [
-        Training("probe", tasks, None, config, recipe.backbone, recipe.seed + index, test=False)
-        for index in range(recipe.probe.seeds)
-    ]
+    return Training("probe", tasks, None, config, recipe.backbone, seed, test=False)
 
 
-def probe(
-    recipe: Recipe, out: Path, device: torch.device, console: Console, workers: int | None = None
-) -> ConflictScores:
-    """Run the probe and write `scores.safetensors`, the seeds' scores added up."""
-    trainings = probe_trainings(recipe, data_on(recipe.data, device).tasks)
-    results = train_all(
-        trainings, recipe, out, device, title="probe", console=console, workers=workers
-    )
-    scores = functools.reduce(
-        operator.add,
-        [
-            ConflictScores.load(Path(result["directory"]) / "scores.safetensors")
-            for result in results
-        ],
-    )
-    scores.save(out / "scores.safetensors")
-    return scores
+def _measure_seeds(
+    recipe: Recipe,
+    seeds: range,
+    at_once: int,
+    out: Path,
+    device: torch.device,
+    console: Console,
+    workers: int | None,
+) -> Iterator[ConflictScores]:
+    """Yield the scores of each seed, in order; train `at_once` of them when the next is asked for.
+
+    Trainings that `out` already holds are not run again.
+    """
+    tasks = data_on(recipe.data, device).tasks
+    for first in range(0, len(seeds), at_once):
+        trainings = [probe_training(recipe, tasks, seed) for seed in seeds[first : first + at_once]]
+        for result in train_all(
+            trainings, recipe, out, device, title="probe", console=console, workers=workers
+        ):
+            yield ConflictScores.load(Path(result["directory"]) / "scores.safetensors")
+
+
+def _is_of(recipe: Recipe, scores: ConflictScores) -> bool:
+    """Whether scores were measured with this recipe, from its seed on."""
+    measured = scores.metadata.get("recipe"), scores.metadata.get("seeds", [None])[0]
+    return measured == (_digest(recipe), recipe.seed)
+
+
+def _digest(recipe: Recipe) -> str:
+    return artefact.digest(recipe.model_dump(exclude={"seed", "compare", "search"}))
+
+
+def _stability(recipe: Recipe, scores: ConflictScores) -> tuple[int, float]:
+    """How many layers the recipe would split, and which share of them bootstrap samples keep."""
+    k = max(1, len(choose_layers(recipe, scores)))
+    reading = reading_of(recipe)
+    return k, measure_reliability(scores, recipe.split.rule, reading, k).stability
+
+
+def _tell_stability(recipe: Recipe, scores: ConflictScores, console: Console) -> None:
+    """Say how many seeds a probe with a confidence used, or warn that they were too few."""
+    confidence = recipe.probe.confidence
+    if confidence is None:
+        return
+    k, stability = _stability(recipe, scores)
+    n_seeds = len(scores.metadata["seeds"])
+    seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"
+    found = f"bootstrap samples keep {stability:.1%} of the top {k} after {seeds}"
+    if stability >= confidence:
+        text = f"Stable: {found}, asked for {confidence:.1%}."
+    else:
+        text = (
+            f"Warning: the ranking never was stable: {found}, asked for {confidence:.1%}. Probe "
+            "longer, or add seeds with `recon-search probe RECIPE --continue --seeds N`."
+        )
+    console.print(text, highlight=False, soft_wrap=True)

@@ -36,13 +36,12 @@ def run(
 ) -> dict[str, Any]:
     """Probe, rank, split, retrain, compare, export and report.
 
-    What a run directory already holds is not computed again, so running anew after an interruption
-    goes on from the last epochs.
+    The recipe must have passed `check`. What a run directory already holds is not computed again,
+    so running anew after an interruption goes on from the last epochs.
 
     Returns:
         The comparison (see `compare`).
     """
-    check(recipe)
     data = data_on(recipe.data, device)
     scores = probe(recipe, out, device, console, workers)
     save_figure(heat_map(scores), out / "conflicts.png")
@@ -100,7 +99,7 @@ def open_run_directory(recipe: Recipe, out: Path, *, resume: bool) -> None:
         trials = {"trials": content["search"]["trials"]}
         if {**known, "search": {**known.get("search", {}), **trials}} != content:
             raise RecipeError(
-                f"--resume needs the recipe the run began with, found another in {resolved}. "
+                f"A run goes on with the recipe it began with, found another in {resolved}. "
                 "Choose another --out."
             )
     artefact.write_json(resolved, content)

@@ -36,7 +36,7 @@ from recon_search.search.storage import (
 from recon_search.search.tally import has_waiting_retry, tally
 from recon_search.stages.compare import compare
 from recon_search.stages.export import export
-from recon_search.stages.pool import prepare_worker
+from recon_search.stages.pool import n_workers, prepare_worker
 from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
 from recon_search.stages.train import copy_model
@@ -136,9 +136,7 @@ def search(job: Job, console: Console, workers: int | None = None) -> Study:
     if parallel.size() > 1:
         work(job)
         return study
-    if job.device.type != "cpu":
-        workers = 1
-    workers = workers or os.cpu_count() or 1
+    workers = n_workers(workers, job.device)
     context = multiprocessing.get_context("spawn")
     errors: multiprocessing.Queue[str] = context.Queue()
     threads = max(1, (os.cpu_count() or 1) // workers)

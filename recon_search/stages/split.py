@@ -36,6 +36,22 @@ def choose_split(recipe: Recipe, scores: ConflictScores, max_params: str | None 
     Raises:
         RecipeError: `split.k` is larger than the number of layers, or the rule is unknown.
     """
+    return plan(choose_layers(recipe, scores, max_params), scores, recipe.split.rule, recipe)
+
+
+def choose_layers(
+    recipe: Recipe, scores: ConflictScores, max_params: str | None = None
+) -> list[str]:
+    """Choose the layers as the recipe's `[split]` says, worst first.
+
+    Args:
+        recipe: the recipe.
+        scores: of the probe.
+        max_params: as `choose_split` takes it.
+
+    Raises:
+        RecipeError: as `choose_split`.
+    """
     ranking = [layer for layer, _ in rank(scores, recipe.split.rule, reading_of(recipe))]
     budget = recipe.split.max_params or max_params
     if budget is not None:
@@ -44,8 +60,7 @@ def choose_split(recipe: Recipe, scores: ConflictScores, max_params: str | None 
         ranking = within_budget(ranking, scores, added)
     if recipe.split.k is not None:
         check_k(recipe, len(scores.layers))
-    layers = ranking[: recipe.split.k]
-    return plan(layers, scores, recipe.split.rule, recipe)
+    return ranking[: recipe.split.k]
 
 
 def split_by_counts(recipe: Recipe, path: Path) -> Split:
@@ -58,17 +73,15 @@ def split_by_counts(recipe: Recipe, path: Path) -> Split:
     if recipe.split.k is None:
         raise RecipeError("--counts needs `split.k`, the recipe has none. Pass --set split.k=25.")
     data = data_on(recipe.data, torch.device("cpu"))
+    backbone = create_backbone(recipe.backbone, in_chans=data.shape[0])
     split = Split.private(
         list(load_counts(path))[: recipe.split.k],
         data.tasks,
-        backbone={
-            **backbone_identity(recipe.backbone, data.shape[0]),
-            "features": recipe.backbone.features,
-        },
+        backbone=backbone_identity(recipe.backbone, backbone),
         chosen={"rule": "published counts", "k": recipe.split.k},
         provenance=_versions(),
     )
-    split.check(create_backbone(recipe.backbone, in_chans=data.shape[0]))
+    split.check(backbone)
     return split
 
 

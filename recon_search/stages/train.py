@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from recon_search import artefact
@@ -199,9 +200,8 @@ def data_on(config: DataConfig, device: torch.device) -> MultiTaskData:
     return load_data(**config.model_dump()).to(device)
 
 
-def backbone_identity(config: BackboneConfig, in_chans: int) -> dict[str, Any]:
-    """What a split file says of its backbone."""
-    backbone = create_backbone(config, in_chans=in_chans)
+def backbone_identity(config: BackboneConfig, backbone: nn.Module) -> dict[str, Any]:
+    """What a split file says of its backbone, which `config` made."""
     return {
         "name": config.name,
         "args": config.args,
@@ -241,7 +241,7 @@ def _empty_scores(training: Training, recipe: Recipe, data: MultiTaskData) -> Co
     backbone = create_backbone(training.backbone, in_chans=data.shape[0])
     infos = describe(backbone)
     metadata = {
-        "backbone": backbone_identity(training.backbone, data.shape[0]),
+        "backbone": backbone_identity(training.backbone, backbone),
         "layer_infos": [
             {
                 "name": info.name,

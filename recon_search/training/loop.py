@@ -87,8 +87,8 @@ def fit(
             once its checkpoint is written; what it raises ends the training.
 
     Returns:
-        One record an epoch: `epoch`, `lr`, `train` (loss by task), `validation` (metrics by task),
-        `seconds`.
+        One record an epoch: `epoch`, `lr`, `train` (loss by task, of those that had one),
+        `validation` (metrics by task), `seconds`.
 
     Raises:
         TrainingError: a loss is not finite; names the task and the step.
@@ -98,7 +98,7 @@ def fit(
     device = data.train.inputs.device
     n_inputs = n_batches(data.train, config.batch_size, shuffled=True)
     n_updates = -(-n_inputs // config.accumulate)
-    surgeon = create_surgeon(model, config.method, config.options)
+    surgeon = create_surgeon(model, config.method, config.options, low_memory=config.low_memory)
     optimizer = create_optimizer_v2(
         model,
         config.optimizer,
@@ -171,13 +171,12 @@ def fit(
                 recent.clear()
         surgeon.end_epoch()
         state.epoch = epoch + 1
-        counts = totals.new_tensor([n_present[task] for task in model.tasks])
-        train_losses = (totals / counts).tolist()
+        sums = dict(zip(model.tasks, totals.tolist(), strict=True))
         state.history.append(
             {
                 "epoch": state.epoch,
                 "lr": optimizer.param_groups[0]["lr"],
-                "train": dict(zip(model.tasks, train_losses, strict=True)),
+                "train": {task: sums[task] / n for task, n in n_present.items() if n},
                 "validation": parallel.on_first(
                     lambda: evaluate(model, data.validation, config.batch_size, normalise)
                 ),

@@ -30,12 +30,17 @@ class Combiner(Protocol):
     """What turns the tasks' losses into the gradients of shared parameters."""
 
     def accumulate(
-        self, losses: Mapping[str, Tensor], *, share: float = 1.0, measure: bool = False
+        self,
+        losses: Mapping[str, Tensor],
+        features: Mapping[str, Tensor],
+        *,
+        share: float = 1.0,
+        measure: bool = False,
     ) -> None:
-        """Differentiate one batch's losses."""
+        """Differentiate one batch's losses; `features` is what each task's head read."""
 
     def combine(self, *, measure: bool = False) -> Tensor | None:
-        """Set `.grad` from what was accumulated."""
+        """Set `.grad`; return the layers' Gramians (L, T, T) if `measure`."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain values."""
@@ -156,7 +161,7 @@ class RotoGrad:
             task: (features[task] * gradient.to(features[task].dtype)).sum()
             for task, gradient in reached.items()
         }
-        self.combiner.accumulate(surrogates, share=share, measure=measure)
+        self.combiner.accumulate(surrogates, features, share=share, measure=measure)
 
     def combine(self, *, measure: bool = False) -> Tensor | None:
         """Set the backbone's `.grad`; returns Gramians of the rescaled gradients if `measure`."""

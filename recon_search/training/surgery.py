@@ -5,33 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from recon_search.errors import RecipeError
 from recon_search.training.methods import find_method
 from recon_search.training.model import MultiTaskModel
+from recon_search.training.rotograd import Combiner
 from recon_search.training.weighting import Forward, GradientCombiner
 
 
-class Surgeon(Protocol):
+class Surgeon(Combiner, Protocol):
     """What the loop asks of a method.
 
     In this order: `accumulate` for each batch of a step, `combine`, the optimiser's step, `step`;
     after an epoch's last batch `end_epoch`; at the end of training `finish`.
     """
-
-    def accumulate(
-        self,
-        losses: Mapping[str, Tensor],
-        features: Mapping[str, Tensor],
-        *,
-        share: float = 1.0,
-        measure: bool = False,
-    ) -> None:
-        """Differentiate one batch's losses."""
-
-    def combine(self, *, measure: bool = False) -> Tensor | None:
-        """Set `.grad`; return the layers' Gramians (L, T, T) if `measure`."""
 
     def step(self, forward: Forward | None = None) -> None:
         """Learn from the optimiser's step; `forward` computes the last batch's losses anew."""
@@ -45,24 +33,28 @@ class Surgeon(Protocol):
     def finish(self, model: MultiTaskModel) -> None:
         """Leave the model as it is deployed."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain values."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` returned."""
-
 
 def create_surgeon(
-    model: MultiTaskModel, method: str, options: Mapping[str, Any] | None = None
+    model: MultiTaskModel,
+    method: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    low_memory: bool = False,
 ) -> Surgeon:
     """Make a method work on a model, which RotoGrad gives rotations.
+
+    Args:
+        model: the model.
+        method: the method's name.
+        options: of the method.
+        low_memory: as `GradientCombiner` takes it.
 
     Raises:
         RecipeError: the method or an option is unknown or does not fit, or a package is missing.
     """
     entry = find_method(method)
     if entry.needs != "features":
-        return GradientCombiner(model, method, options)
+        return GradientCombiner(model, method, options, low_memory=low_memory)
     complete = entry.complete(options or {})
     inner = find_method(complete["weighting"])
     if inner.needs in ("losses", "features"):
@@ -70,6 +62,6 @@ def create_surgeon(
             f"`train.options.weighting` must be 'joint' or a method on gradients, got "
             f"'{inner.name}'. Name one that `recon-search ls methods` lists under Gramian."
         )
-    combiner = GradientCombiner(model, inner.name)
+    combiner = GradientCombiner(model, inner.name, low_memory=low_memory)
     surgeon: Surgeon = entry.create(model, combiner, options=complete)
     return surgeon

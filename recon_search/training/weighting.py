@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from recon_search.conflict.gramian import Gradients, layer_gramians, task_gradients
+from recon_search.conflict.lockstep import lockstep_gramians
 from recon_search.errors import TrainingError
 from recon_search.training import parallel
 from recon_search.training.methods import find_method
@@ -59,17 +60,28 @@ class GradientCombiner:
         model: the model.
         method: the name of a method that needs no features.
         options: of the method.
+        low_memory: where only Gramians need the tasks' gradients, take these a parameter at a time
+            (see `lockstep_gramians`); measured steps are then of one batch.
 
     Raises:
         RecipeError: the method or an option is unknown, or an optional package is missing.
     """
 
     def __init__(
-        self, model: MultiTaskModel, method: str, options: Mapping[str, Any] | None = None
+        self,
+        model: MultiTaskModel,
+        method: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        low_memory: bool = False,
     ) -> None:
         self.method = find_method(method)
         self.options = self.method.complete(options or {})
-        self.n_layers = len(model.backbone.layers())
+        self.low_memory = low_memory and parallel.size() == 1  # it would see one part's gradients
+        self.layers = {
+            name: [p for block in blocks for p in block.parameters]
+            for name, blocks in model.backbone.layers().items()
+        }
         self.tasks = model.tasks
         self.groups = _group_parameters(model)
         self.device = next(model.parameters()).device
@@ -86,6 +98,7 @@ class GradientCombiner:
             for task in range(len(self.tasks))
         ]
         self._last_losses = torch.ones(len(self.tasks), device=self.device)
+        self._gramians: Tensor | None = None  # of a step measured in low memory
         self._clear()
 
     def backward(self, losses: Mapping[str, Tensor], *, measure: bool = False) -> Tensor | None:
@@ -133,6 +146,15 @@ class GradientCombiner:
         if not (measure or self.operators):
             torch.stack(stack).sum().backward()  # type: ignore[no-untyped-call]
             return
+        self._present.update(present)
+        if self.low_memory and not self.operators:
+            assert self._gramians is None, "a measured step in low memory is of one batch"
+            index = torch.tensor(present, device=self.device)
+            gramians = lockstep_gramians(stack, self.layers)  # (L, n, n)
+            whole = gramians.new_zeros(len(gramians), len(self.tasks), len(self.tasks))
+            whole[:, index[:, None], index] = gramians
+            self._gramians = whole
+            return
         found = task_gradients(stack, [self._parameters[task] for task in present])
         for task, gradients in zip(present, found, strict=True):
             total = self._gradients[task]
@@ -140,7 +162,6 @@ class GradientCombiner:
                 # Autograd may hand out one tensor for two parameters: never add in place.
                 known = total.get(parameter)
                 total[parameter] = gradient if known is None else known + gradient
-        self._present.update(present)
 
     def combine(self, *, measure: bool = False) -> Tensor | None:
         """Set `.grad` from the accumulated gradients of the tasks.
@@ -154,8 +175,11 @@ class GradientCombiner:
         if not (measure or self.operators):
             parallel.average_gradients(p for group in self.groups for p in group.parameters)
             return None
+        total = self._gramians
+        if total is not None:
+            self._clear()
+            return total
         _average(self._gradients)
-        total: Tensor | None = None
         for group in self.groups:
             users = tuple(task for task in group.users if task in self._present)
             operator = self._operator(users) if self.operators and len(users) > 1 else None
@@ -170,7 +194,7 @@ class GradientCombiner:
                     weights = self._apply(operator, gramian, gramian.new_ones(len(users)))  # (n,)
                 if measure:
                     if total is None:
-                        total = gramians.new_zeros(self.n_layers, *gramians.shape[1:])
+                        total = gramians.new_zeros(len(self.layers), *gramians.shape[1:])
                     index = torch.tensor(list(group.layers), device=gramians.device)
                     total.index_add_(0, index, gramians)
             if operator is not None and not by_gramian:
@@ -289,6 +313,7 @@ class GradientCombiner:
 
     def _clear(self) -> None:
         self._gradients: Gradients = [{} for _ in self.tasks]
+        self._gramians = None
         self._present: set[int] = set()
 
 
@@ -315,12 +340,15 @@ def _group_parameters(model: MultiTaskModel) -> list[_Group]:
 def _assign(
     gradients: Gradients, group: _Group, present: tuple[int, ...], weights: Tensor | None
 ) -> None:
-    """Set `.grad` to the weighted sum of the users' gradients; no weights: the plain sum."""
+    """Set `.grad` to the weighted sum of the users' gradients; no weights: the plain sum.
+
+    Takes the gradients out of their dicts, so that what is added up is free at once.
+    """
     for parameters in _alike(gradients, group):
         users = [task for task in present if parameters[0] in gradients[task]]
         combined: list[Tensor] | None = None
         for task in users:
-            rows = [gradients[task][p] for p in parameters]
+            rows = [gradients[task].pop(p) for p in parameters]
             if weights is not None:
                 weight = weights[present.index(task)].to(rows[0].dtype)
                 rows = list(torch._foreach_mul(rows, weight))

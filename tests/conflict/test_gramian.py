@@ -7,6 +7,7 @@ import timm
 import torch
 
 import recon_search as rs
+from recon_search.conflict.gramian import task_gradients
 from tests.brute_force import brute_force_counts, task_losses
 
 BACKBONES = {
@@ -57,6 +58,18 @@ def test_counts_equal_brute_force(backbone, threshold):
     expected = brute_force_counts(steps, layers, threshold)
     assert expected.sum() > 0
     assert torch.equal(scores.counts(threshold), expected)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # attention is not vectorised
+def test_batched_gradients_equal_sequential_ones(backbone):
+    losses = task_losses(backbone, n_tasks=3, seed=0)
+    every = list(backbone.parameters())
+    wanted = [every, every[3:], every[:-2]]  # tasks need not use the same parameters
+    sequential = task_gradients(losses, wanted, retain_graph=True)
+    for one, other in zip(sequential, task_gradients(losses, wanted, batched=True), strict=True):
+        assert set(one) == set(other)
+        for parameter, gradient in one.items():
+            torch.testing.assert_close(other[parameter], gradient, rtol=1e-9, atol=1e-12)
 
 
 def test_a_layer_that_a_loss_does_not_reach_has_zero_rows():

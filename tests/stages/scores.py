@@ -12,9 +12,10 @@ TASKS = ("left", "right")
 
 def noisy_scores(recipe):
     """Scores of random gradients."""
-    infos = describe(create_backbone(recipe.backbone, in_chans=1))
+    backbone = create_backbone(recipe.backbone, in_chans=1)
+    infos = describe(backbone)
     metadata = {
-        "backbone": backbone_identity(recipe.backbone, 1),
+        "backbone": backbone_identity(recipe.backbone, backbone),
         "layer_infos": [
             {"name": i.name, "type": i.type, "n_parameters": i.n_parameters, "is_norm": i.is_norm}
             for i in infos

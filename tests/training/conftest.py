@@ -4,6 +4,7 @@ from recon_search.data.registry import load_data
 from recon_search.graph.split import Split
 from recon_search.recipe import BackboneConfig, HeadConfig, TrainConfig
 from recon_search.training.model import build_model
+from tests.training.gradients import randomise
 
 BACKBONE = BackboneConfig(name="resnet18", args={"channels": [4, 4, 8, 8]}, features=6)
 HEAD = HeadConfig(activation="relu")
@@ -16,15 +17,16 @@ def data():
 
 @pytest.fixture
 def make_model():
-    """Build a small float64 model for T tasks with some layers split."""
+    """Build a small float64 model for T tasks with some layers split, and change its weights."""
 
-    def make(split_layers=(), n_tasks=2, groups=None, seed=0, init="copy"):
+    def make(split_layers=(), n_tasks=2, groups=None, seed=0, init="copy", as_built=False):
         tasks = tuple("abc"[:n_tasks])
         partition = groups or tuple((task,) for task in tasks)
         split = Split(tasks, dict.fromkeys(split_layers, partition))
-        return build_model(
+        model = build_model(
             BACKBONE, HEAD, dict.fromkeys(tasks, 5), in_chans=1, split=split, init=init, seed=seed
         ).double()
+        return model if as_built else randomise(model)
 
     return make
 

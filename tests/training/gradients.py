@@ -3,6 +3,9 @@
 import torch
 import torch.nn.functional as F
 
+SPLIT = ["layer2.0.conv1", "layer3.1.bn2", "fc"]
+"""Layers of `make_model` that are split: a convolution, a norm, the last one."""
+
 
 def randomise(model):
     """Randomised weights: zero-initialised norms would make most gradients zero."""
@@ -14,10 +17,10 @@ def randomise(model):
     return model
 
 
-def forward(model, seed=0, size=8):
+def forward(model, seed=0, size=8, side=32):
     """Losses and features of a random batch."""
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(size, 1, 32, 32, generator=generator, dtype=torch.float64)
+    images = torch.randn(size, 1, side, side, generator=generator, dtype=torch.float64)
     features = model.backbone(images)
     targets = {task: torch.randint(5, (size,), generator=generator) for task in model.tasks}
     losses = {

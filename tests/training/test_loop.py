@@ -86,11 +86,11 @@ def test_equal_seeds_start_equal_whatever_the_split(data):
 
 
 def test_fresh_copies_differ_and_shared_layers_do_not(make_model):
-    model = make_model(["layer1.0.conv1"], 3, init="fresh")
+    model = make_model(["layer1.0.conv1"], 3, init="fresh", as_built=True)
     first, second, third = model.backbone.layers()["layer1.0.conv1"]
     assert not torch.equal(first.parameters[0], second.parameters[0])
     assert not torch.equal(second.parameters[0], third.parameters[0])
-    plain = make_model()
+    plain = make_model(as_built=True)
     assert torch.equal(
         first.parameters[0], plain.backbone.layers()["layer1.0.conv1"][0].parameters[0]
     )

@@ -10,16 +10,15 @@ from recon_search.training.methods import METHODS, Method, check_method
 from recon_search.training.surgery import create_surgeon
 from recon_search.training.weighting import GradientCombiner
 from tests.training.gradients import (
+    SPLIT,
     flat,
     forward,
     gradients_of,
     losses_of,
-    randomise,
     shared_names,
     task_gradients,
 )
 
-SPLIT = ["layer2.0.conv1", "layer3.1.bn2", "fc"]
 TASKS = ("a", "b", "c")
 
 AGGREGATORS = {
@@ -56,11 +55,6 @@ SCALARISERS = {
     "rlw": scalarization.Random,
     "constant": lambda: scalarization.Constant(torch.ones(3)),
 }
-
-
-@pytest.fixture
-def make_model(make_model):
-    return lambda *args, **kwargs: randomise(make_model(*args, **kwargs))
 
 
 def test_there_is_a_witness_for_every_method():

@@ -18,27 +18,21 @@ from recon_search.training.surgery import create_surgeon
 from recon_search.training.weighting import GradientCombiner
 from tests.training.conftest import BACKBONE
 from tests.training.gradients import (
+    SPLIT,
     forward,
     gradients_of,
-    randomise,
     shared_names,
     task_gradients,
 )
 
-SPLIT = ["layer2.0.conv1", "layer3.1.bn2", "fc"]
 EXACT = {"every": 1, "map": "matrix_exp", "decay": 1.0, "lr": 0.02, "burn_in": 3}
 DEFAULTS = dict(METHODS["rotograd"].options)
-
-
-@pytest.fixture
-def make_model(make_model):
-    return lambda *args, **kwargs: randomise(make_model(*args, **kwargs))
 
 
 class Sum:
     """A combiner for plain modules: the sum of the tasks' gradients."""
 
-    def accumulate(self, losses, *, share=1.0, measure=False):
+    def accumulate(self, losses, features, *, share=1.0, measure=False):
         (sum(losses.values()) * share).backward()
 
     def combine(self, *, measure=False):
@@ -159,7 +153,7 @@ def feature_gradients(model, surgeon, seed=0):
     }
     sent = {}
 
-    def catch(surrogates, *, share=1.0, measure=False):
+    def catch(surrogates, features, *, share=1.0, measure=False):
         for task, value in surrogates.items():
             (sent[task],) = torch.autograd.grad(value, features[task], retain_graph=True)
 

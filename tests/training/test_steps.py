@@ -13,23 +13,17 @@ from recon_search.training.tasks import IGNORED, task_loss, task_metrics
 from recon_search.training.weighting import GradientCombiner
 from tests.training.conftest import BACKBONE
 from tests.training.gradients import (
+    SPLIT,
     flat,
     forward,
     gradients_of,
     losses_of,
-    randomise,
     shared_names,
     task_gradients,
 )
 
-SPLIT = ["layer2.0.conv1", "layer3.1.bn2", "fc"]
 KINDS = ["joint", "uw", "pcgrad", "gradvac", "graddrop", "rotograd", "rotate-only"]
 """One or two methods for each thing a method may need."""
-
-
-@pytest.fixture
-def make_model(make_model):
-    return lambda *args, **kwargs: randomise(make_model(*args, **kwargs))
 
 
 def build(data, split=None, seed=0):
@@ -151,6 +145,13 @@ def test_batches_without_any_label_of_a_task(data, train_config, method):
     history = fit(model, partial, config, seed=0)
     assert all(0 < record["train"]["right"] < 10 for record in history)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_task_without_any_label_has_no_training_loss(data, train_config):
+    partial = with_labels_missing(data, "right", torch.ones(96, dtype=torch.bool))
+    history = fit(build(partial), partial, train_config, seed=0)
+    assert [list(record["train"]) for record in history] == [["left"], ["left"]]
+    assert all(record["train"]["left"] > 0 for record in history)
 
 
 def test_losses_and_metrics_are_of_what_has_a_label():

@@ -4,15 +4,10 @@ import pytest
 import torch
 
 from recon_search.errors import RecipeError
+from recon_search.training.surgery import create_surgeon
 from recon_search.training.weighting import GradientCombiner
-from tests.training.gradients import losses_of, randomise, task_gradients
-
-SPLIT = ["layer2.0.conv1", "layer3.1.bn2", "fc"]
-
-
-@pytest.fixture
-def make_model(make_model):
-    return lambda *args, **kwargs: randomise(make_model(*args, **kwargs))
+from tests.memory import PeakMemory
+from tests.training.gradients import SPLIT, forward, gradients_of, losses_of, task_gradients
 
 
 def pcgrad(vectors):
@@ -116,3 +111,37 @@ def test_measured_gramians_of_a_split_layer_have_no_inner_product(make_model):
 def test_unknown_method(make_model):
     with pytest.raises(RecipeError, match="Did you mean 'pcgrad'"):
         GradientCombiner(make_model(), "pc-grad")
+
+
+@pytest.mark.parametrize("split", [[], SPLIT], ids=["unsplit", "split"])
+@pytest.mark.parametrize("method", ["joint", "uw", "pcgrad", "rotograd"])
+def test_low_memory_changes_nothing_that_is_measured_or_trained(make_model, method, split):
+    found = []
+    for low_memory in (False, True):
+        model = make_model(split, 3, groups=(("a", "b"), ("c",)))
+        surgeon = create_surgeon(model, method, low_memory=low_memory)
+        losses, features = forward(model)
+        losses.pop("b")  # an absent task has zero rows
+        torch.manual_seed(0)
+        surgeon.accumulate(losses, features, measure=True)
+        gramians = surgeon.combine(measure=True)
+        assert surgeon.combine(measure=False) is None  # nothing is left over
+        found.append((gramians, gradients_of(model)))
+    (gramians, gradients), (low_gramians, low_gradients) = found
+    torch.testing.assert_close(low_gramians, gramians, rtol=1e-9, atol=1e-12)
+    assert set(low_gradients) == set(gradients)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(low_gradients[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["joint", "pcgrad"])
+@pytest.mark.parametrize("n_tasks", [2, 3])
+def test_a_measured_step_keeps_one_set_of_gradients_a_task(make_model, method, n_tasks):
+    """And `.grad` itself; images are so small that activations hardly count."""
+    model = make_model([], n_tasks)
+    combiner = GradientCombiner(model, method)
+    losses = forward(model, size=2, side=4)[0]
+    with PeakMemory() as memory:
+        combiner.backward(losses, measure=True)
+    one_set = sum(8 * parameter.numel() for parameter in model.backbone.parameters())
+    assert n_tasks * one_set < memory.peak < (n_tasks + 1.3) * one_set

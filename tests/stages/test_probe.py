@@ -1,0 +1,216 @@
+"""Probes that stop by themselves, and probes that are continued."""
+
+import sys
+from functools import reduce
+from operator import add
+
+import pytest
+import torch
+from rich.console import Console
+
+from recon_search import cli
+from recon_search.conflict.reliability import measure_reliability
+from recon_search.conflict.scores import ConflictScores
+from recon_search.errors import RecipeError
+from recon_search.recipe import load_recipe
+from recon_search.stages import pool
+from recon_search.stages.pool import train_all
+from recon_search.stages.probe import continue_probe, probe, probe_training
+from recon_search.stages.split import choose_layers, reading_of
+from recon_search.stages.train import train
+from tests.stages.recipes import TINY
+
+LIMIT = 4
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A folder that holds the recipe and, in `trainings`, every probe seed; each seed's scores."""
+    folder = tmp_path_factory.mktemp("measured")
+    (folder / "tiny.toml").write_text(TINY)
+    recipe = load_recipe(folder / "tiny.toml")
+    trainings = [probe_training(recipe, ("left", "right"), seed) for seed in range(LIMIT)]
+    cpu, quiet = torch.device("cpu"), Console(quiet=True)
+    results = train_all(trainings, recipe, folder, cpu, title="", console=quiet, workers=1)
+    return folder, [
+        ConflictScores.load(f"{result['directory']}/scores.safetensors") for result in results
+    ]
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The probe seeds that are asked for, in this process and in this order."""
+    seeds = []
+
+    def record(training, *arguments):
+        seeds.append(training.seed)
+        return train(training, *arguments)
+
+    monkeypatch.setattr(pool, "train", record)
+    return seeds
+
+
+@pytest.fixture
+def run(measured):
+    """Run a probe on the trainings at hand; returns scores and what the console says."""
+    folder, _ = measured
+
+    def call(action, *overrides, workers=1, **options):
+        recipe = load_recipe(folder / "tiny.toml", overrides)
+        console = Console(width=400)
+        with console.capture() as captured:
+            scores = action(recipe, folder, torch.device("cpu"), console, workers, **options)
+        return scores, captured.get()
+
+    yield call
+    (folder / "scores.safetensors").unlink(missing_ok=True)
+
+
+def same(first, second):
+    return first.metadata["seeds"] == second.metadata["seeds"] and all(
+        torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items()
+    )
+
+
+def stabilities(measured, *overrides):
+    """The stability after the first seed, the first two, and so on."""
+    folder, parts = measured
+    recipe = load_recipe(folder / "tiny.toml", overrides)
+    found = []
+    for n in range(1, LIMIT + 1):
+        scores = reduce(add, parts[:n])
+        k = len(choose_layers(recipe, scores))
+        reading = reading_of(recipe)
+        found.append(measure_reliability(scores, recipe.split.rule, reading, k).stability)
+    return found
+
+
+SPLITS = [
+    ["split.rule=projection"],
+    ["split.rule=count", "split.k=12"],
+    ["split={max_params='1.3x', rule='mass'}"],
+]
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=["projection", "count", "budget"])
+@pytest.mark.parametrize("place", range(LIMIT))
+def test_a_probe_takes_the_fewest_seeds_that_are_stable(measured, run, split, place):
+    """Whatever stability some number of seeds has, asking for it stops at the first such number."""
+    found = stabilities(measured, *split)
+    n_seeds = next(n for n, value in enumerate(found, start=1) if value >= found[place])
+    limits = ["probe.seeds=4", f"probe.confidence={found[place]!r}"]
+    scores, said = run(probe, *split, *limits)
+    assert same(scores, reduce(add, measured[1][:n_seeds]))
+    assert f"after {n_seeds} seed" in said
+    assert "Warning" not in said
+
+
+@pytest.mark.parametrize(("workers", "asked"), [(1, [0]), (3, [0, 1, 2]), (8, [0, 1, 2, 3])])
+def test_the_seeds_used_do_not_depend_on_the_workers(measured, monkeypatch, run, workers, asked):
+    """Workers train more seeds at once; those that were not needed are left out."""
+    seeds = []
+
+    def serially(trainings, *arguments, **options):
+        seeds.extend(training.seed for training in trainings)
+        return train_all(trainings, *arguments, **{**options, "workers": 1})
+
+    monkeypatch.setattr("recon_search.stages.probe.train_all", serially)
+    least = stabilities(measured)[0]
+    scores, _ = run(probe, "probe.seeds=4", f"probe.confidence={least!r}", workers=workers)
+    assert seeds == asked
+    assert same(scores, measured[1][0])
+
+
+def test_a_probe_that_never_is_stable_says_so(measured, run):
+    split = SPLITS[1]
+    assert max(stabilities(measured, *split)) < 1
+    scores, said = run(probe, *split, "probe.seeds=3", "probe.confidence=1.0")
+    assert scores.metadata["seeds"] == [0, 1, 2]
+    assert said.splitlines()[-1].startswith("Warning: the ranking never was stable")
+
+
+def test_without_a_confidence_every_seed_is_used(measured, run):
+    scores, said = run(probe, "probe.seeds=3")
+    assert same(scores, reduce(add, measured[1][:3]))
+    assert "table" not in said.lower()  # neither stable nor unstable
+
+
+def test_continuing_adds_the_next_seeds_and_none_twice(measured, trained, run):
+    run(probe, "probe.seeds=2")
+    scores, _ = run(continue_probe, "probe.seeds=2")
+    assert same(scores, reduce(add, measured[1][:3]))
+    scores, _ = run(continue_probe, "probe.seeds=2", n_seeds=1)
+    assert same(scores, reduce(add, measured[1]))
+    assert trained == [0, 1, 2, 3]
+    # A run that goes on from here takes what is there.
+    scores, _ = run(probe, "probe.seeds=2")
+    assert same(scores, reduce(add, measured[1]))
+    assert trained == [0, 1, 2, 3]
+
+
+def test_a_continuation_that_is_killed_is_repeated_as_it_was(measured, monkeypatch, run):
+    run(probe)
+
+    def killed(training, *arguments):
+        if training.seed == 2:
+            raise KeyboardInterrupt
+        return train(training, *arguments)
+
+    monkeypatch.setattr(pool, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(continue_probe, n_seeds=2)
+    monkeypatch.setattr(pool, "train", train)
+    scores, _ = run(continue_probe, n_seeds=2)
+    assert same(scores, reduce(add, measured[1][:3]))
+
+
+def test_scores_of_another_recipe_are_measured_anew(measured, run):
+    """The scores in the folder are of an earlier, other recipe, and cannot be added to."""
+    run(probe, "probe.seeds=2")
+    with pytest.raises(RecipeError, match="--continue needs the recipe that the scores"):
+        run(continue_probe, "probe.seeds=1")
+    scores, _ = run(probe, "probe.seeds=1")
+    assert same(scores, measured[1][0])
+
+
+def test_a_probe_in_low_memory_measures_the_same(measured, run):
+    scores, _ = run(probe, "train.low_memory=true")
+    expected = measured[1][0]
+    assert scores.steps == expected.steps
+    for name in ("projection", "mass", "inner"):
+        torch.testing.assert_close(
+            scores.tensors[name], expected.tensors[name], rtol=1e-2, atol=1e-4
+        )
+
+
+def recon_search(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["recon-search", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    captured = capsys.readouterr()
+    return stopped.value.code, captured.out, captured.err
+
+
+def test_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.toml").write_text(TINY)
+
+    def call(*arguments):
+        return recon_search(monkeypatch, capsys, "probe", "tiny.toml", "--workers", "1", *arguments)
+
+    code, _, error = call("--continue")
+    assert code == 2
+    assert error.startswith("error: --continue needs the scores of a finished probe")
+    assert not (tmp_path / "runs").exists()
+    code, _, error = call("--seeds", "2")
+    assert code == 2
+    assert "--seeds needs --continue" in error
+    assert call()[0] == 0
+    assert call("--continue", "--seeds", "2")[0] == 0
+    scores = ConflictScores.load(tmp_path / "runs/tiny/scores.safetensors")
+    assert scores.metadata["seeds"] == [0, 1, 2]
+    assert scores.steps == 12  # 4 steps a seed
+    code, _, error = call("--continue", "--set", "split.k=4")
+    assert code == 2
+    assert "goes on with the recipe it began with" in error
+    assert error.count("\n") == 1
