@@ -126,9 +126,8 @@ def plan_anything(model: nn.Module) -> int:
 def no_effects(traced: Trace, training: bool) -> Effects:
     """Assume that no node writes into anything."""
     nodes = list(traced.graphs[training].nodes)
-    return Effects(
-        dict.fromkeys(nodes, NOTHING), dict.fromkeys(nodes, NOTHING), dict.fromkeys(nodes, NOTHING)
-    )
+    nothing = dict.fromkeys(nodes, NOTHING)
+    return Effects(set(nodes), nothing, nothing, nothing)
 
 
 def summarise(rows: list[dict[str, Any]]) -> None:
