@@ -21,13 +21,13 @@ def export_graph(root: nn.Module, example: Tensor) -> fx.Graph:
         example: an input it accepts, with at least two in the batch.
 
     Raises:
-        ValueError: the forward pass updates buffers, which export turns into outputs, or sets
-            contexts (`no_grad`, `autocast`), which it drops.
+        ValueError: the forward pass updates buffers, which export turns into outputs, or
+            computes with weights under `no_grad`, which it drops.
         Exception: whatever torch.export raises where it cannot follow.
     """
     batch = ({0: torch.export.Dim.DYNAMIC},)
     program = torch.export.export(root, (example,), dynamic_shapes=batch)
-    _check_contexts(program)
+    _check_grad_mode(program)
     program = program.run_decompositions({torch.ops.aten.copy.default: _copy})
     signature = program.graph_signature
     if signature.buffers_to_mutate:
@@ -53,14 +53,12 @@ def expect_like(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         )
 
 
-def _check_contexts(program: torch.export.ExportedProgram) -> None:
-    """Refuse contexts that matter: `run_decompositions` writes their content out without them."""
+def _check_grad_mode(program: torch.export.ExportedProgram) -> None:
+    """Refuse `no_grad` where it matters: `run_decompositions` writes its content out without it."""
     signature = program.graph_signature
     trained: set[str] = set(signature.inputs_to_parameters)
     for node in program.graph.nodes:
         reads_trained = any(source.name in trained for source in node.all_input_nodes)
-        if node.target is torch.ops.higher_order.wrap_with_autocast:
-            raise ValueError("computes under autocast of its own")
         if node.target is torch.ops.higher_order.wrap_with_set_grad_enabled and reads_trained:
             raise ValueError("computes with weights under no_grad")
         if reads_trained:

@@ -53,13 +53,12 @@ class Tracer(fx.Tracer):
     """fx's tracer with timm's leaves, one input, and every parameter and buffer a graph node.
 
     fx by itself reads buffers while it traces, so what the forward pass writes into them, or reads
-    from them later, is lost. BatchNorms are leaves, timm's own kinds too, so that each follows its
-    own mode and not the network's.
+    from them later, is lost.
     """
 
     def __init__(self, root: nn.Module) -> None:
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))
-        self.leaves = (*get_notrace_modules(), nn.modules.batchnorm._BatchNorm)
+        self.leaves = tuple(get_notrace_modules())
         names = first_names(root)
         self.stored = {id(tensor): names[name] for name, tensor in named_tensors(root).items()}
 

@@ -98,6 +98,13 @@ def test_building_leaves_the_random_state(backbone: nn.Module) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_building_is_the_same_without_gradients() -> None:
+    with torch.no_grad():
+        network = branch(toys.Residual(), Split.private(["body"], ["p", "q"]))
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    check_paths(network, ONE)
+
+
 def test_a_subset_computes_its_own_paths_alone(backbone: nn.Module) -> None:
     network = branch(backbone, Split.private(["layer2.0.conv1"], TASKS)).train()
     counts = dict.fromkeys(TASKS, "layer2.0.bn1.num_batches_tracked")

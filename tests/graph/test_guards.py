@@ -255,7 +255,10 @@ def test_what_a_graph_would_freeze_or_lose_is_refused(
 
 
 def test_random_numbers_are_drawn_anew_at_every_call() -> None:
-    network = split_toy(toys.Pair(lambda toy, x: toy.first(x) + torch.rand(1)), "first")
+    toy = toys.Pair(lambda toy, x: toy.first(x) + torch.rand(1))
+    before = torch.get_rng_state()
+    network = split_toy(toy, "first")
+    assert torch.equal(torch.get_rng_state(), before)
     set_second(network, "first", 5)
     first, then = answers(network), answers(network)
     assert first["p"] != then["p"]
@@ -272,27 +275,25 @@ def test_hooks_of_the_backbone_take_part() -> None:
     check_paths(network, ONE)
 
 
-def test_aliases_made_by_one_module_stay_aliases() -> None:
-    def run(toy: Any, x: Tensor) -> Tensor:
-        whole, view = toy.twofold(toy.first(x))
-        whole.add_(toy.second(x))
-        return whole + view  # type: ignore[no-any-return]
+def with_aliases(toy: Any, x: Tensor) -> Tensor:
+    whole, view = toy.leaf(toy.first(x))
+    whole.add_(toy.second(x))
+    return whole + view  # type: ignore[no-any-return]
 
+
+def with_stealth(toy: Any, x: Tensor) -> Tensor:
+    y = toy.first(x)
+    return toy.leaf(y, toy.second(x).detach()) + y  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("run", "leaf"), [(with_aliases, toys.Twofold()), (with_stealth, toys.Stealthy())]
+)
+def test_in_place_operations_in_and_after_leaves_stay_inside_their_branch(
+    run: Callable[[Any, Tensor], Tensor], leaf: nn.Module
+) -> None:
     toy = toys.Pair(run)
-    toy.twofold = toys.Twofold()
-    network = split_toy(toy, "second")
-    set_second(network, "second", 7)
-    assert answers(network) == {"p": 10, "q": 18}
-
-
-def test_writes_that_no_version_counts_are_seen() -> None:
-    def run(toy: Any, x: Tensor) -> Tensor:
-        y = toy.first(x)
-        z = toy.write(y, toy.second(x).detach())
-        return y + z  # type: ignore[no-any-return]
-
-    toy = toys.Pair(run)
-    toy.write = toys.Stealthy()
+    toy.leaf = leaf
     network = split_toy(toy, "second")
     set_second(network, "second", 7)
     assert answers(network) == {"p": 10, "q": 18}
