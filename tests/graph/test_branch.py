@@ -103,6 +103,7 @@ def test_building_is_the_same_without_gradients() -> None:
         network = branch(toys.Residual(), Split.private(["body"], ["p", "q"]))
     assert all(parameter.requires_grad for parameter in network.parameters())
     check_paths(network, ONE)
+    network.float()(ONE.float())  # traced by torch.fx, for exported graphs keep their type
 
 
 def test_a_subset_computes_its_own_paths_alone(backbone: nn.Module) -> None:
