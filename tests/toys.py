@@ -5,6 +5,9 @@ The weights of the arithmetic ones are small whole numbers, so that expected val
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from timm.models import register_notrace_module
 from timm.models.mvitv2 import MultiScaleAttention
@@ -223,3 +226,36 @@ class Fickle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.map(x) if x.sum() > 0 else x
+
+
+class Pair(nn.Module):
+    """Two maps, `first` 2x and `second` 3x, and whatever a test computes with them."""
+
+    def __init__(self, run: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first = scalar(2)
+        self.second = scalar(3)
+        self.run = run
+        self.calls = 0
+        self.register_buffer("mean", torch.zeros(1, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+
+@register_notrace_module
+class Twofold(nn.Module):
+    """Return one tensor twice: as it is and as a view."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x * 1
+        return x, x.view(-1, 1)
+
+
+@register_notrace_module
+class Stealthy(nn.Module):
+    """Write into the first argument past autograd's version counter, as custom kernels do."""
+
+    def forward(self, x: Tensor, by: Tensor) -> Tensor:
+        x.data.add_(by)
+        return x * 1

@@ -29,6 +29,10 @@ def branch(
 
     Copies start equal to the backbone. With nothing split the network is bit-equal to the backbone.
 
+    The backbone is followed in both modes as a whole: a part of it that is in another mode stays so
+    if it is a module of torch.nn or one that timm keeps from being traced (its BatchNorms and drop
+    layers), and follows the network otherwise. Gradient checkpointing is not carried over.
+
     Args:
         backbone: an unsplit backbone, or a branched one to be split further; left untouched.
         split: the plan.

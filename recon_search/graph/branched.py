@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from recon_search.graph.tensors import (
     find,
     fresh,
     named_tensors,
+    place,
     with_tensors,
 )
 
@@ -84,6 +85,7 @@ class BranchedBackbone(nn.Module):
         self._aliases = _find_aliases(self)
         self.register_state_dict_post_hook(_drop_aliases)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_fill_aliases)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_tie_aliases)  # type: ignore[no-untyped-call]
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -98,10 +100,11 @@ class BranchedBackbone(nn.Module):
             tasks: compute these alone, skipping all branches they do not use; all if None.
 
         Returns:
-            the backbone's output for each task, in task order.
+            the backbone's output for each task, in task order. Tasks that share every layer get
+            the same tensor, so it should not be written into.
 
         Raises:
-            SplitError: a task is unknown.
+            SplitError: a task is unknown, or none is named.
         """
         wanted = self.tasks if tasks is None else tuple(tasks)
         forward = self._forwards.get((self.training, wanted))
@@ -113,6 +116,12 @@ class BranchedBackbone(nn.Module):
         """Set the mode and empty caches of attention biases."""
         super().train(mode)
         clear_caches(self)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert every tensor (`to`, `cuda`, `double`, ...) and keep shared ones shared."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        _tie_aliases(self)
         return self
 
     def layers(self) -> dict[str, list[Block]]:
@@ -195,6 +204,8 @@ class BranchedBackbone(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _compile(self, training: bool, wanted: tuple[str, ...]) -> Forward:
+        if not wanted:
+            raise SplitError("At least one task must be computed, got none. Name one.")
         for task in wanted:
             self._check_task(task)
         positions = tuple(i for i, task in enumerate(self.tasks) if task in wanted)
@@ -227,3 +238,13 @@ def _fill_aliases(
     for alias, home in network._aliases.items():
         if prefix + home in state:
             state[prefix + alias] = state[prefix + home]
+
+
+def _tie_aliases(network: BranchedBackbone, *unused: Any) -> None:
+    """Make every alias the tensor that lives at its home again; torch may have made it two."""
+    for alias, home in network._aliases.items():
+        tensor = find(network, home)
+        if tensor is not None and find(network, alias) is not tensor:
+            owner, _, name = alias.rpartition(".")
+            persistent = name not in network.get_submodule(owner)._non_persistent_buffers_set
+            place(network, alias, tensor, persistent=persistent)

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recon_search.graph.branch import plan
 from recon_search.graph.layers import layer_names
+from recon_search.graph.layout import Layout
 from recon_search.graph.partition import Group, to_groups
 from recon_search.graph.split import Split
 from recon_search.graph.trace import Trace, is_metadata, trace
@@ -63,7 +64,11 @@ def cost(backbone: nn.Module, split: Split, *, example: Tensor | None = None) ->
         SplitError: the split does not fit the backbone.
         BackboneError: the backbone's graph cannot be taken apart.
     """
-    traced, layout, example = plan(backbone, split, example)
+    return cost_of(*plan(backbone, split, example))
+
+
+def cost_of(traced: Trace, layout: Layout, example: Tensor) -> Cost:
+    """Count the parameters and FLOPs of a network that is planned already (see `cost`)."""
     sizes = {name: parameter.numel() for name, parameter in traced.root.named_parameters()}
     parameters: Counter[Group] = Counter()
     for name, size in sizes.items():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, fx
+import torch
+from torch import fx
 from torch.fx.node import map_arg
 
 from recon_search.graph.layout import Layout
@@ -35,7 +37,7 @@ def emit(graph: fx.Graph, layout: Layout, wanted: tuple[int, ...]) -> fx.Graph:
             if node.op in ("call_module", "get_attr"):
                 copy.target = layout.home(str(node.target), block[0])
             for index, part in enumerate(blocks(layout.held[node], block)):
-                value = new.call_function(duplicate, (copy,)) if index else copy
+                value = new.call_function(torch.clone, (copy,)) if index else copy
                 for i in part:
                     copies[i][node] = value
     return new
@@ -53,15 +55,5 @@ def compile_forward(graph: fx.Graph, name: str) -> Forward:
     lines = code.src.splitlines(keepends=True)
     linecache.cache[filename] = (len(code.src), None, lines, filename)  # readable tracebacks
     forward: Forward = scope["forward"]
+    weakref.finalize(forward, linecache.cache.pop, filename, None)
     return forward
-
-
-def duplicate(value: Any) -> Any:
-    """Copy the tensors of a nested value, differentiably."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, list | tuple):
-        return type(value)(duplicate(item) for item in value)
-    if isinstance(value, Mapping):
-        return {key: duplicate(item) for key, item in value.items()}
-    return value

@@ -35,7 +35,8 @@ class Layout:
         modules: partition of each leaf module that a graph calls: that of the tensors it holds.
         computed: partition of each node by what it reads: as often as it must be computed.
         held: partition of each node's value; finer than `computed` where a fresh copy is needed
-            because a later node overwrites it for some tasks only.
+            because a later node overwrites it for some tasks only. Values that are more than one
+            tensor, which may share storage, are computed anew instead.
     """
 
     tasks: tuple[str, ...]
@@ -97,12 +98,13 @@ def lay_out(
             for node in graph.nodes:
                 reads = [held[source] for source in node.all_input_nodes]
                 reads += [tensors[name] for name in trace.uses(node)]
-                partition = computed[node] = refine(everyone, *reads)
+                aliases = [overwritten.get(origin, everyone) for origin in found.holds[node]]
+                kept = () if node in found.plain else aliases
+                partition = computed[node] = refine(everyone, *reads, *kept)
                 for name in found.updates[node]:
                     tensors[name] = refine(tensors[name], partition)
                 for origin in found.writes[node]:
                     overwritten[origin] = refine(overwritten.get(origin, everyone), partition)
-                aliases = [overwritten.get(origin, everyone) for origin in found.holds[node]]
                 held[node] = refine(partition, *aliases)
     modules = {
         str(node.target): refine(everyone, *(tensors[name] for name in trace.uses(node)))

@@ -1,12 +1,14 @@
 """In-place operations: which nodes write into storage that other nodes hold.
 
 No list of names tells (`add_`, `relu(inplace=True)`, `x[:, 0] = y`, a timm function that writes
-into its argument), so the graph is run once and each tensor's version and storage are watched.
+into its argument), so the graph is run once and each tensor's version, content and storage are
+watched. The same run shows whether the graph computes what the module does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from recon_search.errors import BackboneError
-from recon_search.graph.tensors import named_tensors
+from recon_search.graph.tensors import clear_caches, named_tensors
 from recon_search.graph.trace import Trace
 
 
@@ -23,11 +25,13 @@ class Effects:
     """What the nodes of one graph share and overwrite. A storage goes by the node that made it.
 
     Attributes:
+        plain: the nodes whose value is one tensor.
         holds: for each node, the storages of its value that some node overwrites.
         writes: for each node, the storages of graph values that it overwrites.
         updates: for each node, the first names of the parameters and buffers it overwrites.
     """
 
+    plain: set[fx.Node] = field(default_factory=set)
     holds: dict[fx.Node, frozenset[fx.Node]] = field(default_factory=dict)
     writes: dict[fx.Node, frozenset[fx.Node]] = field(default_factory=dict)
     updates: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
@@ -36,7 +40,8 @@ class Effects:
 def watch(trace: Trace, training: bool, example: Tensor) -> Effects:
     """Run a graph of `trace` once on `example` and see what it overwrites.
 
-    Buffers, training flags and random state are put back as they were.
+    The root runs as well, in the same random state, and must give the same output and buffers.
+    Tensors, training flags and random state of the root are put back as they were.
 
     Args:
         trace: its root is run, without gradients.
@@ -44,16 +49,16 @@ def watch(trace: Trace, training: bool, example: Tensor) -> Effects:
         example: an input the root accepts.
 
     Raises:
-        BackboneError: the root does not accept the example.
+        BackboneError: the root does not accept the example, or computes something else than its
+            graph.
     """
     root = trace.root
     flags = {part: part.training for part in root.modules()}
-    kept = {name: buffer.clone() for name, buffer in root.named_buffers()}
     watcher = _Watcher(trace, training)
     try:
-        with torch.no_grad(), torch.random.fork_rng():
-            root.train(training)
-            watcher.run(example)
+        root.train(training)
+        found = _run(root, watcher.run, example)
+        expected = _run(root, root, example)
     except Exception as error:  # whatever the forward pass raises
         raise BackboneError(
             "A backbone must accept the example input, "
@@ -61,12 +66,39 @@ def watch(trace: Trace, training: bool, example: Tensor) -> Effects:
             f"({type(error).__name__}: {str(error).partition(chr(10))[0]}). Pass example=."
         ) from error
     finally:
+        clear_caches(root)
         for part, flag in flags.items():
             part.training = flag
-        with torch.no_grad():
-            for name, buffer in root.named_buffers():
-                buffer.copy_(kept[name])
+    if len(found) != len(expected) or not all(map(_is_close, found, expected)):
+        raise BackboneError(
+            "A backbone's graph must compute what the backbone does, that of "
+            f"{type(root).__name__} does not: its forward pass depends on what changes from call "
+            "to call or on the Python type of its input. Make it a function of tensors."
+        )
     return watcher.effects()
+
+
+def _run(root: nn.Module, forward: Callable[[Tensor], Any], example: Tensor) -> list[Tensor]:
+    """Return copies of the output and of the buffers after a run that leaves no trace."""
+    tensors = {tensor: tensor.detach().clone() for tensor in named_tensors(root).values()}
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        output = forward(example.clone())
+        after = [tensor.clone() for tensor in (*_flat(output), *root.buffers())]
+        for tensor, before in tensors.items():
+            tensor.copy_(before)
+    return after
+
+
+def _is_close(found: Tensor, expected: Tensor) -> bool:
+    """Compare two tensors loosely: an exported graph may sum in another order."""
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return False
+    if not found.is_floating_point():
+        return torch.equal(found, expected)
+    tolerance = max(torch.finfo(found.dtype).eps, 1e-7) ** 0.5
+    size = expected.nan_to_num(0, 0, 0).abs().max().item() if expected.numel() else 0.0
+    return torch.allclose(found, expected, tolerance, tolerance * size, equal_nan=True)
 
 
 class _Watcher(fx.Interpreter):
@@ -80,26 +112,24 @@ class _Watcher(fx.Interpreter):
         self.owners = {_storage(t): trace.names[name] for name, t in self.tensors.items()}
         self.storages: dict[fx.Node, set[int]] = {}
         self.written: dict[fx.Node, set[int]] = {}
+        self.plain: set[fx.Node] = set()
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one node and compare what it was given and what it read before and after."""
         tensors = [tensor for node in n.all_input_nodes for tensor in _flat(self.env[node])]
         tensors += [self.tensors[name] for name in self.trace.uses(n)]
-        before = [self._state(tensor) for tensor in tensors]
+        # The version alone misses the statistics of batch_norm and what is done to `x.data`.
+        before = [(tensor._version, tensor.clone()) for tensor in tensors]
         value = super().run_node(n)
         self.storages[n] = {_storage(tensor) for tensor in _flat(value)}
         self.written[n] = {
             _storage(tensor)
             for tensor, (version, content) in zip(tensors, before, strict=True)
-            if tensor._version > version
-            or (content is not None and not torch.equal(tensor, content))
+            if tensor._version > version or not bool(((tensor == content) | tensor.isnan()).all())
         }
+        if isinstance(value, Tensor):
+            self.plain.add(n)
         return value
-
-    def _state(self, tensor: Tensor) -> tuple[int, Tensor | None]:
-        """Return version and, for a buffer, content: batch_norm updates statistics unversioned."""
-        is_buffer = _storage(tensor) in self.owners and not isinstance(tensor, nn.Parameter)
-        return tensor._version, tensor.clone() if is_buffer else None
 
     def effects(self) -> Effects:
         """Sum up the run; a write into a storage of the root counts as an update of its tensor."""
@@ -107,7 +137,7 @@ class _Watcher(fx.Interpreter):
         for node, storages in self.storages.items():
             made_by.update(dict.fromkeys(storages - made_by.keys(), node))
         overwritten = set().union(*self.written.values()) - self.owners.keys()
-        found = Effects()
+        found = Effects(self.plain)
         for node, written in self.written.items():
             found.holds[node] = frozenset(made_by[s] for s in self.storages[node] & overwritten)
             found.writes[node] = frozenset(made_by[s] for s in written & overwritten)
@@ -122,8 +152,9 @@ def _flat(value: Any) -> Iterator[Tensor]:
         for item in value:
             yield from _flat(item)
     elif isinstance(value, dict):
-        for item in value.values():
-            yield from _flat(item)
+        yield from _flat([*value.values()])
+    elif dataclasses.is_dataclass(value):
+        yield from _flat(vars(value))
 
 
 def _storage(tensor: Tensor) -> int:

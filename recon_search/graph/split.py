@@ -14,9 +14,11 @@ from recon_search.artefact import check_format, digest, read_json, write_text
 from recon_search.errors import ArtefactError, SplitError, nearest
 from recon_search.graph.layers import backbone_digest, layer_names
 from recon_search.graph.partition import Group, from_groups, to_groups
+from recon_search.graph.tensors import is_writable, named_tensors
 from recon_search.graph.trace import Trace, trace
 
 FORMAT = "recon-search/split/1"
+_TAKEN = nn.ModuleDict()  # branches and heads are kept in modules, under the tasks' names
 
 
 @dataclass(frozen=True)
@@ -172,13 +174,11 @@ class Split:
     def check_trace(self, traced: Trace) -> None:
         """Do what `check` does for a backbone that is traced already."""
         known = layer_names(traced)
-        unused = {name.rpartition(".")[0] for name in traced.names} | set(traced.names)
         for name in self.layers:
             if name not in known:
-                why = "its forward pass does not use" if name in unused else "does not have"
                 raise SplitError(
                     "A split layer must be one of the backbone's trainable layers in use, "
-                    f"{type(traced.root).__name__} {why} '{name}'."
+                    f"{type(traced.root).__name__} {_why_not(name, traced)} '{name}'."
                     f"{nearest(name, known)} List them with recon_search.layers."
                 )
         expected = self.backbone.get("digest")
@@ -211,11 +211,26 @@ def load_counts(path: str | Path) -> dict[str, int]:
     return {name: int(counts[name]) for name in sorted(counts, key=lambda name: -counts[name])}
 
 
+def _why_not(name: str, traced: Trace) -> str:
+    """Say why the backbone has no splittable layer of that name."""
+    owned = [n for n in traced.names if name in (n, n.rpartition(".")[0])]
+    if not owned:
+        return "does not have"
+    own = named_tensors(traced.root)
+    return "its forward pass does not use" if any(own[n].requires_grad for n in owned) else "froze"
+
+
 def _check_tasks(tasks: tuple[str, ...]) -> None:
     for task in tasks:
-        if not isinstance(task, str) or not task or "." in task or "+" in task:
+        if not isinstance(task, str) or not task or "+" in task or not is_writable(task):
             raise SplitError(
-                f"A task name must be text without '.' and '+', got {task!r}. Rename the task."
+                "A task name must be text without '.', '+', quotes and backslashes, and no Python "
+                f"keyword, got {task!r}. Rename the task."
+            )
+        if hasattr(_TAKEN, task):
+            raise SplitError(
+                f"A task name must not be one that torch's modules use, got {task!r}. Rename the "
+                "task."
             )
     if not tasks or len(set(tasks)) < len(tasks):
         raise SplitError(

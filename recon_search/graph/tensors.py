@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import keyword
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -110,3 +112,13 @@ def find(tree: nn.Module, path: str) -> nn.Module | Tensor | None:
         if name in registry:
             return registry[name]
     return None
+
+
+def is_writable(name: str) -> bool:
+    """Tell whether generated code can name an attribute so."""
+    return (
+        name.isprintable()
+        and not keyword.iskeyword(name)
+        and not set('"\\.') & set(name)
+        and unicodedata.normalize("NFKC", name) == name  # as Python reads identifiers
+    )

@@ -7,10 +7,13 @@ never touched: a deep copy is traced.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from unittest import mock
 
 import torch
 from timm.models import get_notrace_functions, get_notrace_modules
@@ -22,6 +25,7 @@ from recon_search.graph.export import export_graph
 from recon_search.graph.tensors import (
     find,
     first_names,
+    is_writable,
     named_tensors,
     with_tensors,
 )
@@ -76,8 +80,17 @@ class Tracer(fx.Tracer):
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
     ) -> tuple[Any, list[Any]]:
-        """Make the first argument the only input; every other one keeps its default."""
-        return root_fn, [self.root, self.create_proxy("placeholder", "x", (), {})]
+        """Make the first argument the only input; every other one keeps its default.
+
+        The root is called as a module is, with its hooks.
+        """
+        return nn.Module._call_impl, [self.root, self.create_proxy("placeholder", "x", (), {})]
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """Refuse what is computed under `no_grad`, for a graph cannot say so."""
+        if not torch.is_grad_enabled():
+            raise ValueError("computes under no_grad")
+        return super().create_node(*args, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -127,9 +140,10 @@ def trace(module: nn.Module, example: Tensor | None = None) -> Trace:
             the module's configuration if None.
 
     Raises:
-        BackboneError: neither can: the forward pass branches on the values of tensors.
+        BackboneError: neither can: the forward pass branches on the values of tensors, draws
+            numbers that a graph would repeat, or sets contexts that a graph would lose.
     """
-    root = with_tensors(module, {})
+    root = _copy(module)
     flags = {name: part.training for name, part in root.named_modules()}
     graphs = {training: _trace_mode(root, training, example) for training in (True, False)}
     for name, part in root.named_modules():
@@ -147,10 +161,18 @@ def is_metadata(node: fx.Node) -> bool:
 def _trace_mode(root: nn.Module, training: bool, example: Tensor | None) -> fx.Graph:
     root.train(training)
     try:
-        graph = Tracer(root).trace(root)
+        with _nothing_frozen():
+            graph = Tracer(root).trace(root)
+        buffers: dict[str, Any] = dict(root.named_buffers())
+        for name, buffer in buffers.items():
+            if isinstance(buffer, fx.Proxy):
+                raise ValueError(f"assigns its buffer '{name}' instead of writing into it")
     except Exception as error:  # whatever the forward pass raises when it meets a proxy
         try:
-            return export_graph(root, example_input(root) if example is None else example)
+            if isinstance(error, NameError):
+                raise  # it reads another module's parameters, which export would make constants
+            with _nothing_frozen():
+                return export_graph(root, example_input(root) if example is None else example)
         except Exception:
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             raise BackboneError(
@@ -163,6 +185,50 @@ def _trace_mode(root: nn.Module, training: bool, example: Tensor | None) -> fx.G
     for node in graph.find_nodes(op="get_attr"):
         _register_constant(root, str(node.target))
     return graph
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    try:
+        copy = with_tensors(module, {})
+        for tensor in named_tensors(copy).values():
+            _ = tensor.shape  # lazy ones have none
+    except Exception as error:  # whatever deepcopy raises
+        raise BackboneError(
+            f"A backbone must be copyable and initialised, {type(module).__name__} is not "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}). Run lazy modules once, "
+            "and use torch.nn.utils.parametrizations for normed weights."
+        ) from error
+    for part in {part for name, _ in copy.named_modules() for part in name.split(".")}:
+        if not is_writable(part):
+            raise BackboneError(
+                "The names of a backbone's modules must be free of Python keywords, quotes and "
+                f"backslashes, {type(module).__name__} has {part!r}. Rename the module."
+            )
+    return copy
+
+
+@contextmanager
+def _nothing_frozen() -> Iterator[None]:
+    """Refuse what happens while a module is traced, once, and ought to happen at every call.
+
+    Random state is put back.
+
+    Raises:
+        ValueError: numbers were drawn, or autocast was entered.
+    """
+    state, python_state = torch.get_rng_state(), random.getstate()
+    no_autocast = mock.patch.object(torch.autocast, "__enter__", _refuse_autocast)
+    with torch.random.fork_rng(), torch.enable_grad(), no_autocast:
+        try:
+            yield
+            if random.getstate() != python_state or not torch.equal(state, torch.get_rng_state()):
+                raise ValueError("draws random numbers that a graph would repeat")
+        finally:
+            random.setstate(python_state)
+
+
+def _refuse_autocast(_: torch.autocast) -> None:
+    raise ValueError("computes under autocast of its own")
 
 
 def _register_constant(root: nn.Module, target: str) -> None:

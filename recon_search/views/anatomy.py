@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from recon_search.errors import SplitError
 from recon_search.graph.branch import plan
-from recon_search.graph.cost import Cost, cost
+from recon_search.graph.cost import Cost, cost_of
 from recon_search.graph.layers import layer_names
 from recon_search.graph.layout import Layout
 from recon_search.graph.partition import Group, refine, to_groups
@@ -119,7 +119,7 @@ def dissect(
         split.tasks,
         len(split.layers),
         tuple(_layers(traced, layout)),
-        cost(backbone, split, example=example),
+        cost_of(traced, layout, example),
         latency(traced, layout, example[:1]) if timed else None,
     )
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -10,7 +14,7 @@ from torch import Tensor, nn
 from recon_search.errors import BackboneError, SplitError
 from recon_search.graph import BranchedBackbone, Split, branch, layers
 from tests import toys
-from tests.graph.laws import check_paths, randomise
+from tests.graph.laws import check_paths, randomise, silence
 
 ONE = torch.ones(2, 1, dtype=torch.float64)
 
@@ -178,3 +182,200 @@ def test_unused_parameters_are_no_layers_and_cannot_be_split() -> None:
 def test_a_backbone_that_branches_on_values_is_refused() -> None:
     with pytest.raises(BackboneError, match=r"must be traceable .* Fickle is not .*Choose another"):
         layers(toys.Fickle())
+
+
+def under_no_grad(toy: toys.Pair, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        fixed = toy.second(x)
+    return toy.first(x) + fixed
+
+
+def under_autocast(toy: toys.Pair, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return toy.first(x)
+
+
+def by_chance(toy: toys.Pair, x: Tensor) -> Tensor:
+    return toy.first(x) if random.random() < 2 else toy.second(x)
+
+
+def by_type(toy: toys.Pair, x: Tensor) -> Tensor:
+    y: Tensor = toy.first(x)
+    return y if isinstance(x, Tensor) else y * 2
+
+
+def by_call(toy: toys.Pair, x: Tensor) -> Tensor:
+    toy.calls += 1
+    return toy.first(x) * toy.calls
+
+
+def unrolled(toy: toys.Pair, x: Tensor) -> Tensor:
+    return toy.first(x) / len(x)
+
+
+def assigned(toy: toys.Pair, x: Tensor) -> Tensor:
+    y: Tensor = toy.first(x)
+    toy.mean = toy.mean + y.detach().mean(0)
+    return y
+
+
+def lost(toy: toys.Pair, x: Tensor) -> Tensor:
+    y: Tensor = toy.first(x)
+    toy.mean.data = toy.mean + y.detach().mean(0)
+    return y
+
+
+STRANGER = toys.scalar(1)
+
+
+def borrowed(toy: toys.Pair, x: Tensor) -> Tensor:
+    out: Tensor = STRANGER(toy.first(x))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (under_no_grad, "computes under no_grad"),
+        (under_autocast, "computes under autocast of its own"),
+        (by_chance, "draws random numbers that a graph would repeat"),
+        (by_type, "must compute what the backbone does"),
+        (by_call, "must compute what the backbone does"),
+        (unrolled, "'len' is not supported"),
+        (assigned, "assigns its buffer 'mean'"),
+        (lost, "must compute what the backbone does"),
+        (borrowed, "not installed as a submodule"),
+    ],
+)
+def test_what_a_graph_would_freeze_or_lose_is_refused(
+    run: Callable[[toys.Pair, Tensor], Tensor], reason: str
+) -> None:
+    with pytest.raises(BackboneError, match=reason):
+        split_toy(toys.Pair(run), "first")
+
+
+def test_random_numbers_are_drawn_anew_at_every_call() -> None:
+    toy = toys.Pair(lambda toy, x: toy.first(x) + torch.rand(1))
+    before = torch.get_rng_state()
+    network = split_toy(toy, "first")
+    assert torch.equal(torch.get_rng_state(), before)
+    set_second(network, "first", 5)
+    first, then = answers(network), answers(network)
+    assert first["p"] != then["p"]
+    assert first["q"] - first["p"] == pytest.approx(3)
+
+
+def test_hooks_of_the_backbone_take_part() -> None:
+    toy = toys.Residual()
+    toy.register_forward_hook(lambda module, inputs, output: output * 10)
+    toy.body.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,))
+    network = split_toy(toy, "body")
+    set_second(network, "body", 10)
+    assert answers(network) == {"p": 120, "q": 330}
+    check_paths(network, ONE)
+
+
+def with_aliases(toy: Any, x: Tensor) -> Tensor:
+    whole, view = toy.leaf(toy.first(x))
+    whole.add_(toy.second(x))
+    return whole + view  # type: ignore[no-any-return]
+
+
+def with_stealth(toy: Any, x: Tensor) -> Tensor:
+    y = toy.first(x)
+    return toy.leaf(y, toy.second(x).detach()) + y  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("run", "leaf"), [(with_aliases, toys.Twofold()), (with_stealth, toys.Stealthy())]
+)
+def test_in_place_operations_in_and_after_leaves_stay_inside_their_branch(
+    run: Callable[[Any, Tensor], Tensor], leaf: nn.Module
+) -> None:
+    toy = toys.Pair(run)
+    toy.leaf = leaf
+    network = split_toy(toy, "second")
+    set_second(network, "second", 7)
+    assert answers(network) == {"p": 10, "q": 18}
+
+
+def shifted(toy: toys.Pair, x: Tensor) -> Tensor:
+    """Set items, which torch.fx cannot follow and torch.export can."""
+    y: Tensor = toy.first(x)
+    y[:, :1] = toy.second(x)
+    return toy.first(y)
+
+
+def test_exported_graphs_are_exact() -> None:
+    network = split_toy(toys.Pair(shifted), "second")
+    set_second(network, "second", 7)
+    assert answers(network) == {"p": 6, "q": 14}
+    check_paths(network, torch.ones(5, 1, dtype=torch.float64))
+
+
+def test_exported_graphs_refuse_what_they_were_not_made_for() -> None:
+    network = split_toy(toys.Pair(shifted), "second")
+    with pytest.raises(BackboneError, match=r"shape \(B, 1\) and torch.float64 only, got \(2, 1\)"):
+        network(ONE.float())
+    with pytest.raises(BackboneError, match=r"got \(2, 1, 1\)"):
+        network(ONE[..., None])
+
+
+def test_frozen_statistics_stay_frozen() -> None:
+    """timm's BatchNormAct2d is no module of torch.nn, and is called by a function inside."""
+    torch.manual_seed(0)
+    model = timm.create_model("test_efficientnet", num_classes=0).double().train()
+    silence(model)
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    network = branch(model, Split.private(["blocks.1.0.conv_exp"], ["p", "q"]), example=x)
+    before = network.task_state_dict("p")["bn1.running_mean"].clone()
+    assert torch.equal(network(x)["p"], model(x))
+    assert torch.equal(network.task_state_dict("p")["bn1.running_mean"], before)
+
+
+def test_frozen_layers_cannot_be_split() -> None:
+    toy = toys.Residual()
+    toy.body.requires_grad_(False)
+    with pytest.raises(SplitError, match="Residual froze 'body'"):
+        split_toy(toy, "body")
+    network = split_toy(toy, "stem")
+    assert not any(p.requires_grad for n, p in network.named_parameters() if "body" in n)
+    check_paths(network, ONE)
+
+
+def old_weight_norm() -> nn.Module:
+    toy = toys.Residual()
+    toy.body.register_parameter("scale", nn.Parameter(torch.ones(1)))
+    toy.body.scaled = toy.body.scale * 2
+    return toy
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (old_weight_norm, r"must be copyable and initialised, Residual is not \(RuntimeError"),
+        (lambda: nn.Sequential(nn.LazyLinear(3)), "uninitialized parameter.*Run lazy modules once"),
+        (lambda: nn.ModuleDict({"class": toys.scalar(1)}), "free of Python keywords.*has 'class'"),
+        (lambda: nn.ModuleDict({'a"b': toys.scalar(1)}), "free of Python keywords, quotes"),
+    ],
+)
+def test_backbones_that_cannot_be_written_down_are_refused(
+    make: Callable[[], nn.Module], reason: str
+) -> None:
+    with pytest.raises(BackboneError, match=reason):
+        layers(make())
+
+
+def test_parametrized_layers_are_split_and_exact() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4)).double()
+    nn.utils.parametrizations.weight_norm(model[0])
+    nn.utils.parametrizations.spectral_norm(model[2])
+    x = torch.randn(5, 3, dtype=torch.float64)
+    network = branch(model, Split.private(list(layers(model))[:3], ["p", "q"]), example=x)
+    randomise(network, 1)
+    for training in (True, False):
+        check_paths(network.train(training), x)

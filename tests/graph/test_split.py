@@ -52,7 +52,18 @@ def test_groups_that_are_no_partition_are_refused(
         Split(("a", "b"), {"conv": groups})
 
 
-@pytest.mark.parametrize("tasks", [[], ["a", "a"], ["a.b", "c"], ["", "c"], ["a+b", "c"]])
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        [],
+        ["a", "a"],
+        *(
+            [name, "c"]
+            for name in ("", "a.b", "a+b", 'a"b', "a\\b", "a\n", "\ufb01", "class", "None")
+        ),
+        *([name, "c"] for name in ("training", "forward", "type", "keys")),
+    ],
+)
 def test_task_names_are_checked(tasks: list[str]) -> None:
     with pytest.raises(SplitError, match="task"):
         Split.private([], tasks)
