@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-DEFAULT_K = 10
+TOP = 10
 
 
 def main() -> None:
@@ -160,7 +160,7 @@ def probe(more: bool, seeds: int | None, **options: Any) -> None:
         scores = continue_probe(recipe, out, device, console, options["workers"], seeds or 1)
     else:
         scores = stage(recipe, out, device, console, options["workers"])
-    k = recipe.split.k or DEFAULT_K
+    k = recipe.split.k or TOP
     _console(minimum=110).print(ranking_table(scores, recipe.split.rule, reading_of(recipe), k))
     console.print(f"Written: {scores_path}", highlight=False, soft_wrap=True)
 
@@ -168,17 +168,17 @@ def probe(more: bool, seeds: int | None, **options: Any) -> None:
 @cli.command()
 @click.argument("scores_path", metavar="SCORES", type=FILE)
 @click.option("--threshold", type=float, default=0.0, show_default=True, help="S in (-1, 0].")
-@click.option("--rule", default="count", show_default=True, help="How layers are ranked.")
+@click.option("--rule", default="projection", show_default=True, help="How layers are ranked.")
 @click.option(
     "--window",
     type=float,
     nargs=2,
-    default=(0.0, 1.0),
+    default=(0.6, 1.0),
     show_default=True,
     help="Part of the probe.",
 )
 @click.option(
-    "--k", type=click.IntRange(min=1), default=DEFAULT_K, show_default=True, help="Top k to judge."
+    "--k", type=click.IntRange(min=1), default=TOP, show_default=True, help="Top k to judge."
 )
 @click.option("--plot", type=FILE, help="Heat map to write [default: beside SCORES].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and write no plot.")

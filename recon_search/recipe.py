@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from recon_search.errors import RecipeError, nearest
 
+DEFAULT_K = 3
+"""Layers that are split where a recipe says neither how many nor how large."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -78,14 +81,14 @@ class ProbeConfig(_Section):
     method: str = "joint"
     seeds: int = Field(default=1, gt=0)  # with `confidence`: at most so many
     confidence: float | None = Field(default=None, gt=0, le=1)  # share of the top k kept: enough
-    window: tuple[float, float] = (0.0, 1.0)
+    window: tuple[float, float] = (0.6, 1.0)  # the part of the probe that rules read
 
 
 class SplitConfig(_Section):
     """Which layers get private copies."""
 
-    rule: str = "count"
-    k: int | None = Field(default=None, ge=0)
+    rule: str = "projection"
+    k: int | None = Field(default=None, ge=0)  # without it and `max_params`: DEFAULT_K
     max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
     threshold: float = Field(default=0.0, gt=-1, le=0)
     grouping: Literal["private", "colour"] = "private"
@@ -211,10 +214,8 @@ def parse_recipe(raw: Any, source: str = "recipe") -> Recipe:
             f"and {recipe.split.max_params}. Leave one out."
         )
     if recipe.split.k is None and recipe.split.max_params is None:
-        raise RecipeError(
-            f"{source}: `split.k` or `split.max_params` must say how much to split, got neither. "
-            'Set `k = 20` or `max_params = "1.2x"`.'
-        )
+        split = recipe.split.model_copy(update={"k": DEFAULT_K})
+        recipe = recipe.model_copy(update={"split": split})
     if bool(recipe.compare.rules) != bool(recipe.compare.ks):
         raise RecipeError(
             f"{source}: `compare.rules` and `compare.ks` need each other, got "

@@ -331,8 +331,9 @@ def searched(tmp_path_factory):
     """A finished search of the tiny recipe, begun with one trial less."""
     folder = tmp_path_factory.mktemp("searched")
     settings = '[search]\npruner = "none"\n[search.space]\n"split.k" = { low = 2, high = 5 }\n'
-    (folder / "tiny.toml").write_text(TINY + settings)
-    arguments = ["search", "tiny.toml", "--out", "out", "--set", "compare.controls=['random']"]
+    (folder / "tiny.toml").write_text(TINY.partition("[compare]")[0] + settings)
+    arguments = ["search", "tiny.toml", "--out", "out", "--workers", 1, "--set", "compare.seeds=1"]
+    arguments += ["--set", "compare.controls=['random']"]
     first = recon_search(*arguments, "--trials", 2, "--no-judge", cwd=folder)
     assert not (folder / "out/comparison.json").exists()
     second = recon_search(*arguments, "--trials", 3, cwd=folder)

@@ -66,10 +66,11 @@ def test_refused_values(tiny, override, message):
         load_recipe(tiny, [override])
 
 
-def test_how_much_to_split_must_be_said(tiny):
+def test_three_layers_are_split_where_nothing_else_is_said(tiny):
     tiny.write_text(TINY.replace("k = 3", ""))
-    with pytest.raises(RecipeError, match=r"`split.k` or `split.max_params` must say"):
-        load_recipe(tiny)
+    assert load_recipe(tiny).split.k == 3
+    budget = load_recipe(tiny, ["split.max_params=1.5x"]).split
+    assert (budget.k, budget.max_params) == (None, "1.5x")
 
 
 def test_missing_and_unreadable_files(tmp_path):

@@ -27,8 +27,7 @@ def make_space(recipe: Recipe, scores: ConflictScores) -> Space:
     """What is searched: k, S, rule and grouping, and what `[search.space]` adds or replaces.
 
     Raises:
-        RecipeError: a key cannot be searched, or the recipe would not be valid at one of its
-            values.
+        RecipeError: as `check_space`.
     """
     space: Space = {
         "split.rule": ["projection", "count", "norm-only"],
@@ -37,17 +36,24 @@ def make_space(recipe: Recipe, scores: ConflictScores) -> Space:
         "split.threshold": Range(low=-0.3, high=0.0, step=0.05),
         "split.group_share": Range(low=0.1, high=1.0, step=0.1),
     }
-    space.update(recipe.search.space)
-    for path in space:
+    check_space(recipe)
+    return space | recipe.search.space
+
+
+def check_space(recipe: Recipe) -> None:
+    """Check that what `[search.space]` names may be searched, at each of its values.
+
+    Raises:
+        RecipeError: a key cannot be searched, or the recipe would not be valid at a value.
+    """
+    for path, values in recipe.search.space.items():
         if path.partition(".")[0] not in SECTIONS or path == "split.max_params":
             raise RecipeError(
                 f"`search.space` takes keys of {' and '.join(SECTIONS)}, got '{path}'. For a limit "
                 "on parameters set search.max_params; leave other keys to the recipe."
             )
-    for path, values in space.items():
         for value in (values.low, values.high) if isinstance(values, Range) else values:
             with_values(recipe, {path: value})
-    return space
 
 
 def draw(trial: Trial, space: Space) -> dict[str, Any]:

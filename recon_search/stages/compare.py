@@ -127,7 +127,7 @@ def plan_trainings(
         for control in recipe.compare.controls:
             if control == "wider":
                 wider = widen(recipe.backbone, split, in_chans)
-                if wider is not None:
+                if wider not in (None, recipe.backbone):
                     add(WIDER, backbone=wider)
             else:
                 chosen = choose_control(recipe, scores, control, split, seed)
@@ -167,7 +167,10 @@ def verdict(rows: list[Row]) -> str:
 def _missing(recipe: Recipe, by_label: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Say which control could not be made."""
     if "wider" in recipe.compare.controls and WIDER not in by_label:
-        return [f"There is no {WIDER}: no argument of {recipe.backbone.name} sets its width."]
+        return [
+            f"There is no {WIDER}: no argument of {recipe.backbone.name} sets its width, or the split "
+            "adds too little for a wider one."
+        ]
     return []
 
 

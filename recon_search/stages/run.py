@@ -14,6 +14,7 @@ from recon_search.conflict.rules import find_rule
 from recon_search.errors import RecipeError, nearest
 from recon_search.graph.layers import layers
 from recon_search.recipe import Recipe
+from recon_search.search.space import check_space
 from recon_search.stages.compare import compare
 from recon_search.stages.export import export
 from recon_search.stages.probe import probe
@@ -66,6 +67,7 @@ def check(recipe: Recipe) -> int:
     check_method(recipe.train.method, recipe.train.options)
     for method in (recipe.probe.method, *recipe.compare.methods):
         check_method(method)
+    check_space(recipe)
     for rule in (recipe.split.rule, *recipe.compare.rules):
         find_rule(rule)
     if recipe.train.optimizer not in (known := list_optimizers()):

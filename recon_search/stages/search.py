@@ -92,6 +92,8 @@ def search_and_judge(
     Returns:
         The comparison, if the split was judged here.
     """
+    settings = job.recipe.search  # a database that does not answer is no surprise after the probe
+    open_storage(job.url, settings.heartbeat, settings.retries).engine.dispose()
     if has_scores:
         ConflictScores.load(job.scores).save(job.out / "scores.safetensors")
     else:
