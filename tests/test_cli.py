@@ -37,7 +37,7 @@ def recon_search(*arguments, cwd, check=True):
 def finished(tmp_path_factory):
     """A finished run of the tiny recipe."""
     folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.toml").write_text(TINY)
+    (folder / "tiny.toml").write_text(TINY.replace("k = 3", "k = 20"))  # enough to widen instead
     done = recon_search("run", "tiny.toml", "--out", "out", cwd=folder)
     return folder, done.stdout
 

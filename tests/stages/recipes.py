@@ -21,7 +21,9 @@ lr = 0.05
 measure_every = 2
 [probe]
 epochs = 1
+window = [0.0, 1.0]
 [split]
+rule = "count"
 k = 3
 [compare]
 seeds = 2
