@@ -168,8 +168,8 @@ def _missing(recipe: Recipe, by_label: dict[str, list[dict[str, Any]]]) -> list[
     """Say which control could not be made."""
     if "wider" in recipe.compare.controls and WIDER not in by_label:
         return [
-            f"There is no {WIDER}: no argument of {recipe.backbone.name} sets its width, or the split "
-            "adds too little for a wider one."
+            f"There is no {WIDER}: no argument of {recipe.backbone.name} sets its width, or the "
+            "split adds too little for a wider one."
         ]
     return []
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import optuna
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -52,6 +53,7 @@ def _over(axes: Axes, trials: list[FrozenTrial], path: str, label: str) -> None:
         if mine:
             x = [trial.params[path] for trial in mine]
             axes.plot(x, [t.values[0] for t in mine], "o", color=colour, alpha=0.7, label=rule)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel(label)
     axes.set_ylabel("validation delta_m, %")
     if drawn:

@@ -134,8 +134,8 @@ def trial_table(summary: dict[str, Any]) -> Table:
             "" if row["delta_m"] is None else f"{row['delta_m']:+.2f}",
             row["split"],
             "" if row["layers"] is None else str(len(row["layers"])),
-            _millions(row["n_parameters"]),
-            _millions(row["flops"]),
+            _short(row["n_parameters"]),
+            _short(row["flops"]),
             "" if row["epochs"] is None else str(row["epochs"]),
             f"{row['seconds']:.1f}",
             style="bold" if row["is_best"] else None,
@@ -214,5 +214,11 @@ def _best_first(row: dict[str, Any]) -> tuple[bool, float, int]:
     return row["state"] != "complete", 0.0 if value is None else -value, row["trial"]
 
 
-def _millions(value: float | None) -> str:
-    return "" if value is None else f"{value / 1e6:.2f} M"
+def _short(value: float | None) -> str:
+    """A large number with three digits."""
+    if value is None:
+        return ""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"

@@ -1,0 +1,82 @@
+"""Tables and plots of a study, whatever has become of its trials."""
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from rich.console import Console
+
+from recon_search.views.trial_plots import pareto, search_plot
+from recon_search.views.trials import summarise, trial_table
+
+CHOICES = {
+    "split.rule": optuna.distributions.CategoricalDistribution(["count", "projection"]),
+    "split.k": optuna.distributions.IntDistribution(0, 40),
+}
+
+
+def study_of(*trials, directions=("maximize",)):
+    study = optuna.create_study(study_name="shown", directions=list(directions))
+    for state, values, attributes in trials:
+        k = len(study.trials)
+        costs = {"n_parameters": 1000 + k, "flops": k}
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=state,
+                values=values,
+                params={"split.rule": "count", "split.k": k},
+                distributions=CHOICES,
+                user_attrs={
+                    "layers": ["a"] * k,
+                    "n_parameters": 1000 + k,
+                    "flops": k,
+                    **attributes,
+                },
+            )
+        )
+    return study
+
+
+def printed(study):
+    console = Console(width=200, record=True)
+    console.print(trial_table(summarise(study)))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("n_complete", [0, 1, 2, 5])
+def test_any_number_of_trials_can_be_shown(n_complete):
+    trials = [(TrialState.COMPLETE, [float(n)], {}) for n in range(n_complete)]
+    study = study_of(*trials, (TrialState.FAIL, None, {"error": "nan"}))
+    text = printed(study)
+    assert f"{n_complete} complete" in text or n_complete == 0
+    assert "1 failed" in text
+    assert len(search_plot(study).axes) >= 4
+
+
+def test_the_best_trial_is_the_first_row_and_a_repeated_one_is_named():
+    study = study_of(
+        (TrialState.COMPLETE, [1.0], {}),
+        (TrialState.COMPLETE, [3.0], {}),
+        (TrialState.COMPLETE, [3.0], {"same_as": 1}),
+        (TrialState.COMPLETE, [2.0], {}),
+    )
+    summary = summarise(study)
+    assert [row["trial"] for row in summary["trials"] if row["is_best"]] == [1]
+    assert "best +3.00 % (trial 1" in summary["best"]
+    text = printed(study)
+    assert "= trial 1" in text
+    assert text.index("+3.00") < text.index("+2.00") < text.index("+1.00")
+
+
+def test_a_front_marks_every_trial_that_none_beats():
+    study = study_of(
+        (TrialState.COMPLETE, [1.0, 10.0], {}),
+        (TrialState.COMPLETE, [2.0, 20.0], {}),
+        (TrialState.COMPLETE, [0.5, 30.0], {}),
+        directions=("maximize", "minimize"),
+    )
+    assert [row["is_best"] for row in summarise(study)["trials"]] == [True, True, False]
+    search_plot(study)
+
+
+def test_pareto():
+    assert pareto([(3, 1.0), (1, 0.5), (2, 2.0), (1, 0.7), (4, 2.0)]) == [(1, 0.7), (2, 2.0)]
