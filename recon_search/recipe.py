@@ -76,7 +76,7 @@ class ProbeConfig(_Section):
 
     epochs: int = Field(gt=0)
     every: int = Field(
-        default=1, gt=0
+        default=16, gt=0
     )  # per-task gradients every n-th step, plain joint steps between
     method: str = "joint"
     seeds: int = Field(default=1, gt=0)  # with `confidence`: at most so many

@@ -66,7 +66,8 @@ def make_objective(recipe: Recipe, out: Path, study: optuna.Study) -> Objective:
 
 def train_grid(recipe: Recipe, out: Path, console: Console) -> dict[str, dict[str, float]]:
     """Validation delta_m and training time of every distinct split of the grid, by its training."""
-    study = optuna.create_study(direction="maximize")
+    nothing = optuna.pruners.NopPruner()
+    study = optuna.create_study(direction="maximize", pruner=nothing)
     objective = make_objective(recipe, out, study)
     ks, thresholds = (objective.space[path] for path in ("split.k", "split.threshold"))
     for k in range(ks.low, ks.high + 1, ks.step):

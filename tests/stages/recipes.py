@@ -21,6 +21,7 @@ lr = 0.05
 measure_every = 2
 [probe]
 epochs = 1
+every = 1
 window = [0.0, 1.0]
 [split]
 rule = "count"

@@ -18,7 +18,6 @@ def study_of(*trials, directions=("maximize",)):
     study = optuna.create_study(study_name="shown", directions=list(directions))
     for state, values, attributes in trials:
         k = len(study.trials)
-        costs = {"n_parameters": 1000 + k, "flops": k}
         study.add_trial(
             optuna.trial.create_trial(
                 state=state,
