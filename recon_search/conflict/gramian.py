@@ -7,6 +7,7 @@ weighting (PCGrad, MGDA, CAGrad ...) follow from the G_l alone.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -115,10 +116,22 @@ def layer_gramians(gradients: Gradients, layers: Mapping[str, Sequence[nn.Parame
 
 
 def _gramian(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Gramian (n, n) of n equally shaped lists of gradients."""
-    flat = [gradient.reshape(-1) for row in gradients for gradient in row]
-    jacobian = torch.cat(flat).view(len(gradients), -1)  # (n, P)
-    return jacobian @ jacobian.T
+    """Gramian (n, n) of n equally shaped lists of gradients.
+
+    A GPU wants few kernels; on a CPU copying the gradients costs more than their products.
+    """
+    flat = [[gradient.reshape(-1) for gradient in row] for row in gradients]
+    if flat[0][0].device.type != "cpu":
+        jacobian = torch.cat(list(itertools.chain(*flat))).view(len(flat), -1)  # (n, P)
+        return jacobian @ jacobian.T
+    products = [
+        torch.stack([a @ b for a, b in zip(*rows, strict=True)]).sum()
+        for rows in itertools.combinations_with_replacement(flat, 2)
+    ]
+    lower, upper = torch.triu_indices(len(flat), len(flat))
+    block = products[0].new_zeros(len(flat), len(flat))
+    block[lower, upper] = block[upper, lower] = torch.stack(products)
+    return block
 
 
 def _embed(block: Tensor, users: tuple[int, ...], n_tasks: int) -> Tensor:

@@ -344,21 +344,18 @@ def _assign(
 
     Takes the gradients out of their dicts, so that what is added up is free at once.
     """
+    shares = [1.0] * len(present) if weights is None else weights.tolist()
     for parameters in _alike(gradients, group):
-        users = [task for task in present if parameters[0] in gradients[task]]
         combined: list[Tensor] | None = None
-        for task in users:
+        for task, share in zip(present, shares, strict=True):
+            if parameters[0] not in gradients[task]:
+                continue
             rows = [gradients[task].pop(p) for p in parameters]
-            if weights is not None:
-                weight = weights[present.index(task)].to(rows[0].dtype)
-                rows = list(torch._foreach_mul(rows, weight))
-            elif combined is None:
-                # Autograd may hand out one tensor for two parameters: never change it in place.
-                rows = [row.clone() for row in rows]
             if combined is None:
-                combined = rows
+                # Autograd may hand out one tensor for two parameters: never change it in place.
+                combined = list(torch._foreach_mul(rows, share))
             else:
-                torch._foreach_add_(combined, rows)
+                torch._foreach_add_(combined, rows, alpha=share)
         for parameter, gradient in zip(parameters, combined or [], strict=True):
             parameter.grad = gradient
 
