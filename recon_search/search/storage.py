@@ -46,6 +46,8 @@ GRACE = 4
 LIVE = (TrialState.RUNNING, TrialState.WAITING)
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
+_TOUCH = sqlalchemy.text("UPDATE trials SET state = state WHERE trial_id = :trial_id")
+
 logger = logging.getLogger(__name__)
 
 
@@ -114,6 +116,7 @@ class PatientStorage(RDBStorage):
             nonlocal n_calls
             n_calls += 1
             try:
+                self._lock(trial_id)
                 return set_once(trial_id, *args, **kwargs)
             except UpdateFinishedTrialError:
                 wanted = kwargs.get("state", args[0] if args else None)
@@ -122,6 +125,20 @@ class PatientStorage(RDBStorage):
                 raise
 
         return patiently(call)()
+
+    def _lock(self, trial_id: int) -> None:
+        """Let nobody else set a trial's state before this thread's transaction ends.
+
+        SQLite has no row locks: without a write first, two workers find the same trial waiting and
+        both begin it.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return
+        try:
+            self.scoped_session().execute(_TOUCH, {"trial_id": trial_id})
+        except SQLAlchemyError:
+            self.scoped_session.remove()
+            raise
 
 
 for _name in {
