@@ -309,7 +309,9 @@ def _join(job: Job) -> tuple[Study, PatientStorage, Ledger]:
 def make_sampler(recipe: Recipe, n_trials: int, worker: int = 0) -> optuna.samplers.BaseSampler:
     """A sampler for the next trial alone: a search that is resumed goes on as it would have."""
     seed = recipe.search.seed + 1000 * n_trials + worker
-    return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # `constant_liar`, before Optuna 5
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
 
 def make_pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
