@@ -43,8 +43,8 @@ PATIENCE = 3600.0
 GRACE = 4
 """Heartbeats a trial may miss before it counts as dead."""
 
-LIVE = (TrialState.RUNNING, TrialState.WAITING)
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+REASONS = {"same_as", "surplus", "error"}
+"""Attributes of trials that failed for a reason; the worker of any other has died."""
 
 _TOUCH = sqlalchemy.text("UPDATE trials SET state = state WHERE trial_id = :trial_id")
 
@@ -227,7 +227,8 @@ def recover(study: Study, storage: PatientStorage) -> None:
     """Give up trials whose worker is dead, and queue them anew.
 
     Optuna finds those whose heartbeat stopped. Found beside are trials of this machine whose
-    process is gone, at once; and trials whose worker died before its first heartbeat.
+    process is gone, at once; trials whose worker died before its first heartbeat; and trials that
+    failed without a word, as where whoever gave one up died before queueing it anew.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -235,14 +236,23 @@ def recover(study: Study, storage: PatientStorage) -> None:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if _is_orphan(trial, GRACE * (storage.heartbeat_interval or 0)) and fail(study, trial):
             retry(study, trial, storage.retries)
+    trials = study.get_trials(deepcopy=False)
+    retried = {trial.user_attrs.get("retry_of") for trial in trials}
+    for trial in trials:
+        if trial.state == TrialState.FAIL and trial.number not in retried:
+            retry(study, trial, storage.retries)
 
 
 def retry(study: Study, trial: FrozenTrial, retries: int) -> None:
-    """Queue a dead trial's values anew, unless it has died too often."""
+    """Queue a dead trial's values anew, unless it has died too often or says why it ended.
+
+    Values that it was queued with and had not drawn yet are kept too.
+    """
     attempt = trial.user_attrs.get("attempt", 0) + 1
-    if attempt <= retries:
+    if attempt <= retries and not REASONS & trial.user_attrs.keys():
         attributes = {"attempt": attempt, "retry_of": trial.number}
-        study.enqueue_trial(trial.params, user_attrs=attributes)
+        values = trial.system_attrs.get("fixed_params", {}) | trial.params
+        study.enqueue_trial(values, user_attrs=attributes)
 
 
 def fail(study: Study, trial: FrozenTrial) -> bool:

@@ -1,12 +1,16 @@
 """Workers of one study do not get into each other's way, and none is lost."""
 
 import threading
+import warnings
 
 import pytest
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from recon_search.search.storage import open_storage, open_study
+from recon_search.search.storage import fail, open_storage, open_study, owner, recover
+from recon_search.search.tally import tally
+
+GONE = owner().rpartition(":")[0] + ":999999999"
 
 
 @pytest.fixture
@@ -41,3 +45,37 @@ def test_of_many_that_begin_a_waiting_trial_at_once_one_gets_it(url):
     for thread in threads:
         thread.join()
     assert sorted(begun) == ids
+
+
+def ask(study):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Optuna's optimize is the one to send heartbeats
+        return study.ask()
+
+
+def test_a_retry_has_the_values_that_the_dead_trial_had_drawn_or_was_to_draw(url):
+    (study,) = open_all(url, 1)
+    study.enqueue_trial({"k": 7, "rule": "count"})
+    dead = ask(study)
+    dead.suggest_int("k", 0, 10)
+    dead.suggest_int("other", 5, 5)
+    dead.set_user_attr("owner", GONE)
+    recover(study, open_storage(url, heartbeat=30, retries=3))
+    again = ask(study)
+    assert again.user_attrs["retry_of"] == dead.number
+    assert again.suggest_int("k", 0, 10) == 7
+    assert again.suggest_categorical("rule", ["norm-only", "count"]) == "count"
+    assert study.trials[again.number].system_attrs["fixed_params"]["other"] == 5
+
+
+@pytest.mark.parametrize("reason", [None, "same_as", "surplus", "error"])
+def test_a_trial_given_up_by_one_who_died_before_queueing_it_anew_is_not_lost(url, reason):
+    (study,) = open_all(url, 1)
+    dead = ask(study)
+    if reason is not None:
+        dead.set_user_attr(reason, 0)
+    assert fail(study, study.trials[dead.number])
+    storage = open_storage(url, heartbeat=30, retries=3)
+    recover(study, storage)
+    recover(study, storage)
+    assert tally(study.trials).waiting == (1 if reason is None else 0)
