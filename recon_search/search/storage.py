@@ -223,6 +223,12 @@ def owner() -> str:
     return f"{machine()}:{os.getpid()}"
 
 
+def is_gone(worker: str) -> bool:
+    """Whether a process, as `owner` names it, was one of this machine and is no more."""
+    host, _, process = worker.rpartition(":")
+    return host == machine() and not _is_alive(int(process))
+
+
 def recover(study: Study, storage: PatientStorage) -> None:
     """Give up trials whose worker is dead, and queue them anew.
 
@@ -265,11 +271,10 @@ def fail(study: Study, trial: FrozenTrial) -> bool:
 
 
 def _is_orphan(trial: FrozenTrial, grace: float) -> bool:
-    host, _, process = trial.user_attrs.get("owner", "").rpartition(":")
-    if not process:
+    if "owner" not in trial.user_attrs:
         begun = trial.datetime_start
         return begun is not None and time.time() - begun.timestamp() > grace
-    return host == machine() and not _is_alive(int(process))
+    return is_gone(trial.user_attrs["owner"])
 
 
 def _is_alive(process: int) -> bool:

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import time
-import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,13 @@ from rich.console import Console
 
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
-from recon_search.errors import RecipeError, ReconSearchError, TrainingError
+from recon_search.errors import RecipeError, ReconSearchError, TrainingError, in_one_line
 from recon_search.recipe import Recipe
 from recon_search.search.ledger import Ledger
 from recon_search.search.space import first_trials, make_space
 from recon_search.search.storage import (
     PatientStorage,
+    is_gone,
     machine,
     open_storage,
     open_study,
@@ -40,7 +40,7 @@ from recon_search.stages.pool import n_workers, prepare_worker
 from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
 from recon_search.stages.train import copy_model
-from recon_search.stages.trial import POLL, NotNeeded, Objective, directions
+from recon_search.stages.trial import POLL, Failed, NotNeeded, Objective, directions
 from recon_search.training import parallel
 from recon_search.training.loop import Report
 from recon_search.views.plots import save_figure
@@ -150,7 +150,8 @@ def search(job: Job, console: Console, workers: int | None = None) -> Study:
         for process in processes:
             process.start()
         try:
-            while any(process.is_alive() for process in processes):
+            # All are asked: one that has died and is not asked looks alive to the others.
+            while sum(process.is_alive() for process in processes):
                 display.show(study.get_trials(deepcopy=False), directions(job.recipe))
                 time.sleep(POLL)
         except BaseException:
@@ -159,13 +160,19 @@ def search(job: Job, console: Console, workers: int | None = None) -> Study:
             raise
         display.show(study.get_trials(deepcopy=False), directions(job.recipe))
     failed = [process.exitcode for process in processes if process.exitcode]
+    if not failed:
+        return study
+    reason = None if errors.empty() else errors.get()
     if len(failed) == len(processes):
-        if not errors.empty():
-            raise ReconSearchError(errors.get())
+        if reason is not None:
+            raise ReconSearchError(reason)
         raise TrainingError(
             f"Every worker must end well, all ended with exit codes {failed}. Run the same command "
             "again to go on."
         )
+    reason = reason or f"exit codes {failed}"
+    text = f"Warning: {len(failed)} of {len(processes)} workers did not end well: {reason}"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
     return study
 
 
@@ -176,12 +183,9 @@ def work(job: Job, index: int = 0, report: Report | None = None) -> None:
     space = make_space(job.recipe, scores)
     limit = job.recipe.search.trials
     objective = Objective(
-        job.recipe, scores, space, job.out, job.device, study, ledger, limit, report
+        job.recipe, scores, space, job.out, job.device, study, storage, ledger, limit, report
     )
-    token = uuid.uuid4().hex
-    if ledger.settle("first trials", {"by": token})["by"] == token:
-        for guess in first_trials(job.recipe, scores, space):
-            study.enqueue_trial(guess)
+    _queue_guesses(first_trials(job.recipe, scores, space), study, ledger)
     while job.deadline is None or time.time() < job.deadline:
         recover(study, storage)
         trials = study.get_trials(deepcopy=False)
@@ -194,7 +198,7 @@ def work(job: Job, index: int = 0, report: Report | None = None) -> None:
                 continue
         study.sampler = make_sampler(job.recipe, len(trials), index)
         try:
-            study.optimize(objective, n_trials=1, catch=(NotNeeded, TrainingError))
+            study.optimize(objective, n_trials=1, catch=(NotNeeded, Failed))
         except (UpdateFinishedTrialError, ValueError):
             # Somebody gave the trial up while this process could not reach the database.
             if not _was_given_up(study):
@@ -331,9 +335,9 @@ def make_pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
 def _objective_of(job: Job, study: Study) -> Objective:
     scores = ConflictScores.load(job.scores)
     space = make_space(job.recipe, scores)
-    ledger = _join(job)[2]
+    _, storage, ledger = _join(job)
     limit = job.recipe.search.trials
-    return Objective(job.recipe, scores, space, job.out, job.device, study, ledger, limit)
+    return Objective(job.recipe, scores, space, job.out, job.device, study, storage, ledger, limit)
 
 
 def _is_first_to_judge(job: Job, console: Console) -> bool:
@@ -342,6 +346,17 @@ def _is_first_to_judge(job: Job, console: Console) -> bool:
     if first != machine():
         console.print(f"{first} judges the best split; --judge does it here too.", highlight=False)
     return bool(first == machine())
+
+
+def _queue_guesses(guesses: list[dict[str, Any]], study: Study, ledger: Ledger) -> None:
+    """Queue the first trials: once, and those too before which the one who did it died."""
+    first = ledger.settle("first trials", {"by": owner()})["by"]
+    if first != owner() and not is_gone(first):
+        return
+    queued = {trial.user_attrs.get("guess") for trial in study.get_trials(deepcopy=False)}
+    for index, guess in enumerate(guesses):
+        if index not in queued:
+            study.enqueue_trial(guess, user_attrs={"guess": index})
 
 
 def _was_given_up(study: Study) -> bool:
@@ -363,4 +378,10 @@ def _work_in_process(
         work(job, index)
     except ReconSearchError as error:
         errors.put(str(error))
+        raise SystemExit(2) from None
+    except Exception as error:
+        errors.put(
+            f"A worker must meet nothing unforeseen, one met {in_one_line(error)}. Mend that and "
+            "run the same command again to go on."
+        )
         raise SystemExit(2) from None

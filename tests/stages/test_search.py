@@ -12,6 +12,7 @@ import recon_search as rs
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.recipe import parse_recipe
 from recon_search.search import storage as storage_module
+from recon_search.search.space import draw, first_trials, make_space
 from recon_search.search.storage import fail, owner
 from recon_search.search.tally import tally
 from recon_search.stages import search, trial
@@ -22,6 +23,7 @@ from tests.stages.recipes import TINY
 from tests.stages.scores import TASKS, noisy_scores
 
 CPU = torch.device("cpu")
+GONE = owner().rpartition(":")[0] + ":999999999"
 
 
 def make_job(out, epochs=1, **search_settings):
@@ -53,6 +55,16 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(trial, "train", pretend)
     return counts
+
+
+def dead_trial(job):
+    """A running trial whose process is gone."""
+    study = search._join(job)[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Optuna's optimize is the one to send heartbeats
+        dead = study.ask()
+    dead.set_user_attr("owner", GONE)
+    return dead
 
 
 def finished(job):
@@ -93,12 +105,8 @@ def test_equal_splits_are_trained_once(tmp_path, trained):
 
 def test_a_trial_whose_process_is_gone_is_begun_anew_at_once(tmp_path, trained):
     job = make_job(tmp_path / "out", trials=2, pruner="none")
-    study = search._join(job)[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that Optuna's optimize is the one to send heartbeats
-        dead = study.ask()
+    dead = dead_trial(job)
     dead.suggest_int("split.k", 0, 43)
-    dead.set_user_attr("owner", owner().rpartition(":")[0] + ":999999999")
     work(job)
     trials = finished(job)
     assert trials[dead.number].state == TrialState.FAIL
@@ -132,6 +140,102 @@ def test_a_trial_that_was_given_up_meanwhile_is_left_and_the_worker_goes_on(tmp_
     assert trials[given_up[0]].state == TrialState.FAIL
     assert tally(trials).spent == 2
     assert any(t.user_attrs.get("retry_of") == given_up[0] for t in trials)
+
+
+def test_a_worker_that_waits_for_a_baseline_takes_it_up_when_the_other_dies(
+    tmp_path, trained, monkeypatch
+):
+    job = make_job(tmp_path / "out", trials=2, pruner="none")
+    alone = job.recipe.train, job.recipe.backbone, job.recipe.seed
+    key = Training("", TASKS[:1], None, *alone, test=False).directory(job.recipe, job.out).name
+    search._join(job)[2].claim(key, dead_trial(job).number, lambda _: True)
+    naps = []
+
+    def nap(seconds):
+        naps.append(seconds)
+        assert len(naps) < 20, "it would wait for ever"
+
+    monkeypatch.setattr(search, "recover", lambda *_: None)  # the other dies after this
+    monkeypatch.setattr(trial.time, "sleep", nap)
+    work(job)
+    assert naps
+    assert trained[key] == 1
+    assert tally(finished(job)).complete == 2
+
+
+def test_a_result_whose_trial_died_before_it_could_end_with_it_counts_once(tmp_path, trained):
+    space = {"split.k": [2], "split.rule": ["count"], "split.threshold": [0.0]}
+    job = make_job(tmp_path / "out", trials=3, space=space)
+    dead = dead_trial(job)
+    study, _, ledger = search._join(job)
+    objective = search._objective_of(job, study)
+    recipe, training = objective.plan(draw(dead, objective.space))
+    key = training.directory(recipe, job.out).name
+    ledger.claim(key, dead.number, lambda _: True)
+    result = {"state": "complete", "values": [5.0], "n_parameters": 1, "flops": 1}
+    ledger.finish(key, dead.number, result)
+    work(job)
+    now = tally(finished(job))
+    assert (now.complete, now.retried) == (1, 1)
+    assert now.deduplicated >= 30
+    assert key not in trained
+
+
+def test_the_first_guesses_survive_the_worker_that_queues_them(tmp_path, trained):
+    job = make_job(tmp_path / "out", trials=1)
+    study, _, ledger = search._join(job)
+    ledger.settle("first trials", {"by": GONE})
+    study.enqueue_trial({"split.k": 0}, user_attrs={"guess": 0})
+    work(job)
+    scores = noisy_scores(job.recipe)
+    n_guesses = len(first_trials(job.recipe, scores, make_space(job.recipe, scores)))
+    assert sorted(t.user_attrs["guess"] for t in finished(job)) == list(range(n_guesses))
+
+
+def test_something_unforeseen_ends_the_worker_in_one_line_and_the_study_goes_on(
+    tmp_path, trained, monkeypatch
+):
+    job = make_job(tmp_path / "out", trials=2, pruner="none")
+    pretend = trial.train
+
+    def fall(training, *arguments):
+        if len(training.tasks) > 1:
+            raise ValueError("Expected more than 1 value\nper channel")
+        return pretend(training, *arguments)
+
+    monkeypatch.setattr(trial, "train", fall)
+    with pytest.raises(TrainingError, match="met ValueError: Expected more than 1 value per chan"):
+        work(job)
+    monkeypatch.setattr(trial, "train", pretend)
+    work(job)
+    assert tally(finished(job)).complete == 2
+    assert set(trained.values()) == {1}
+
+
+def test_a_baseline_that_cannot_be_trained_ends_the_search(tmp_path, monkeypatch):
+    def diverge(training, *_):
+        raise TrainingError(f"Every loss must be finite, of {training.tasks}")
+
+    monkeypatch.setattr(trial, "train", diverge)
+    with pytest.raises(TrainingError, match=r"must be finite, of \('left'"):
+        work(make_job(tmp_path / "out", trials=3))
+
+
+def test_a_split_that_cannot_be_trained_fails_once(tmp_path, trained, monkeypatch):
+    space = {"split.k": [2], "split.rule": ["count"], "split.threshold": [0.0]}
+    job = make_job(tmp_path / "out", trials=3, space=space)
+    pretend = trial.train
+
+    def diverge(training, *arguments):
+        if len(training.tasks) > 1:
+            raise TrainingError("no")
+        return pretend(training, *arguments)
+
+    monkeypatch.setattr(trial, "train", diverge)
+    work(job)
+    now = tally(finished(job))
+    assert now.failed == 1
+    assert now.is_exhausted
 
 
 def test_a_front_weighs_validation_delta_m_against_parameters_within_the_limit(tmp_path, trained):
