@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import socket
 import time
 import uuid
@@ -162,9 +163,9 @@ def open_storage(url: str, heartbeat: int, retries: int) -> PatientStorage:
             f"--storage needs the database's driver, found none for {_hide(url)}. For PostgreSQL: "
             "pip install 'recon-search[postgres]', and postgresql+psycopg://..."
         ) from None
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: the port is no number
         raise RecipeError(
-            f"--storage must be a database URL, got '{url}'. Examples: sqlite:///search.db, "
+            f"--storage must be a database URL, got '{_hide(url)}'. Examples: sqlite:///search.db, "
             "postgresql+psycopg://user@host/database"
         ) from None
     except (SQLAlchemyError, StorageInternalError) as error:
@@ -288,5 +289,5 @@ def _is_alive(process: int) -> bool:
 
 
 def _hide(url: str) -> str:
-    """The URL without its password."""
-    return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+    """The URL without its password, however malformed it is."""
+    return re.sub(r"(?<=:)(?!//).*(?=@)|(?<=password=)[^&]*", "***", url)
