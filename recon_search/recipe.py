@@ -146,7 +146,7 @@ class SearchConfig(_Section):
     space: dict[str, Range | Annotated[list[Value], Field(min_length=1)]] = {}
     start: Literal["scratch", "shared"] = "scratch"  # of a trial: or the trained joint network
     pruner: Literal["halving", "hyperband", "none"] = "halving"
-    patience: int = Field(default=0, ge=0)  # epochs without improvement before a trial is pruned
+    patience: int = Field(default=0, ge=0)  # epochs without improvement before the pruner may prune
     heartbeat: int = Field(default=30, gt=0)  # seconds; a trial silent for four of them is retried
     retries: int = Field(default=3, ge=0)  # of a trial whose worker died
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from optuna.trial import Trial
+from optuna.trial import BaseTrial
 
 from recon_search.conflict.rules import Reading, norm_only, rank
 from recon_search.conflict.scores import ConflictScores
@@ -56,7 +56,7 @@ def check_space(recipe: Recipe) -> None:
             with_values(recipe, {path: value})
 
 
-def draw(trial: Trial, space: Space) -> dict[str, Any]:
+def draw(trial: BaseTrial, space: Space) -> dict[str, Any]:
     """Draw the keys a trial needs; those its rule and grouping do not read stay undrawn."""
     values: dict[str, Any] = {}
     for path, allowed in space.items():
@@ -71,7 +71,8 @@ def draw(trial: Trial, space: Space) -> dict[str, Any]:
             drawn = trial.suggest_float(
                 path, allowed.low, allowed.high, step=allowed.step, log=allowed.log
             )
-            values[path] = round(drawn, 10)  # -0.3 + 2 * 0.05 is -0.19999999999999998
+            # -0.3 + 2 * 0.05 is -0.19999999999999998; without steps, what is drawn may be tiny.
+            values[path] = drawn if allowed.step is None else round(drawn, 10)
     return values
 
 

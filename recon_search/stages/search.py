@@ -15,7 +15,7 @@ import optuna
 import torch
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from rich.console import Console
 
 from recon_search import artefact
@@ -23,7 +23,7 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, ReconSearchError, TrainingError, in_one_line
 from recon_search.recipe import Recipe
 from recon_search.search.ledger import Ledger
-from recon_search.search.space import first_trials, make_space
+from recon_search.search.space import draw, first_trials, make_space
 from recon_search.search.storage import (
     PatientStorage,
     is_gone,
@@ -264,7 +264,7 @@ def judge(
     """
     best = choose_best(study)
     objective = _objective_of(job, study)
-    recipe, training = objective.plan(best.params)
+    recipe, training = objective.plan(draw(FixedTrial(best.params), objective.space))
     methods = list(dict.fromkeys([recipe.train.method, *recipe.compare.methods]))
     recipe = recipe.model_copy(
         update={
@@ -319,8 +319,11 @@ def make_sampler(recipe: Recipe, n_trials: int, worker: int = 0) -> optuna.sampl
 
 
 def make_pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
-    """The pruner that the recipe's `[search]` names."""
-    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+    """The pruner that the recipe's `[search]` names; with a patience, it waits that long.
+
+    Without a pruner, the patience alone ends a trial.
+    """
+    pruner: optuna.pruners.BasePruner | None = None
     if recipe.search.pruner == "halving":
         pruner = optuna.pruners.SuccessiveHalvingPruner(1, reduction_factor=3)
     elif recipe.search.pruner == "hyperband":
@@ -329,7 +332,7 @@ def make_pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return optuna.pruners.PatientPruner(pruner, recipe.search.patience)
-    return pruner
+    return pruner or optuna.pruners.NopPruner()
 
 
 def _objective_of(job: Job, study: Study) -> Objective:

@@ -4,9 +4,11 @@ import tomllib
 import warnings
 from collections import Counter
 
+import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
+from rich.console import Console
 
 import recon_search as rs
 from recon_search.errors import RecipeError, TrainingError
@@ -290,6 +292,32 @@ def test_hopeless_trials_are_pruned(tmp_path, trained):
     assert max(t.value for t in complete) > max(max(t.intermediate_values.values()) for t in pruned)
 
 
+@pytest.mark.parametrize(("pruner", "is_pruned"), [("none", True), ("halving", False)])
+def test_patience_alone_prunes_and_holds_a_pruner_back(tmp_path, pruner, is_pruned):
+    recipe = make_job(tmp_path / "out", pruner=pruner, patience=2).recipe
+    study = optuna.create_study(direction="maximize", pruner=search.make_pruner(recipe))
+    one = study.ask()
+    for epoch, value in enumerate([3.0, 1.0, 1.0, 1.0], start=1):
+        assert not one.should_prune()
+        one.report(value, epoch)
+    assert one.should_prune() == is_pruned
+
+
+def test_what_is_judged_is_what_was_trained(tmp_path, trained, monkeypatch):
+    space = {"split.k": [3], "split.rule": ["count"], "train.lr": {"low": 1e-12, "high": 2e-12}}
+    job = make_job(tmp_path / "out", trials=1, space=space)
+    study = search._join(job)[0]
+    exact = -0.3 + 2 * 0.05
+    assert exact != -0.2
+    study.enqueue_trial({"split.threshold": exact, "train.lr": 1.5e-12})
+    work(job)
+    judged = []
+    monkeypatch.setattr(search, "compare", lambda recipe, *_: judged.append(recipe))
+    search.judge(job, study, Console(quiet=True))
+    assert judged[0].split.threshold == -0.2
+    assert judged[0].train.lr == 1.5e-12
+
+
 def test_a_training_that_cannot_go_on_fails_its_trial_and_is_not_tried_again(tmp_path):
     job = make_job(tmp_path / "out", trials=3, space={"train.lr": [1e30]})
     work(job)
@@ -319,6 +347,10 @@ def test_a_study_of_another_recipe_or_probe_is_not_joined(tmp_path):
         ("sqlite:////no/such/folder/search.db", "must be a database that answers"),
         ("postgresql+psycopg://nobody:secret@127.0.0.1:1/none", "must be a database that answers"),
         ("oracle+cx_oracle://host/none", "needs the database's driver"),
+        ("postgres://user:secret@host/none", r"must be a database URL, got 'postgres://user:.*@h"),
+        ("postgresql://user:secret@host:port/none", "must be a database URL"),
+        ("postgresql://user:is/secret@host/none", "must be a database"),
+        ("postgres://host/none?password=secret", "must be a database URL"),
     ],
 )
 def test_a_database_that_cannot_be_is_one_clear_line(tmp_path, url, message):
