@@ -133,6 +133,8 @@ class Range(_Section):
             raise ValueError(f"low must not be above high, got {self.low} and {self.high}")
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("log needs low > 0 and no step")
+        if self.is_integer and isinstance(self.step, float):
+            raise ValueError(f"a range of integers needs an integer step, got {self.step}")
         return self
 
 

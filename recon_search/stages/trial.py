@@ -234,7 +234,7 @@ class Objective:
 
     def _joint(self) -> Training:
         """The shared network that `search.start = "shared"` starts from."""
-        config = self.recipe.train.model_copy(update={"method": "joint"})
+        config = with_values(self.recipe, {"train.method": "joint"}).train
         arguments = None, config, self.recipe.backbone, self.recipe.seed
         return Training("joint", self.scores.tasks, *arguments, test=False)
 
