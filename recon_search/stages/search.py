@@ -21,6 +21,7 @@ from rich.console import Console
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, ReconSearchError, TrainingError, in_one_line
+from recon_search.graph.layers import layers
 from recon_search.recipe import Recipe
 from recon_search.search.ledger import Ledger
 from recon_search.search.space import draw, first_trials, make_space
@@ -39,10 +40,11 @@ from recon_search.stages.export import export
 from recon_search.stages.pool import n_workers, prepare_worker
 from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
-from recon_search.stages.train import copy_model
+from recon_search.stages.train import copy_model, data_on
 from recon_search.stages.trial import POLL, Failed, NotNeeded, Objective, directions
 from recon_search.training import parallel
 from recon_search.training.loop import Report
+from recon_search.training.model import create_backbone
 from recon_search.views.plots import save_figure
 from recon_search.views.tables import comparison_table
 from recon_search.views.trial_plots import search_plot
@@ -95,7 +97,9 @@ def search_and_judge(
     settings = job.recipe.search  # a database that does not answer is no surprise after the probe
     open_storage(job.url, settings.heartbeat, settings.retries).engine.dispose()
     if has_scores:
-        ConflictScores.load(job.scores).save(job.out / "scores.safetensors")
+        scores = ConflictScores.load(job.scores)
+        _check_scores(scores, job)
+        scores.save(job.out / "scores.safetensors")
     else:
         probe(job.recipe, job.out, job.device, console, workers)
     study = search(job, console, workers)
@@ -333,6 +337,18 @@ def make_pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
             warnings.simplefilter("ignore", ExperimentalWarning)
             return optuna.pruners.PatientPruner(pruner, recipe.search.patience)
     return pruner or optuna.pruners.NopPruner()
+
+
+def _check_scores(scores: ConflictScores, job: Job) -> None:
+    """Refuse scores of other tasks or of another backbone than the recipe's."""
+    data = data_on(job.recipe.data, job.device)
+    backbone = create_backbone(job.recipe.backbone, in_chans=data.shape[0])
+    if scores.tasks != data.tasks or scores.layers != tuple(layers(backbone)):
+        raise RecipeError(
+            f"--scores must be of the recipe's tasks ({', '.join(data.tasks)}) and of the layers "
+            f"of its {job.recipe.backbone.name}, {job.scores} is of {', '.join(scores.tasks)} and "
+            f"{len(scores.layers)} layers from {scores.layers[0]} on. Leave it out to probe anew."
+        )
 
 
 def _objective_of(job: Job, study: Study) -> Objective:

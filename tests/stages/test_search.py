@@ -3,6 +3,7 @@
 import tomllib
 import warnings
 from collections import Counter
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -11,6 +12,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 import recon_search as rs
+from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.recipe import parse_recipe
 from recon_search.search import storage as storage_module
@@ -338,6 +340,19 @@ def test_a_study_of_another_recipe_or_probe_is_not_joined(tmp_path):
         search._join(other)
     with pytest.raises(RecipeError, match="has 1 objectives"):
         search._join(make_job(tmp_path / "out", trials=1, objective="delta_m-flops"))
+
+
+@pytest.mark.parametrize("other", [{"tasks": ("a", "b")}, {"layers": ["conv1", "fc"]}])
+def test_scores_of_other_tasks_or_layers_are_refused(tmp_path, other):
+    job = make_job(tmp_path / "out", trials=1)
+    known = noisy_scores(job.recipe)
+    wanted = {"layers": known.layers, "tasks": known.tasks, "metadata": known.metadata} | other
+    ConflictScores(**wanted).save(tmp_path / "other.safetensors")
+    job = replace(job, scores=tmp_path / "other.safetensors")
+    before = (tmp_path / "out" / "scores.safetensors").read_bytes()
+    with pytest.raises(RecipeError, match="--scores must be of the recipe's tasks"):
+        search.search_and_judge(job, Console(quiet=True), has_scores=True)
+    assert (tmp_path / "out" / "scores.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize(
