@@ -56,7 +56,7 @@ def is_connection_lost(error: BaseException | None) -> bool:
     """Whether an error says that the database cannot be reached, now."""
     while error is not None:
         if isinstance(error, OperationalError | InterfaceError):
-            return True
+            return "readonly" not in str(error)  # a file that may not be written will not be
         error = error.__cause__
     return False
 
@@ -77,7 +77,8 @@ def patiently(call: Callable[P, R]) -> Callable[P, R]:
             except (StorageInternalError, SQLAlchemyError) as error:
                 if not is_connection_lost(error) or time.monotonic() - started > PATIENCE:
                     raise
-                logger.warning("The database cannot be reached; waiting for it.")
+                reason = str(error.__cause__ or error).splitlines()[0]
+                logger.warning("The database cannot be reached; waiting for it. (%s)", reason)
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
 
@@ -194,7 +195,7 @@ def open_study(storage: PatientStorage, name: str, directions: list[StudyDirecti
     """Create a study, or join it where it exists.
 
     Raises:
-        RecipeError: it exists with another number of objectives.
+        RecipeError: it exists with other objectives.
     """
     try:
         study = optuna.create_study(
@@ -202,10 +203,14 @@ def open_study(storage: PatientStorage, name: str, directions: list[StudyDirecti
         )
     except DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=storage)
-    if len(study.directions) != len(directions):
+    if study.directions != directions:
+        found, wanted = (
+            ", ".join(direction.name.lower() for direction in each)
+            for each in (study.directions, directions)
+        )
         raise RecipeError(
-            f"Study '{name}' has {len(study.directions)} objectives, the recipe asks for "
-            f"{len(directions)}. Choose another --study."
+            f"Study '{name}' has the objectives {found}, the recipe asks for {wanted}. Choose "
+            "another --study."
         )
     return study
 

@@ -248,9 +248,12 @@ def choose_best(study: Study) -> FrozenTrial:
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
+        attributes = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
+        errors = [each["error"] for each in attributes if "error" in each]
+        reason = f"The last trial that failed says: {errors[-1]}" if errors else "None failed."
         raise TrainingError(
-            "A search needs one completed trial at least, found none. Run the same command again "
-            "with more --trials or without --timeout."
+            f"A search needs one completed trial at least, found none. {reason} Run the same "
+            "command again with more --trials or without --timeout."
         )
     return max(complete, key=lambda trial: trial.values[0])
 
@@ -304,6 +307,11 @@ def _join(job: Job) -> tuple[Study, PatientStorage, Ledger]:
     scores = ConflictScores.load(job.scores)
     counts = {name: tensor.tolist() for name, tensor in scores.tensors.items()}
     identity = {"recipe": artefact.digest(recipe), "scores": artefact.digest(counts)}
+    if study.get_trials(deepcopy=False) and ledger.get("study") is None:
+        raise RecipeError(
+            f"Study '{job.study}' must be one of recon-search, found trials of something else in "
+            "it. Choose another --study."
+        )
     known = ledger.settle("study", identity)
     for what, value in identity.items():
         if known[what] != value:
@@ -372,7 +380,8 @@ def _queue_guesses(guesses: list[dict[str, Any]], study: Study, ledger: Ledger) 
     first = ledger.settle("first trials", {"by": owner()})["by"]
     if first != owner() and not is_gone(first):
         return
-    queued = {trial.user_attrs.get("guess") for trial in study.get_trials(deepcopy=False)}
+    trials = study.get_trials(deepcopy=False)
+    queued = {t.user_attrs.get("guess") for t in trials if "surplus" not in t.user_attrs}
     for index, guess in enumerate(guesses):
         if index not in queued:
             study.enqueue_trial(guess, user_attrs={"guess": index})

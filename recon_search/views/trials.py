@@ -17,6 +17,7 @@ from rich.table import Table
 from recon_search.search.tally import Tally, seconds, tally
 
 UNKNOWN = "?"
+ATTRIBUTES = ("layers", "n_parameters", "flops", "epochs", "same_as", "owner", "error")
 
 
 class SearchDisplay:
@@ -107,10 +108,7 @@ def summarise(study: Study) -> dict[str, Any]:
                 "split": describe_split(trial),
                 "params": trial.params,
                 "seconds": round(seconds(trial), 1),
-                **{
-                    name: trial.user_attrs.get(name)
-                    for name in ("layers", "n_parameters", "flops", "epochs", "same_as", "owner")
-                },
+                **{name: trial.user_attrs.get(name) for name in ATTRIBUTES},
             }
             for trial in trials
         ],

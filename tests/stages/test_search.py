@@ -193,7 +193,13 @@ def test_the_first_guesses_survive_the_worker_that_queues_them(tmp_path, trained
     work(job)
     scores = noisy_scores(job.recipe)
     n_guesses = len(first_trials(job.recipe, scores, make_space(job.recipe, scores)))
-    assert sorted(t.user_attrs["guess"] for t in finished(job)) == list(range(n_guesses))
+    trials = finished(job)
+    assert sorted(t.user_attrs["guess"] for t in trials) == list(range(n_guesses))
+
+    dead_trial(job).set_user_attr("surplus", True)  # as where a retry waits behind it
+    search._queue_guesses([{"split.k": 0}] * n_guesses, study, ledger)
+    again = [t.user_attrs["guess"] for t in finished(job)[len(trials) :] if "guess" in t.user_attrs]
+    assert again == [1]
 
 
 def test_something_unforeseen_ends_the_worker_in_one_line_and_the_study_goes_on(
@@ -328,7 +334,7 @@ def test_a_training_that_cannot_go_on_fails_its_trial_and_is_not_tried_again(tmp
     errors = [t.user_attrs["error"] for t in trials if "error" in t.user_attrs]
     assert len(errors) >= 3
     assert all("Every loss must be finite" in error for error in errors)
-    with pytest.raises(TrainingError, match="needs one completed trial"):
+    with pytest.raises(TrainingError, match=r"one completed trial.*Every loss must be finite"):
         choose_best(find_study(str(job.out), None))
 
 
@@ -338,8 +344,20 @@ def test_a_study_of_another_recipe_or_probe_is_not_joined(tmp_path):
     other = make_job(tmp_path / "out", trials=1, start="shared")
     with pytest.raises(RecipeError, match="begun with another recipe"):
         search._join(other)
-    with pytest.raises(RecipeError, match="has 1 objectives"):
+    with pytest.raises(RecipeError, match=r"objectives maximize, the recipe .* maximize, minimize"):
         search._join(make_job(tmp_path / "out", trials=1, objective="delta_m-flops"))
+
+
+@pytest.mark.parametrize(
+    ("direction", "message"),
+    [("maximize", "trials of something else"), ("minimize", "objectives minimize")],
+)
+def test_a_study_of_somebody_elses_is_not_joined(tmp_path, direction, message):
+    job = make_job(tmp_path / "out", trials=1)
+    theirs = optuna.create_study(study_name=job.study, storage=job.url, direction=direction)
+    theirs.add_trial(optuna.trial.create_trial(value=99.0))
+    with pytest.raises(RecipeError, match=message):
+        search._join(job)
 
 
 @pytest.mark.parametrize("other", [{"tasks": ("a", "b")}, {"layers": ["conv1", "fc"]}])
