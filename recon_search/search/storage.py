@@ -11,7 +11,7 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -158,7 +158,8 @@ def open_storage(url: str, heartbeat: int, retries: int) -> PatientStorage:
         RecipeError: the URL is malformed, its driver is missing, or nobody answers.
     """
     try:
-        return _create_storage(url, heartbeat, retries)
+        with plain_errors(url):
+            return _create_storage(url, heartbeat, retries)
     except ImportError:
         raise RecipeError(
             f"--storage needs the database's driver, found none for {_hide(url)}. For PostgreSQL: "
@@ -169,6 +170,19 @@ def open_storage(url: str, heartbeat: int, retries: int) -> PatientStorage:
             f"--storage must be a database URL, got '{_hide(url)}'. Examples: sqlite:///search.db, "
             "postgresql+psycopg://user@host/database"
         ) from None
+
+
+@contextlib.contextmanager
+def plain_errors(url: str) -> Iterator[None]:
+    """Turn what a database says into one line.
+
+    Raises:
+        RecipeError: the database does not answer, or refuses.
+    """
+    try:
+        yield
+    except ArgumentError:
+        raise
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise RecipeError(

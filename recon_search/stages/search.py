@@ -32,6 +32,7 @@ from recon_search.search.storage import (
     open_storage,
     open_study,
     owner,
+    plain_errors,
     recover,
 )
 from recon_search.search.tally import has_waiting_retry, tally
@@ -290,6 +291,11 @@ def judge(
 
 def _join(job: Job) -> tuple[Study, PatientStorage, Ledger]:
     """Open the study, and make sure that it is of this recipe and this probe."""
+    with plain_errors(job.url):
+        return _join_unless_refused(job)
+
+
+def _join_unless_refused(job: Job) -> tuple[Study, PatientStorage, Ledger]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings = job.recipe.search
     storage = open_storage(job.url, settings.heartbeat, settings.retries)

@@ -348,6 +348,15 @@ def test_a_study_of_another_recipe_or_probe_is_not_joined(tmp_path):
         search._join(make_job(tmp_path / "out", trials=1, objective="delta_m-flops"))
 
 
+def test_a_database_that_may_not_be_written_is_one_line_and_can_be_shown(tmp_path, trained):
+    job = make_job(tmp_path / "out", trials=1)
+    work(job)
+    url = f"sqlite:///file:{job.out / 'search.db'}?mode=ro&uri=true"
+    assert find_study("study", url).get_trials(states=(TrialState.COMPLETE,))
+    with pytest.raises(RecipeError, match=r"mode=ro.* says: .*readonly database"):
+        search._join(replace(job, url=url, study="other"))
+
+
 @pytest.mark.parametrize(
     ("direction", "message"),
     [("maximize", "trials of something else"), ("minimize", "objectives minimize")],
