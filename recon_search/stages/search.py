@@ -201,7 +201,7 @@ def work(job: Job, index: int = 0, report: Report | None = None) -> None:
             if now.is_exhausted or now.spent + now.running >= limit:
                 time.sleep(POLL)  # one of those that run may yet die
                 continue
-        study.sampler = make_sampler(job.recipe, len(trials), index)
+        study.sampler = make_sampler(job.recipe, len(trials) - now.waiting, index)
         try:
             study.optimize(objective, n_trials=1, catch=(NotNeeded, Failed))
         except (UpdateFinishedTrialError, ValueError):
@@ -328,9 +328,15 @@ def _join_unless_refused(job: Job) -> tuple[Study, PatientStorage, Ledger]:
     return study, storage, ledger
 
 
-def make_sampler(recipe: Recipe, n_trials: int, worker: int = 0) -> optuna.samplers.BaseSampler:
-    """A sampler for the next trial alone: a search that is resumed goes on as it would have."""
-    seed = recipe.search.seed + 1000 * n_trials + worker
+def make_sampler(recipe: Recipe, n_begun: int, worker: int = 0) -> optuna.samplers.BaseSampler:
+    """A sampler for the next trial alone: a search that is resumed goes on as it would have.
+
+    Args:
+        recipe: the recipe.
+        n_begun: trials that were begun before; those that wait would leave the seed as it was.
+        worker: tells the workers of a machine apart.
+    """
+    seed = recipe.search.seed + 1000 * n_begun + worker
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # `constant_liar`, before Optuna 5
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)

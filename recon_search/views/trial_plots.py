@@ -13,7 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-COLOURS = ("#c44e52", "#4c72b0", "#55a868", "#8172b3", "#dd8452", "#937860")
+COLOURS = (
+    *("#c44e52", "#4c72b0", "#55a868", "#8172b3", "#dd8452", "#937860"),
+    *("#da8bc3", "#8c8c8c", "#ccb974"),
+)
 
 
 def search_plot(study: Study) -> Figure:
@@ -54,7 +57,7 @@ def _over(axes: Axes, trials: list[FrozenTrial], path: str, label: str) -> None:
         if mine:
             x = [trial.params[path] for trial in mine]
             axes.plot(x, [t.values[0] for t in mine], "o", color=colour, alpha=0.7, label=rule)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=path == "split.k"))
     axes.set_xlabel(label)
     axes.set_ylabel("validation delta_m, %")
     if drawn:
@@ -107,6 +110,7 @@ def _history(axes: Axes, study: Study) -> None:
     if line:
         axes.step(*zip(*line, strict=True), where="post", color="#c44e52", label="best so far")
         axes.legend(fontsize=8, frameon=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial (x: pruned, small: deduplicated)")
     axes.set_ylabel("validation delta_m, %")
 

@@ -202,6 +202,14 @@ def test_the_first_guesses_survive_the_worker_that_queues_them(tmp_path, trained
     assert again == [1]
 
 
+def test_what_the_first_guesses_leave_open_is_drawn_anew_for_each(tmp_path, trained):
+    space = {"train.lr": {"low": 0.01, "high": 0.1}}
+    job = make_job(tmp_path / "out", trials=4, pruner="none", space=space)
+    work(job)
+    rates = [t.params["train.lr"] for t in finished(job) if t.params]
+    assert len(set(rates)) == len(rates) == 4
+
+
 def test_something_unforeseen_ends_the_worker_in_one_line_and_the_study_goes_on(
     tmp_path, trained, monkeypatch
 ):

@@ -5,6 +5,7 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+from recon_search.conflict.rules import RULES
 from recon_search.views.trial_plots import pareto, search_plot
 from recon_search.views.trials import SearchDisplay, summarise, trial_table
 
@@ -105,14 +106,15 @@ def test_a_study_of_somebody_elses_can_be_shown():
     search_plot(study)
 
 
-def test_every_rule_is_drawn():
-    rules = [f"rule {index}" for index in range(9)]
+def test_every_rule_is_drawn_in_its_own_colour():
+    rules = list(RULES)
     choices = {**CHOICES, "split.rule": optuna.distributions.CategoricalDistribution(rules)}
     study = optuna.create_study(direction="maximize")
     for rule in rules:
         params = {"split.rule": rule, "split.k": 3}
         study.add_trial(optuna.trial.create_trial(value=1.0, params=params, distributions=choices))
-    assert len(search_plot(study).axes[0].lines) == len(rules)
+    lines = search_plot(study).axes[0].lines
+    assert len({line.get_color() for line in lines}) == len(rules)
 
 
 def test_pareto():
