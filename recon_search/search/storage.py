@@ -47,6 +47,7 @@ GRACE = 4
 REASONS = {"same_as", "surplus", "error"}
 """Attributes of trials that failed for a reason; the worker of any other has died."""
 
+_HEARTBEAT = sqlalchemy.text("SELECT 1 FROM trial_heartbeats WHERE trial_id = :trial_id")
 _TOUCH = sqlalchemy.text("UPDATE trials SET state = state WHERE trial_id = :trial_id")
 
 logger = logging.getLogger(__name__)
@@ -127,6 +128,12 @@ class PatientStorage(RDBStorage):
                 raise
 
         return patiently(call)()
+
+    @patiently
+    def has_heartbeat(self, trial_id: int) -> bool:
+        """Whether a trial ever gave a sign of life: Optuna watches over those alone."""
+        with self.engine.connect() as connection:
+            return connection.execute(_HEARTBEAT, {"trial_id": trial_id}).first() is not None
 
     def _lock(self, trial_id: int) -> None:
         """Let nobody else set a trial's state before this thread's transaction ends.
@@ -259,8 +266,9 @@ def recover(study: Study, storage: PatientStorage) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
+    grace = GRACE * (storage.heartbeat_interval or 0)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _is_orphan(trial, GRACE * (storage.heartbeat_interval or 0)) and fail(study, trial):
+        if _is_orphan(trial, storage, grace) and fail(study, trial):
             retry(study, trial, storage.retries)
     trials = study.get_trials(deepcopy=False)
     retried = {trial.user_attrs.get("retry_of") for trial in trials}
@@ -290,11 +298,12 @@ def fail(study: Study, trial: FrozenTrial) -> bool:
     return True
 
 
-def _is_orphan(trial: FrozenTrial, grace: float) -> bool:
-    if "owner" not in trial.user_attrs:
-        begun = trial.datetime_start
-        return begun is not None and time.time() - begun.timestamp() > grace
-    return is_gone(trial.user_attrs["owner"])
+def _is_orphan(trial: FrozenTrial, storage: PatientStorage, grace: float) -> bool:
+    if is_gone(trial.user_attrs.get("owner", ":")):
+        return True
+    begun = trial.datetime_start
+    is_old = begun is not None and time.time() - begun.timestamp() > grace
+    return is_old and not storage.has_heartbeat(trial._trial_id)
 
 
 def _is_alive(process: int) -> bool:

@@ -1,6 +1,7 @@
 """Workers of one study do not get into each other's way, and none is lost."""
 
 import threading
+import time
 import warnings
 
 import pytest
@@ -79,3 +80,21 @@ def test_a_trial_given_up_by_one_who_died_before_queueing_it_anew_is_not_lost(ur
     recover(study, storage)
     recover(study, storage)
     assert tally(study.trials).waiting == (1 if reason is None else 0)
+
+
+@pytest.mark.parametrize("has_heartbeat", [True, False])
+def test_a_trial_of_another_machine_that_died_before_its_first_heartbeat_is_found(
+    url, has_heartbeat, monkeypatch
+):
+    (study,) = open_all(url, 1)
+    dead = ask(study)
+    dead.set_user_attr("owner", "elsewhere:1")
+    if has_heartbeat:
+        study._storage.record_heartbeat(dead._trial_id)
+    storage = open_storage(url, heartbeat=30, retries=3)
+    recover(study, storage)
+    assert tally(study.trials).running == 1
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 1000)
+    recover(study, storage)
+    assert tally(study.trials).running == (1 if has_heartbeat else 0)
