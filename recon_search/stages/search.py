@@ -188,7 +188,7 @@ def work(job: Job, index: int = 0, report: Report | None = None) -> None:
     space = make_space(job.recipe, scores)
     limit = job.recipe.search.trials
     objective = Objective(
-        job.recipe, scores, space, job.out, job.device, study, storage, ledger, limit, report
+        job.recipe, scores, space, job.out, job.device, study, ledger, limit, report, storage
     )
     _queue_guesses(first_trials(job.recipe, scores, space), study, ledger)
     while job.deadline is None or time.time() < job.deadline:
@@ -374,9 +374,9 @@ def _check_scores(scores: ConflictScores, job: Job) -> None:
 def _objective_of(job: Job, study: Study) -> Objective:
     scores = ConflictScores.load(job.scores)
     space = make_space(job.recipe, scores)
-    _, storage, ledger = _join(job)
+    ledger = _join(job)[2]
     limit = job.recipe.search.trials
-    return Objective(job.recipe, scores, space, job.out, job.device, study, storage, ledger, limit)
+    return Objective(job.recipe, scores, space, job.out, job.device, study, ledger, limit)
 
 
 def _is_first_to_judge(job: Job, console: Console) -> bool:

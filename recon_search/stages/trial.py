@@ -56,10 +56,10 @@ class Objective:
         out: the run directory.
         device: where to train.
         study: that the trials belong to.
-        storage: that holds the study.
         ledger: of that study.
         limit: number of trials that the study is to have.
         report: called every few steps of a training with its progress.
+        storage: that holds the study; None if nobody else works on it.
     """
 
     recipe: Recipe
@@ -68,10 +68,10 @@ class Objective:
     out: Path
     device: torch.device
     study: Study
-    storage: PatientStorage
     ledger: Ledger
     limit: int
     report: Report | None = None
+    storage: PatientStorage | None = None
 
     def __call__(self, trial: Trial) -> float | tuple[float, float]:
         """Run one trial.
@@ -214,7 +214,8 @@ class Objective:
                     found |= metrics
                     del waiting[name]
             if waiting:
-                recover(self.study, self.storage)  # whoever trains the others may have died
+                if self.storage is not None:  # whoever trains the others may have died
+                    recover(self.study, self.storage)
                 time.sleep(POLL)
         return {task: found[task] for task in tasks}
 
