@@ -56,3 +56,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not close:
         return ""
     return " Did you mean " + " or ".join(f"'{match}'" for match in close) + "?"
+
+
+def in_one_line(error: BaseException) -> str:
+    """Name an exception that is none of ours, and what it says, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(".: ")

@@ -133,6 +133,8 @@ class Range(_Section):
             raise ValueError(f"low must not be above high, got {self.low} and {self.high}")
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("log needs low > 0 and no step")
+        if self.is_integer and isinstance(self.step, float):
+            raise ValueError(f"a range of integers needs an integer step, got {self.step}")
         return self
 
 
@@ -146,7 +148,7 @@ class SearchConfig(_Section):
     space: dict[str, Range | Annotated[list[Value], Field(min_length=1)]] = {}
     start: Literal["scratch", "shared"] = "scratch"  # of a trial: or the trained joint network
     pruner: Literal["halving", "hyperband", "none"] = "halving"
-    patience: int = Field(default=0, ge=0)  # epochs without improvement before a trial is pruned
+    patience: int = Field(default=0, ge=0)  # epochs without improvement before the pruner may prune
     heartbeat: int = Field(default=30, gt=0)  # seconds; a trial silent for four of them is retried
     retries: int = Field(default=3, ge=0)  # of a trial whose worker died
 

@@ -32,7 +32,7 @@ class Entry:
     """What the ledger says of a key.
 
     Attributes:
-        owner: number of the trial that computes it or has computed it.
+        owner: number of the trial that computes it or counts with its result.
         result: what it computed; None while it has not.
     """
 
@@ -56,23 +56,23 @@ class Ledger:
         except sqlalchemy.exc.DatabaseError:  # another worker made it in between
             _TABLE.create(engine, checkfirst=True)
 
-    def claim(self, key: str, owner: int, is_alive: Callable[[int], bool]) -> Entry:
-        """Take a key, unless its result is known or a living trial works on it.
+    def claim(self, key: str, owner: int, holds: Callable[[int], bool]) -> Entry:
+        """Take a key, unless another trial computes it or counts with its result.
 
         Args:
             key: what is to be computed.
             owner: the trial that asks.
-            is_alive: whether the trial of that number still works.
+            holds: whether the trial of that number still works, or has ended with the result.
 
         Returns:
-            The entry as it is now; it is the asker's to compute if `entry.owner == owner` and
-            there is no result.
+            The entry as it is now. If `entry.owner == owner` it is the asker's: to compute, or with
+            the result that a trial left which died before it could end with it.
         """
         while True:
             entry = self.get(key)
             if entry is None:
                 self._insert(key, owner, None)
-            elif entry.result is not None or entry.owner == owner or is_alive(entry.owner):
+            elif entry.owner == owner or holds(entry.owner):
                 return entry
             else:
                 self._take_over(key, entry.owner, owner)
@@ -119,7 +119,7 @@ class Ledger:
     def _take_over(self, key: str, before: int, owner: int) -> None:
         change = (
             sqlalchemy.update(_TABLE)
-            .where(*self._is(key), _TABLE.c.owner == before, _TABLE.c.result.is_(None))
+            .where(*self._is(key), _TABLE.c.owner == before)
             .values(owner=owner)
         )
         with self._engine.begin() as connection:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from optuna.trial import Trial
+from optuna.trial import BaseTrial
 
 from recon_search.conflict.rules import Reading, norm_only, rank
 from recon_search.conflict.scores import ConflictScores
@@ -15,6 +15,9 @@ from recon_search.recipe import Range, Recipe, Value, parse_recipe
 
 SECTIONS = ("split", "train")
 """Sections whose keys may be searched: they change neither the probe nor the baselines."""
+
+OPTIONS = "train.options."
+"""Where the options of the recipe's method lie."""
 
 PAPER_K = 25
 """Layers that Recon splits (arXiv 2302.11289, section 5)."""
@@ -40,23 +43,28 @@ def make_space(recipe: Recipe, scores: ConflictScores) -> Space:
     return space | recipe.search.space
 
 
-def check_space(recipe: Recipe) -> None:
+def check_space(recipe: Recipe) -> list[Recipe]:
     """Check that what `[search.space]` names may be searched, at each of its values.
+
+    Returns:
+        The recipe at each of the values, one changed at a time.
 
     Raises:
         RecipeError: a key cannot be searched, or the recipe would not be valid at a value.
     """
+    changed = []
     for path, values in recipe.search.space.items():
-        if path.partition(".")[0] not in SECTIONS or path == "split.max_params":
+        if not _is_searchable(path):
             raise RecipeError(
                 f"`search.space` takes keys of {' and '.join(SECTIONS)}, got '{path}'. For a limit "
                 "on parameters set search.max_params; leave other keys to the recipe."
             )
-        for value in (values.low, values.high) if isinstance(values, Range) else values:
-            with_values(recipe, {path: value})
+        ends = (values.low, values.high) if isinstance(values, Range) else values
+        changed += [with_values(recipe, {path: value}) for value in ends]
+    return changed
 
 
-def draw(trial: Trial, space: Space) -> dict[str, Any]:
+def draw(trial: BaseTrial, space: Space) -> dict[str, Any]:
     """Draw the keys a trial needs; those its rule and grouping do not read stay undrawn."""
     values: dict[str, Any] = {}
     for path, allowed in space.items():
@@ -71,12 +79,13 @@ def draw(trial: Trial, space: Space) -> dict[str, Any]:
             drawn = trial.suggest_float(
                 path, allowed.low, allowed.high, step=allowed.step, log=allowed.log
             )
-            values[path] = round(drawn, 10)  # -0.3 + 2 * 0.05 is -0.19999999999999998
+            # -0.3 + 2 * 0.05 is -0.19999999999999998; without steps, what is drawn may be tiny.
+            values[path] = drawn if allowed.step is None else round(drawn, 10)
     return values
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with some keys set.
+    """The recipe with some keys set; another method than the recipe's has its default options.
 
     Raises:
         RecipeError: it is not valid so.
@@ -84,7 +93,12 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     raw = recipe.model_dump(mode="json")
     if raw["split"]["k"] is None:
         raw["split"] |= {"k": 0, "max_params": None}
+    has_options = values.get("train.method", recipe.train.method) == recipe.train.method
+    if not has_options:
+        raw["train"]["options"] = {}
     for path, value in values.items():
+        if path.startswith(OPTIONS) and not has_options:
+            continue
         section, *keys, last = path.split(".")
         target = raw[section]
         for key in keys:
@@ -127,6 +141,14 @@ def find_knee(values: Sequence[float]) -> int:
         return 0
     share = torch.arange(1, len(curve) + 1, dtype=torch.float64) / len(curve)
     return int((curve / curve[-1] - share).argmax()) + 1
+
+
+def _is_searchable(path: str) -> bool:
+    """Whether a path leads to one key of the sections that may be searched."""
+    section, _, key = path.removeprefix(OPTIONS).rpartition(".")
+    if path.startswith(OPTIONS):
+        return bool(key) and not section
+    return section in SECTIONS and path != "split.max_params"
 
 
 def _is_read(path: str, values: Mapping[str, Any]) -> bool:

@@ -6,11 +6,12 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import socket
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -43,8 +44,11 @@ PATIENCE = 3600.0
 GRACE = 4
 """Heartbeats a trial may miss before it counts as dead."""
 
-LIVE = (TrialState.RUNNING, TrialState.WAITING)
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+REASONS = {"same_as", "surplus", "error"}
+"""Attributes of trials that failed for a reason; the worker of any other has died."""
+
+_HEARTBEAT = sqlalchemy.text("SELECT 1 FROM trial_heartbeats WHERE trial_id = :trial_id")
+_TOUCH = sqlalchemy.text("UPDATE trials SET state = state WHERE trial_id = :trial_id")
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +57,7 @@ def is_connection_lost(error: BaseException | None) -> bool:
     """Whether an error says that the database cannot be reached, now."""
     while error is not None:
         if isinstance(error, OperationalError | InterfaceError):
-            return True
+            return "readonly" not in str(error)  # a file that may not be written will not be
         error = error.__cause__
     return False
 
@@ -74,7 +78,8 @@ def patiently(call: Callable[P, R]) -> Callable[P, R]:
             except (StorageInternalError, SQLAlchemyError) as error:
                 if not is_connection_lost(error) or time.monotonic() - started > PATIENCE:
                     raise
-                logger.warning("The database cannot be reached; waiting for it.")
+                reason = str(error.__cause__ or error).splitlines()[0]
+                logger.warning("The database cannot be reached; waiting for it. (%s)", reason)
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
 
@@ -114,6 +119,7 @@ class PatientStorage(RDBStorage):
             nonlocal n_calls
             n_calls += 1
             try:
+                self._lock(trial_id)
                 return set_once(trial_id, *args, **kwargs)
             except UpdateFinishedTrialError:
                 wanted = kwargs.get("state", args[0] if args else None)
@@ -122,6 +128,26 @@ class PatientStorage(RDBStorage):
                 raise
 
         return patiently(call)()
+
+    @patiently
+    def has_heartbeat(self, trial_id: int) -> bool:
+        """Whether a trial ever gave a sign of life: Optuna watches over those alone."""
+        with self.engine.connect() as connection:
+            return connection.execute(_HEARTBEAT, {"trial_id": trial_id}).first() is not None
+
+    def _lock(self, trial_id: int) -> None:
+        """Let nobody else set a trial's state before this thread's transaction ends.
+
+        SQLite has no row locks: without a write first, two workers find the same trial waiting and
+        both begin it.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return
+        try:
+            self.scoped_session().execute(_TOUCH, {"trial_id": trial_id})
+        except SQLAlchemyError:
+            self.scoped_session.remove()
+            raise
 
 
 for _name in {
@@ -139,17 +165,31 @@ def open_storage(url: str, heartbeat: int, retries: int) -> PatientStorage:
         RecipeError: the URL is malformed, its driver is missing, or nobody answers.
     """
     try:
-        return _create_storage(url, heartbeat, retries)
+        with plain_errors(url):
+            return _create_storage(url, heartbeat, retries)
     except ImportError:
         raise RecipeError(
             f"--storage needs the database's driver, found none for {_hide(url)}. For PostgreSQL: "
             "pip install 'recon-search[postgres]', and postgresql+psycopg://..."
         ) from None
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: the port is no number
         raise RecipeError(
-            f"--storage must be a database URL, got '{url}'. Examples: sqlite:///search.db, "
+            f"--storage must be a database URL, got '{_hide(url)}'. Examples: sqlite:///search.db, "
             "postgresql+psycopg://user@host/database"
         ) from None
+
+
+@contextlib.contextmanager
+def plain_errors(url: str) -> Iterator[None]:
+    """Turn what a database says into one line.
+
+    Raises:
+        RecipeError: the database does not answer, or refuses.
+    """
+    try:
+        yield
+    except ArgumentError:
+        raise
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise RecipeError(
@@ -176,7 +216,7 @@ def open_study(storage: PatientStorage, name: str, directions: list[StudyDirecti
     """Create a study, or join it where it exists.
 
     Raises:
-        RecipeError: it exists with another number of objectives.
+        RecipeError: it exists with other objectives.
     """
     try:
         study = optuna.create_study(
@@ -184,10 +224,14 @@ def open_study(storage: PatientStorage, name: str, directions: list[StudyDirecti
         )
     except DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=storage)
-    if len(study.directions) != len(directions):
+    if study.directions != directions:
+        found, wanted = (
+            ", ".join(direction.name.lower() for direction in each)
+            for each in (study.directions, directions)
+        )
         raise RecipeError(
-            f"Study '{name}' has {len(study.directions)} objectives, the recipe asks for "
-            f"{len(directions)}. Choose another --study."
+            f"Study '{name}' has the objectives {found}, the recipe asks for {wanted}. Choose "
+            "another --study."
         )
     return study
 
@@ -206,26 +250,43 @@ def owner() -> str:
     return f"{machine()}:{os.getpid()}"
 
 
+def is_gone(worker: str) -> bool:
+    """Whether a process, as `owner` names it, was one of this machine and is no more."""
+    host, _, process = worker.rpartition(":")
+    return host == machine() and not _is_alive(int(process))
+
+
 def recover(study: Study, storage: PatientStorage) -> None:
     """Give up trials whose worker is dead, and queue them anew.
 
     Optuna finds those whose heartbeat stopped. Found beside are trials of this machine whose
-    process is gone, at once; and trials whose worker died before its first heartbeat.
+    process is gone, at once; trials whose worker died before its first heartbeat; and trials that
+    failed without a word, as where whoever gave one up died before queueing it anew.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
+    grace = GRACE * (storage.heartbeat_interval or 0)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _is_orphan(trial, GRACE * (storage.heartbeat_interval or 0)) and fail(study, trial):
+        if _is_orphan(trial, storage, grace) and fail(study, trial):
+            retry(study, trial, storage.retries)
+    trials = study.get_trials(deepcopy=False)
+    retried = {trial.user_attrs.get("retry_of") for trial in trials}
+    for trial in trials:
+        if trial.state == TrialState.FAIL and trial.number not in retried:
             retry(study, trial, storage.retries)
 
 
 def retry(study: Study, trial: FrozenTrial, retries: int) -> None:
-    """Queue a dead trial's values anew, unless it has died too often."""
+    """Queue a dead trial's values anew, unless it has died too often or says why it ended.
+
+    Values that it was queued with and had not drawn yet are kept too.
+    """
     attempt = trial.user_attrs.get("attempt", 0) + 1
-    if attempt <= retries:
+    if attempt <= retries and not REASONS & trial.user_attrs.keys():
         attributes = {"attempt": attempt, "retry_of": trial.number}
-        study.enqueue_trial(trial.params, user_attrs=attributes)
+        values = trial.system_attrs.get("fixed_params", {}) | trial.params
+        study.enqueue_trial(values, user_attrs=attributes)
 
 
 def fail(study: Study, trial: FrozenTrial) -> bool:
@@ -237,12 +298,12 @@ def fail(study: Study, trial: FrozenTrial) -> bool:
     return True
 
 
-def _is_orphan(trial: FrozenTrial, grace: float) -> bool:
-    host, _, process = trial.user_attrs.get("owner", "").rpartition(":")
-    if not process:
-        begun = trial.datetime_start
-        return begun is not None and time.time() - begun.timestamp() > grace
-    return host == machine() and not _is_alive(int(process))
+def _is_orphan(trial: FrozenTrial, storage: PatientStorage, grace: float) -> bool:
+    if is_gone(trial.user_attrs.get("owner", ":")):
+        return True
+    begun = trial.datetime_start
+    is_old = begun is not None and time.time() - begun.timestamp() > grace
+    return is_old and not storage.has_heartbeat(trial._trial_id)
 
 
 def _is_alive(process: int) -> bool:
@@ -256,5 +317,5 @@ def _is_alive(process: int) -> bool:
 
 
 def _hide(url: str) -> str:
-    """The URL without its password."""
-    return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+    """The URL without its password, however malformed it is."""
+    return re.sub(r"(?<=:)(?!//).*(?=@)|(?<=password=)[^&]*", "***", url)

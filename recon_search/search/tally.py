@@ -63,13 +63,12 @@ def tally(trials: Sequence[FrozenTrial]) -> Tally:
 def is_surplus(number: int, trials: Sequence[FrozenTrial], limit: int) -> bool:
     """Whether enough trials count without the one of this number.
 
-    Those that were begun before it count, and all that take the place of a dead one, which are
-    themselves never too many.
+    Those that were begun before it count; a trial that was retried stands in the place of the dead
+    one.
     """
     retried = {other.user_attrs.get("retry_of") for other in trials}
-    if "retry_of" in trials[number].user_attrs:
-        return False
-    before = [t for t in trials if t.number < number or "retry_of" in t.user_attrs]
+    place = _place(number, trials)
+    before = [other for other in trials if _place(other.number, trials) < place]
     counted = ("complete", "pruned", "failed", "running", "waiting")
     return sum(_kind(other, retried) in counted for other in before) >= limit
 
@@ -85,6 +84,14 @@ def seconds(trial: FrozenTrial) -> float:
         return 0.0
     end = trial.datetime_complete or datetime.now()
     return (end - trial.datetime_start).total_seconds()
+
+
+def _place(number: int, trials: Sequence[FrozenTrial]) -> tuple[int, int]:
+    """The first trial that this one is a retry of, and its own number."""
+    first = number
+    while "retry_of" in trials[first].user_attrs:
+        first = trials[first].user_attrs["retry_of"]
+    return first, number
 
 
 def _kind(trial: FrozenTrial, retried: set[int | None]) -> str | None:

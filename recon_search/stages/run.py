@@ -64,10 +64,22 @@ def check(recipe: Recipe) -> int:
     Raises:
         ReconSearchError: the first thing that does not fit.
     """
+    searched = check_space(recipe)
+    for each in (recipe, *searched):
+        _check_names(each)
+    with torch.device("meta"):
+        backbone = create_backbone(recipe.backbone.model_copy(update={"weights": None}), in_chans=1)
+    n_layers = len(layers(backbone))
+    for each in (recipe, *searched):
+        check_k(each, n_layers)
+    return n_layers
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Check the methods, rules and optimiser that a recipe names."""
     check_method(recipe.train.method, recipe.train.options)
     for method in (recipe.probe.method, *recipe.compare.methods):
         check_method(method)
-    check_space(recipe)
     for rule in (recipe.split.rule, *recipe.compare.rules):
         find_rule(rule)
     if recipe.train.optimizer not in (known := list_optimizers()):
@@ -75,11 +87,6 @@ def check(recipe: Recipe) -> int:
             f"`train.optimizer` must be one of timm's, got '{recipe.train.optimizer}'."
             f"{nearest(recipe.train.optimizer, known)}"
         )
-    with torch.device("meta"):
-        backbone = create_backbone(recipe.backbone.model_copy(update={"weights": None}), in_chans=1)
-    n_layers = len(layers(backbone))
-    check_k(recipe, n_layers)
-    return n_layers
 
 
 def open_run_directory(recipe: Recipe, out: Path, *, resume: bool) -> None:

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import time
-import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +15,24 @@ import optuna
 import torch
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from rich.console import Console
 
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
-from recon_search.errors import RecipeError, ReconSearchError, TrainingError
+from recon_search.errors import RecipeError, ReconSearchError, TrainingError, in_one_line
+from recon_search.graph.layers import layers
 from recon_search.recipe import Recipe
 from recon_search.search.ledger import Ledger
-from recon_search.search.space import first_trials, make_space
+from recon_search.search.space import draw, first_trials, make_space
 from recon_search.search.storage import (
     PatientStorage,
+    is_gone,
     machine,
     open_storage,
     open_study,
     owner,
+    plain_errors,
     recover,
 )
 from recon_search.search.tally import has_waiting_retry, tally
@@ -39,10 +41,11 @@ from recon_search.stages.export import export
 from recon_search.stages.pool import n_workers, prepare_worker
 from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
-from recon_search.stages.train import copy_model
-from recon_search.stages.trial import POLL, NotNeeded, Objective, directions
+from recon_search.stages.train import copy_model, data_on
+from recon_search.stages.trial import POLL, Failed, NotNeeded, Objective, directions
 from recon_search.training import parallel
 from recon_search.training.loop import Report
+from recon_search.training.model import create_backbone
 from recon_search.views.plots import save_figure
 from recon_search.views.tables import comparison_table
 from recon_search.views.trial_plots import search_plot
@@ -95,7 +98,9 @@ def search_and_judge(
     settings = job.recipe.search  # a database that does not answer is no surprise after the probe
     open_storage(job.url, settings.heartbeat, settings.retries).engine.dispose()
     if has_scores:
-        ConflictScores.load(job.scores).save(job.out / "scores.safetensors")
+        scores = ConflictScores.load(job.scores)
+        _check_scores(scores, job)
+        scores.save(job.out / "scores.safetensors")
     else:
         probe(job.recipe, job.out, job.device, console, workers)
     study = search(job, console, workers)
@@ -150,7 +155,8 @@ def search(job: Job, console: Console, workers: int | None = None) -> Study:
         for process in processes:
             process.start()
         try:
-            while any(process.is_alive() for process in processes):
+            # All are asked: one that has died and is not asked looks alive to the others.
+            while sum(process.is_alive() for process in processes):
                 display.show(study.get_trials(deepcopy=False), directions(job.recipe))
                 time.sleep(POLL)
         except BaseException:
@@ -159,13 +165,19 @@ def search(job: Job, console: Console, workers: int | None = None) -> Study:
             raise
         display.show(study.get_trials(deepcopy=False), directions(job.recipe))
     failed = [process.exitcode for process in processes if process.exitcode]
+    if not failed:
+        return study
+    reason = None if errors.empty() else errors.get()
     if len(failed) == len(processes):
-        if not errors.empty():
-            raise ReconSearchError(errors.get())
+        if reason is not None:
+            raise ReconSearchError(reason)
         raise TrainingError(
             f"Every worker must end well, all ended with exit codes {failed}. Run the same command "
             "again to go on."
         )
+    reason = reason or f"exit codes {failed}"
+    text = f"Warning: {len(failed)} of {len(processes)} workers did not end well: {reason}"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
     return study
 
 
@@ -176,12 +188,9 @@ def work(job: Job, index: int = 0, report: Report | None = None) -> None:
     space = make_space(job.recipe, scores)
     limit = job.recipe.search.trials
     objective = Objective(
-        job.recipe, scores, space, job.out, job.device, study, ledger, limit, report
+        job.recipe, scores, space, job.out, job.device, study, ledger, limit, report, storage
     )
-    token = uuid.uuid4().hex
-    if ledger.settle("first trials", {"by": token})["by"] == token:
-        for guess in first_trials(job.recipe, scores, space):
-            study.enqueue_trial(guess)
+    _queue_guesses(first_trials(job.recipe, scores, space), study, ledger)
     while job.deadline is None or time.time() < job.deadline:
         recover(study, storage)
         trials = study.get_trials(deepcopy=False)
@@ -192,9 +201,9 @@ def work(job: Job, index: int = 0, report: Report | None = None) -> None:
             if now.is_exhausted or now.spent + now.running >= limit:
                 time.sleep(POLL)  # one of those that run may yet die
                 continue
-        study.sampler = make_sampler(job.recipe, len(trials), index)
+        study.sampler = make_sampler(job.recipe, len(trials) - now.waiting, index)
         try:
-            study.optimize(objective, n_trials=1, catch=(NotNeeded, TrainingError))
+            study.optimize(objective, n_trials=1, catch=(NotNeeded, Failed))
         except (UpdateFinishedTrialError, ValueError):
             # Somebody gave the trial up while this process could not reach the database.
             if not _was_given_up(study):
@@ -240,9 +249,12 @@ def choose_best(study: Study) -> FrozenTrial:
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
+        attributes = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
+        errors = [each["error"] for each in attributes if "error" in each]
+        reason = f"The last trial that failed says: {errors[-1]}" if errors else "None failed."
         raise TrainingError(
-            "A search needs one completed trial at least, found none. Run the same command again "
-            "with more --trials or without --timeout."
+            f"A search needs one completed trial at least, found none. {reason} Run the same "
+            "command again with more --trials or without --timeout."
         )
     return max(complete, key=lambda trial: trial.values[0])
 
@@ -260,7 +272,7 @@ def judge(
     """
     best = choose_best(study)
     objective = _objective_of(job, study)
-    recipe, training = objective.plan(best.params)
+    recipe, training = objective.plan(draw(FixedTrial(best.params), objective.space))
     methods = list(dict.fromkeys([recipe.train.method, *recipe.compare.methods]))
     recipe = recipe.model_copy(
         update={
@@ -279,6 +291,11 @@ def judge(
 
 def _join(job: Job) -> tuple[Study, PatientStorage, Ledger]:
     """Open the study, and make sure that it is of this recipe and this probe."""
+    with plain_errors(job.url):
+        return _join_unless_refused(job)
+
+
+def _join_unless_refused(job: Job) -> tuple[Study, PatientStorage, Ledger]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings = job.recipe.search
     storage = open_storage(job.url, settings.heartbeat, settings.retries)
@@ -296,6 +313,11 @@ def _join(job: Job) -> tuple[Study, PatientStorage, Ledger]:
     scores = ConflictScores.load(job.scores)
     counts = {name: tensor.tolist() for name, tensor in scores.tensors.items()}
     identity = {"recipe": artefact.digest(recipe), "scores": artefact.digest(counts)}
+    if study.get_trials(deepcopy=False) and ledger.get("study") is None:
+        raise RecipeError(
+            f"Study '{job.study}' must be one of recon-search, found trials of something else in "
+            "it. Choose another --study."
+        )
     known = ledger.settle("study", identity)
     for what, value in identity.items():
         if known[what] != value:
@@ -306,15 +328,26 @@ def _join(job: Job) -> tuple[Study, PatientStorage, Ledger]:
     return study, storage, ledger
 
 
-def make_sampler(recipe: Recipe, n_trials: int, worker: int = 0) -> optuna.samplers.BaseSampler:
-    """A sampler for the next trial alone: a search that is resumed goes on as it would have."""
-    seed = recipe.search.seed + 1000 * n_trials + worker
-    return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+def make_sampler(recipe: Recipe, n_begun: int, worker: int = 0) -> optuna.samplers.BaseSampler:
+    """A sampler for the next trial alone: a search that is resumed goes on as it would have.
+
+    Args:
+        recipe: the recipe.
+        n_begun: trials that were begun before; those that wait would leave the seed as it was.
+        worker: tells the workers of a machine apart.
+    """
+    seed = recipe.search.seed + 1000 * n_begun + worker
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # `constant_liar`, before Optuna 5
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
 
 def make_pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
-    """The pruner that the recipe's `[search]` names."""
-    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+    """The pruner that the recipe's `[search]` names; with a patience, it waits that long.
+
+    Without a pruner, the patience alone ends a trial.
+    """
+    pruner: optuna.pruners.BasePruner | None = None
     if recipe.search.pruner == "halving":
         pruner = optuna.pruners.SuccessiveHalvingPruner(1, reduction_factor=3)
     elif recipe.search.pruner == "hyperband":
@@ -323,7 +356,19 @@ def make_pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return optuna.pruners.PatientPruner(pruner, recipe.search.patience)
-    return pruner
+    return pruner or optuna.pruners.NopPruner()
+
+
+def _check_scores(scores: ConflictScores, job: Job) -> None:
+    """Refuse scores of other tasks or of another backbone than the recipe's."""
+    data = data_on(job.recipe.data, job.device)
+    backbone = create_backbone(job.recipe.backbone, in_chans=data.shape[0])
+    if scores.tasks != data.tasks or scores.layers != tuple(layers(backbone)):
+        raise RecipeError(
+            f"--scores must be of the recipe's tasks ({', '.join(data.tasks)}) and of the layers "
+            f"of its {job.recipe.backbone.name}, {job.scores} is of {', '.join(scores.tasks)} and "
+            f"{len(scores.layers)} layers from {scores.layers[0]} on. Leave it out to probe anew."
+        )
 
 
 def _objective_of(job: Job, study: Study) -> Objective:
@@ -340,6 +385,18 @@ def _is_first_to_judge(job: Job, console: Console) -> bool:
     if first != machine():
         console.print(f"{first} judges the best split; --judge does it here too.", highlight=False)
     return bool(first == machine())
+
+
+def _queue_guesses(guesses: list[dict[str, Any]], study: Study, ledger: Ledger) -> None:
+    """Queue the first trials: once, and those too before which the one who did it died."""
+    first = ledger.settle("first trials", {"by": owner()})["by"]
+    if first != owner() and not is_gone(first):
+        return
+    trials = study.get_trials(deepcopy=False)
+    queued = {t.user_attrs.get("guess") for t in trials if "surplus" not in t.user_attrs}
+    for index, guess in enumerate(guesses):
+        if index not in queued:
+            study.enqueue_trial(guess, user_attrs={"guess": index})
 
 
 def _was_given_up(study: Study) -> bool:
@@ -361,4 +418,10 @@ def _work_in_process(
         work(job, index)
     except ReconSearchError as error:
         errors.put(str(error))
+        raise SystemExit(2) from None
+    except Exception as error:
+        errors.put(
+            f"A worker must meet nothing unforeseen, one met {in_one_line(error)}. Mend that and "
+            "run the same command again to go on."
+        )
         raise SystemExit(2) from None

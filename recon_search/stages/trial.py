@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,16 @@ from typing import Any
 
 import optuna
 import torch
+from optuna.exceptions import OptunaError
 from optuna.study import Study, StudyDirection
 from optuna.trial import Trial, TrialState
 
 from recon_search.conflict.scores import ConflictScores
-from recon_search.errors import TrainingError
+from recon_search.errors import ReconSearchError, TrainingError, in_one_line
 from recon_search.recipe import Recipe
 from recon_search.search.ledger import Entry, Ledger
 from recon_search.search.space import Space, draw, with_values
-from recon_search.search.storage import owner
+from recon_search.search.storage import PatientStorage, owner, recover
 from recon_search.search.tally import is_surplus
 from recon_search.stages.split import choose_split
 from recon_search.stages.train import Training, train
@@ -30,6 +32,14 @@ POLL = 0.5
 
 class NotNeeded(Exception):  # noqa: N818 - no error: the trial has nothing to do
     """Another trial trains the same split now, or the study has its trials already."""
+
+
+class Failed(Exception):  # noqa: N818 - no error: the trial's `error` says it
+    """The trial's training could not go on."""
+
+
+EXPECTED = (OptunaError, ReconSearchError, NotNeeded, Failed)
+"""What ends a trial by design; anything else is an accident of its worker's."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Objective:
         ledger: of that study.
         limit: number of trials that the study is to have.
         report: called every few steps of a training with its progress.
+        storage: that holds the study; None if nobody else works on it.
     """
 
     recipe: Recipe
@@ -60,6 +71,7 @@ class Objective:
     ledger: Ledger
     limit: int
     report: Report | None = None
+    storage: PatientStorage | None = None
 
     def __call__(self, trial: Trial) -> float | tuple[float, float]:
         """Run one trial.
@@ -67,8 +79,20 @@ class Objective:
         Raises:
             TrialPruned: the trial was stopped early.
             NotNeeded: see there.
-            TrainingError: the training could not go on.
+            Failed: see there.
+            TrainingError: a baseline's training could not go on, or something unforeseen happened.
         """
+        try:
+            return self._run(trial)
+        except EXPECTED:
+            raise
+        except Exception as error:
+            raise TrainingError(
+                f"A trial must meet nothing unforeseen, trial {trial.number} met "
+                f"{in_one_line(error)}. Mend that and run the same command again to go on."
+            ) from error
+
+    def _run(self, trial: Trial) -> float | tuple[float, float]:
         trial.set_user_attr("owner", owner())
         if is_surplus(trial.number, self.study.get_trials(deepcopy=False), self.limit):
             trial.set_user_attr("surplus", True)
@@ -78,7 +102,7 @@ class Objective:
         key = training.directory(recipe, self.out).name
         for name, value in (("layers", layers), ("training", key)):
             trial.set_user_attr(name, value)
-        entry = self.ledger.claim(key, trial.number, self._is_alive)
+        entry = self.ledger.claim(key, trial.number, self._holds)
         if entry.result is not None:
             return self._repeat(trial, entry)
         if entry.owner != trial.number:
@@ -126,6 +150,9 @@ class Objective:
             return {"state": "pruned", "values": values}
         except TrainingError as error:
             return {"state": "failed", "error": str(error), "values": values}
+        if not math.isfinite(values[-1]):
+            reason = f"Validation delta_m must be finite, got {values[-1]}. Look at the data."
+            return {"state": "failed", "error": reason, "values": values}
         return {
             "state": "complete",
             "values": values,
@@ -134,9 +161,9 @@ class Objective:
         }
 
     def _repeat(self, trial: Trial, entry: Entry) -> float | tuple[float, float]:
-        """End with a known result: of an equal split, or of this trial's worker before it died."""
+        """End with a known result: of an equal split, or of a worker who died before it said so."""
         assert entry.result is not None
-        if self._frozen(entry.owner).state in (TrialState.COMPLETE, TrialState.PRUNED):
+        if entry.owner != trial.number:
             trial.set_user_attr("same_as", entry.owner)
         if not self._has_front:
             for epoch, value in enumerate(entry.result["values"], start=1):
@@ -149,7 +176,7 @@ class Objective:
             raise optuna.TrialPruned
         if result["state"] == "failed":
             trial.set_user_attr("error", result["error"])
-            raise TrainingError(result["error"])
+            raise Failed(result["error"])
         for name in ("n_parameters", "flops"):
             trial.set_user_attr(name, result[name])
         value: float = result["values"][-1]
@@ -187,13 +214,15 @@ class Objective:
                     found |= metrics
                     del waiting[name]
             if waiting:
+                if self.storage is not None:  # whoever trains the others may have died
+                    recover(self.study, self.storage)
                 time.sleep(POLL)
         return {task: found[task] for task in tasks}
 
     def _once(self, training: Training, number: int) -> Metrics | None:
         """Train what no trial has trained; None while another trial does."""
         key = training.directory(self.recipe, self.out).name
-        entry = self.ledger.claim(key, number, self._is_alive)
+        entry = self.ledger.claim(key, number, self._holds)
         if entry.result is not None:
             known: Metrics = entry.result["validation"]
             return known
@@ -206,7 +235,7 @@ class Objective:
 
     def _joint(self) -> Training:
         """The shared network that `search.start = "shared"` starts from."""
-        config = self.recipe.train.model_copy(update={"method": "joint"})
+        config = with_values(self.recipe, {"train.method": "joint"}).train
         arguments = None, config, self.recipe.backbone, self.recipe.seed
         return Training("joint", self.scores.tasks, *arguments, test=False)
 
@@ -214,11 +243,11 @@ class Objective:
     def _has_front(self) -> bool:
         return self.recipe.search.objective != "delta_m"
 
-    def _is_alive(self, number: int) -> bool:
-        return self._frozen(number).state == TrialState.RUNNING
-
-    def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
+    def _holds(self, number: int) -> bool:
+        """Whether a trial works, or has ended with a result."""
+        trial = self.study.get_trials(deepcopy=False)[number]
+        ended = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+        return trial.state in ended or "error" in trial.user_attrs
 
 
 def directions(recipe: Recipe) -> list[StudyDirection]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 
@@ -12,7 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-COLOURS = ("#c44e52", "#4c72b0", "#55a868", "#8172b3", "#dd8452", "#937860")
+COLOURS = (
+    *("#c44e52", "#4c72b0", "#55a868", "#8172b3", "#dd8452", "#937860"),
+    *("#da8bc3", "#8c8c8c", "#ccb974"),
+)
 
 
 def search_plot(study: Study) -> Figure:
@@ -48,12 +52,12 @@ def _over(axes: Axes, trials: list[FrozenTrial], path: str, label: str) -> None:
     """delta_m over one key, a colour a rule."""
     drawn = [trial for trial in trials if path in trial.params]
     rules = list(dict.fromkeys(trial.params.get("split.rule", "") for trial in trials))
-    for rule, colour in zip(rules, COLOURS, strict=False):
+    for rule, colour in zip(rules, itertools.cycle(COLOURS), strict=False):
         mine = [trial for trial in drawn if trial.params.get("split.rule", "") == rule]
         if mine:
             x = [trial.params[path] for trial in mine]
             axes.plot(x, [t.values[0] for t in mine], "o", color=colour, alpha=0.7, label=rule)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=path == "split.k"))
     axes.set_xlabel(label)
     axes.set_ylabel("validation delta_m, %")
     if drawn:
@@ -63,7 +67,8 @@ def _over(axes: Axes, trials: list[FrozenTrial], path: str, label: str) -> None:
 def _front(axes: Axes, study: Study, trials: list[FrozenTrial]) -> None:
     """delta_m against parameters, and the trials that no other beats in both."""
     cost = "flops" if _minimises_flops(study) else "n_parameters"
-    points = [(trial.user_attrs[cost] / 1e6, trial.values[0]) for trial in trials]
+    known = [trial for trial in trials if cost in trial.user_attrs]
+    points = [(trial.user_attrs[cost] / 1e6, trial.values[0]) for trial in known]
     axes.plot(*zip(*points, strict=True) if points else ([], []), "o", color="#4c72b0", alpha=0.6)
     front = pareto(points)
     axes.step(*zip(*front, strict=True) if front else ([], []), where="post", color="#c44e52")
@@ -105,6 +110,7 @@ def _history(axes: Axes, study: Study) -> None:
     if line:
         axes.step(*zip(*line, strict=True), where="post", color="#c44e52", label="best so far")
         axes.legend(fontsize=8, frameon=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial (x: pruned, small: deduplicated)")
     axes.set_ylabel("validation delta_m, %")
 
@@ -117,7 +123,11 @@ def _importances(study: Study, trials: list[FrozenTrial]) -> dict[str, float]:
         warnings.simplefilter("ignore")
         try:
             return dict(
-                optuna.importance.get_param_importances(study, target=lambda trial: trial.values[0])
+                optuna.importance.get_param_importances(
+                    study,
+                    evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
+                    target=lambda trial: trial.values[0],
+                )
             )
         except (ValueError, RuntimeError):
             return {}  # no key was drawn in every trial, or none varied

@@ -10,12 +10,14 @@ from typing import Any
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from recon_search.search.tally import Tally, seconds, tally
 
 UNKNOWN = "?"
+ATTRIBUTES = ("layers", "n_parameters", "flops", "epochs", "same_as", "owner", "error")
 
 
 class SearchDisplay:
@@ -34,10 +36,10 @@ class SearchDisplay:
         self._begun_with: int | None = None
         self._shown: set[int] = set()
         self._progress = Progress(
-            TextColumn(f"search {name}"),
+            TextColumn(f"search {name}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -72,6 +74,7 @@ class SearchDisplay:
                     f"trial {trial.number}: {describe_state(trial)}, {describe_split(trial)}. "
                     f"{now.spent}/{self._total}: {note}",
                     highlight=False,
+                    markup=False,
                     soft_wrap=True,
                 )
 
@@ -105,10 +108,7 @@ def summarise(study: Study) -> dict[str, Any]:
                 "split": describe_split(trial),
                 "params": trial.params,
                 "seconds": round(seconds(trial), 1),
-                **{
-                    name: trial.user_attrs.get(name)
-                    for name in ("layers", "n_parameters", "flops", "epochs", "same_as", "owner")
-                },
+                **{name: trial.user_attrs.get(name) for name in ATTRIBUTES},
             }
             for trial in trials
         ],
@@ -118,9 +118,9 @@ def summarise(study: Study) -> dict[str, Any]:
 def trial_table(summary: dict[str, Any]) -> Table:
     """Every trial that was completed, best first, then the others."""
     table = Table(
-        title=f"Study {summary['study']}: {summary['tally']}",
+        title=escape(f"Study {summary['study']}: {summary['tally']}"),
         title_justify="left",
-        caption=f"Validation data; {summary['best']}.",
+        caption=escape(f"Validation data; {summary['best']}."),
         caption_justify="left",
     )
     for name in ("trial", "state", "delta_m %", "split", "layers", "parameters", "FLOPs", "epochs"):
@@ -132,7 +132,7 @@ def trial_table(summary: dict[str, Any]) -> Table:
             str(row["trial"]),
             row["state"],
             "" if row["delta_m"] is None else f"{row['delta_m']:+.2f}",
-            row["split"],
+            escape(row["split"]),
             "" if row["layers"] is None else str(len(row["layers"])),
             _short(row["n_parameters"]),
             _short(row["flops"]),
@@ -192,8 +192,9 @@ def describe_split(trial: FrozenTrial) -> str:
     if "split.threshold" in params:
         words.append(f"S = {params.pop('split.threshold'):g}")
     if params.pop("split.grouping", "private") == "colour":
-        words.append(f"colour {params.pop('split.group_share', UNKNOWN):g}")
-    words += [f"{path.partition('.')[2]} = {value}" for path, value in params.items()]
+        share = params.pop("split.group_share", None)  # None: it died before it drew one
+        words.append("colour" if share is None else f"colour {share:g}")
+    words += [f"{path.partition('.')[2] or path} = {value}" for path, value in params.items()]
     return ", ".join(words)
 
 

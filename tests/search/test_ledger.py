@@ -5,7 +5,7 @@ import threading
 import pytest
 import sqlalchemy
 
-from recon_search.search.ledger import Ledger
+from recon_search.search.ledger import Entry, Ledger
 
 
 @pytest.fixture
@@ -42,7 +42,8 @@ def test_a_dead_owner_loses_the_key_and_cannot_finish_it(engine):
     assert ledger.get("key").result is None
     ledger.finish("key", 2, {"by": 2})
     ledger.finish("key", 2, {"by": "nobody"})
-    assert ledger.claim("key", 3, lambda _: False).result == {"by": 2}
+    assert ledger.claim("key", 3, lambda _: True).owner == 2, "2 counts with it"
+    assert ledger.claim("key", 3, lambda _: False) == Entry(3, {"by": 2}), "2 died before it could"
 
 
 def test_studies_are_apart_and_settled_values_stay(engine):

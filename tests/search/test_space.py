@@ -8,6 +8,7 @@ import pytest
 from recon_search.errors import RecipeError
 from recon_search.recipe import Range, parse_recipe
 from recon_search.search.space import draw, find_knee, first_trials, make_space, with_values
+from recon_search.stages.run import check
 from tests.stages.recipes import TINY
 from tests.stages.scores import noisy_scores
 
@@ -50,6 +51,9 @@ def test_every_drawn_value_gives_a_valid_recipe_and_only_what_is_read_is_drawn(s
         ({"split.max_params": ["1.2x"]}, r"search.max_params"),
         ({"train.rl": [0.1]}, r"`train.rl` is no key of a recipe. Did you mean 'lr'"),
         ({"train.lr": [0.1, -1.0]}, r"`train.lr`.* got -1.0"),
+        ({"train": [1]}, r"takes keys of split and train, got 'train'"),
+        ({"train.lr.low": [1]}, r"takes keys of split and train, got 'train.lr.low'"),
+        ({"train.options.": [1]}, r"takes keys of split and train, got 'train.options.'"),
     ],
 )
 def test_a_space_that_cannot_be_is_refused(scores, space, message):
@@ -57,7 +61,32 @@ def test_a_space_that_cannot_be_is_refused(scores, space, message):
         make_space(recipe_with(space=space), scores)
 
 
+def test_options_are_those_of_the_recipes_method():
+    raw = tomllib.loads(TINY)
+    raw["train"] |= {"method": "cagrad", "options": {"c": 0.5}}
+    recipe = parse_recipe(raw)
+    assert with_values(recipe, {"train.options.c": 0.7}).train.options == {"c": 0.7}
+    other = {"train.options.c": 0.7, "train.method": "joint"}
+    assert with_values(recipe, other).train.options == {}
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"split.rule": ["projection", "bogus"]}, "ranking rule must be one of"),
+        ({"train.method": ["joint", "bogus"]}, "bogus"),
+        ({"train.optimizer": ["sgd", "bogus"]}, "`train.optimizer` must be"),
+        ({"split.k": {"low": 0, "high": 80}}, r"`split.k` must be between 0 and 43"),
+    ],
+)
+def test_names_and_sizes_that_are_not_there_are_found_before_the_probe(space, message):
+    with pytest.raises(RecipeError, match=message):
+        check(recipe_with(space=space))
+
+
 def test_ranges_are_checked():
+    with pytest.raises(RecipeError, match=r"needs an integer step, got 0\.5"):
+        recipe_with(space={"split.k": {"low": 0, "high": 4, "step": 0.5}})
     with pytest.raises(RecipeError, match="low must not be above high"):
         recipe_with(space={"train.lr": {"low": 1.0, "high": 0.1}})
     assert Range(low=1, high=3).is_integer

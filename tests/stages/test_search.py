@@ -3,15 +3,20 @@
 import tomllib
 import warnings
 from collections import Counter
+from dataclasses import replace
 
+import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
+from rich.console import Console
 
 import recon_search as rs
+from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.recipe import parse_recipe
 from recon_search.search import storage as storage_module
+from recon_search.search.space import draw, first_trials, make_space
 from recon_search.search.storage import fail, owner
 from recon_search.search.tally import tally
 from recon_search.stages import search, trial
@@ -22,6 +27,7 @@ from tests.stages.recipes import TINY
 from tests.stages.scores import TASKS, noisy_scores
 
 CPU = torch.device("cpu")
+GONE = owner().rpartition(":")[0] + ":999999999"
 
 
 def make_job(out, epochs=1, **search_settings):
@@ -53,6 +59,16 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(trial, "train", pretend)
     return counts
+
+
+def dead_trial(job):
+    """A running trial whose process is gone."""
+    study = search._join(job)[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Optuna's optimize is the one to send heartbeats
+        dead = study.ask()
+    dead.set_user_attr("owner", GONE)
+    return dead
 
 
 def finished(job):
@@ -93,12 +109,8 @@ def test_equal_splits_are_trained_once(tmp_path, trained):
 
 def test_a_trial_whose_process_is_gone_is_begun_anew_at_once(tmp_path, trained):
     job = make_job(tmp_path / "out", trials=2, pruner="none")
-    study = search._join(job)[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that Optuna's optimize is the one to send heartbeats
-        dead = study.ask()
+    dead = dead_trial(job)
     dead.suggest_int("split.k", 0, 43)
-    dead.set_user_attr("owner", owner().rpartition(":")[0] + ":999999999")
     work(job)
     trials = finished(job)
     assert trials[dead.number].state == TrialState.FAIL
@@ -132,6 +144,116 @@ def test_a_trial_that_was_given_up_meanwhile_is_left_and_the_worker_goes_on(tmp_
     assert trials[given_up[0]].state == TrialState.FAIL
     assert tally(trials).spent == 2
     assert any(t.user_attrs.get("retry_of") == given_up[0] for t in trials)
+
+
+def test_a_worker_that_waits_for_a_baseline_takes_it_up_when_the_other_dies(
+    tmp_path, trained, monkeypatch
+):
+    job = make_job(tmp_path / "out", trials=2, pruner="none")
+    alone = job.recipe.train, job.recipe.backbone, job.recipe.seed
+    key = Training("", TASKS[:1], None, *alone, test=False).directory(job.recipe, job.out).name
+    search._join(job)[2].claim(key, dead_trial(job).number, lambda _: True)
+    naps = []
+
+    def nap(seconds):
+        naps.append(seconds)
+        assert len(naps) < 20, "it would wait for ever"
+
+    monkeypatch.setattr(search, "recover", lambda *_: None)  # the other dies after this
+    monkeypatch.setattr(trial.time, "sleep", nap)
+    work(job)
+    assert naps
+    assert trained[key] == 1
+    assert tally(finished(job)).complete == 2
+
+
+def test_a_result_whose_trial_died_before_it_could_end_with_it_counts_once(tmp_path, trained):
+    space = {"split.k": [2], "split.rule": ["count"], "split.threshold": [0.0]}
+    job = make_job(tmp_path / "out", trials=3, space=space)
+    dead = dead_trial(job)
+    study, _, ledger = search._join(job)
+    objective = search._objective_of(job, study)
+    recipe, training = objective.plan(draw(dead, objective.space))
+    key = training.directory(recipe, job.out).name
+    ledger.claim(key, dead.number, lambda _: True)
+    result = {"state": "complete", "values": [5.0], "n_parameters": 1, "flops": 1}
+    ledger.finish(key, dead.number, result)
+    work(job)
+    now = tally(finished(job))
+    assert (now.complete, now.retried) == (1, 1)
+    assert now.deduplicated >= 30
+    assert key not in trained
+
+
+def test_the_first_guesses_survive_the_worker_that_queues_them(tmp_path, trained):
+    job = make_job(tmp_path / "out", trials=1)
+    study, _, ledger = search._join(job)
+    ledger.settle("first trials", {"by": GONE})
+    study.enqueue_trial({"split.k": 0}, user_attrs={"guess": 0})
+    work(job)
+    scores = noisy_scores(job.recipe)
+    n_guesses = len(first_trials(job.recipe, scores, make_space(job.recipe, scores)))
+    trials = finished(job)
+    assert sorted(t.user_attrs["guess"] for t in trials) == list(range(n_guesses))
+
+    dead_trial(job).set_user_attr("surplus", True)  # as where a retry waits behind it
+    search._queue_guesses([{"split.k": 0}] * n_guesses, study, ledger)
+    again = [t.user_attrs["guess"] for t in finished(job)[len(trials) :] if "guess" in t.user_attrs]
+    assert again == [1]
+
+
+def test_what_the_first_guesses_leave_open_is_drawn_anew_for_each(tmp_path, trained):
+    space = {"train.lr": {"low": 0.01, "high": 0.1}}
+    job = make_job(tmp_path / "out", trials=4, pruner="none", space=space)
+    work(job)
+    rates = [t.params["train.lr"] for t in finished(job) if t.params]
+    assert len(set(rates)) == len(rates) == 4
+
+
+def test_something_unforeseen_ends_the_worker_in_one_line_and_the_study_goes_on(
+    tmp_path, trained, monkeypatch
+):
+    job = make_job(tmp_path / "out", trials=2, pruner="none")
+    pretend = trial.train
+
+    def fall(training, *arguments):
+        if len(training.tasks) > 1:
+            raise ValueError("Expected more than 1 value\nper channel")
+        return pretend(training, *arguments)
+
+    monkeypatch.setattr(trial, "train", fall)
+    with pytest.raises(TrainingError, match="met ValueError: Expected more than 1 value per chan"):
+        work(job)
+    monkeypatch.setattr(trial, "train", pretend)
+    work(job)
+    assert tally(finished(job)).complete == 2
+    assert set(trained.values()) == {1}
+
+
+def test_a_baseline_that_cannot_be_trained_ends_the_search(tmp_path, monkeypatch):
+    def diverge(training, *_):
+        raise TrainingError(f"Every loss must be finite, of {training.tasks}")
+
+    monkeypatch.setattr(trial, "train", diverge)
+    with pytest.raises(TrainingError, match=r"must be finite, of \('left'"):
+        work(make_job(tmp_path / "out", trials=3))
+
+
+def test_a_split_that_cannot_be_trained_fails_once(tmp_path, trained, monkeypatch):
+    space = {"split.k": [2], "split.rule": ["count"], "split.threshold": [0.0]}
+    job = make_job(tmp_path / "out", trials=3, space=space)
+    pretend = trial.train
+
+    def diverge(training, *arguments):
+        if len(training.tasks) > 1:
+            raise TrainingError("no")
+        return pretend(training, *arguments)
+
+    monkeypatch.setattr(trial, "train", diverge)
+    work(job)
+    now = tally(finished(job))
+    assert now.failed == 1
+    assert now.is_exhausted
 
 
 def test_a_front_weighs_validation_delta_m_against_parameters_within_the_limit(tmp_path, trained):
@@ -186,6 +308,32 @@ def test_hopeless_trials_are_pruned(tmp_path, trained):
     assert max(t.value for t in complete) > max(max(t.intermediate_values.values()) for t in pruned)
 
 
+@pytest.mark.parametrize(("pruner", "is_pruned"), [("none", True), ("halving", False)])
+def test_patience_alone_prunes_and_holds_a_pruner_back(tmp_path, pruner, is_pruned):
+    recipe = make_job(tmp_path / "out", pruner=pruner, patience=2).recipe
+    study = optuna.create_study(direction="maximize", pruner=search.make_pruner(recipe))
+    one = study.ask()
+    for epoch, value in enumerate([3.0, 1.0, 1.0, 1.0], start=1):
+        assert not one.should_prune()
+        one.report(value, epoch)
+    assert one.should_prune() == is_pruned
+
+
+def test_what_is_judged_is_what_was_trained(tmp_path, trained, monkeypatch):
+    space = {"split.k": [3], "split.rule": ["count"], "train.lr": {"low": 1e-12, "high": 2e-12}}
+    job = make_job(tmp_path / "out", trials=1, space=space)
+    study = search._join(job)[0]
+    exact = -0.3 + 2 * 0.05
+    assert exact != -0.2
+    study.enqueue_trial({"split.threshold": exact, "train.lr": 1.5e-12})
+    work(job)
+    judged = []
+    monkeypatch.setattr(search, "compare", lambda recipe, *_: judged.append(recipe))
+    search.judge(job, study, Console(quiet=True))
+    assert judged[0].split.threshold == -0.2
+    assert judged[0].train.lr == 1.5e-12
+
+
 def test_a_training_that_cannot_go_on_fails_its_trial_and_is_not_tried_again(tmp_path):
     job = make_job(tmp_path / "out", trials=3, space={"train.lr": [1e30]})
     work(job)
@@ -194,7 +342,7 @@ def test_a_training_that_cannot_go_on_fails_its_trial_and_is_not_tried_again(tmp
     errors = [t.user_attrs["error"] for t in trials if "error" in t.user_attrs]
     assert len(errors) >= 3
     assert all("Every loss must be finite" in error for error in errors)
-    with pytest.raises(TrainingError, match="needs one completed trial"):
+    with pytest.raises(TrainingError, match=r"one completed trial.*Every loss must be finite"):
         choose_best(find_study(str(job.out), None))
 
 
@@ -204,8 +352,42 @@ def test_a_study_of_another_recipe_or_probe_is_not_joined(tmp_path):
     other = make_job(tmp_path / "out", trials=1, start="shared")
     with pytest.raises(RecipeError, match="begun with another recipe"):
         search._join(other)
-    with pytest.raises(RecipeError, match="has 1 objectives"):
+    with pytest.raises(RecipeError, match=r"objectives maximize, the recipe .* maximize, minimize"):
         search._join(make_job(tmp_path / "out", trials=1, objective="delta_m-flops"))
+
+
+def test_a_database_that_may_not_be_written_is_one_line_and_can_be_shown(tmp_path, trained):
+    job = make_job(tmp_path / "out", trials=1)
+    work(job)
+    url = f"sqlite:///file:{job.out / 'search.db'}?mode=ro&uri=true"
+    assert find_study("study", url).get_trials(states=(TrialState.COMPLETE,))
+    with pytest.raises(RecipeError, match=r"mode=ro.* says: .*readonly database"):
+        search._join(replace(job, url=url, study="other"))
+
+
+@pytest.mark.parametrize(
+    ("direction", "message"),
+    [("maximize", "trials of something else"), ("minimize", "objectives minimize")],
+)
+def test_a_study_of_somebody_elses_is_not_joined(tmp_path, direction, message):
+    job = make_job(tmp_path / "out", trials=1)
+    theirs = optuna.create_study(study_name=job.study, storage=job.url, direction=direction)
+    theirs.add_trial(optuna.trial.create_trial(value=99.0))
+    with pytest.raises(RecipeError, match=message):
+        search._join(job)
+
+
+@pytest.mark.parametrize("other", [{"tasks": ("a", "b")}, {"layers": ["conv1", "fc"]}])
+def test_scores_of_other_tasks_or_layers_are_refused(tmp_path, other):
+    job = make_job(tmp_path / "out", trials=1)
+    known = noisy_scores(job.recipe)
+    wanted = {"layers": known.layers, "tasks": known.tasks, "metadata": known.metadata} | other
+    ConflictScores(**wanted).save(tmp_path / "other.safetensors")
+    job = replace(job, scores=tmp_path / "other.safetensors")
+    before = (tmp_path / "out" / "scores.safetensors").read_bytes()
+    with pytest.raises(RecipeError, match="--scores must be of the recipe's tasks"):
+        search.search_and_judge(job, Console(quiet=True), has_scores=True)
+    assert (tmp_path / "out" / "scores.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -215,6 +397,10 @@ def test_a_study_of_another_recipe_or_probe_is_not_joined(tmp_path):
         ("sqlite:////no/such/folder/search.db", "must be a database that answers"),
         ("postgresql+psycopg://nobody:secret@127.0.0.1:1/none", "must be a database that answers"),
         ("oracle+cx_oracle://host/none", "needs the database's driver"),
+        ("postgres://user:secret@host/none", r"must be a database URL, got 'postgres://user:.*@h"),
+        ("postgresql://user:secret@host:port/none", "must be a database URL"),
+        ("postgresql://user:is/secret@host/none", "must be a database"),
+        ("postgres://host/none?password=secret", "must be a database URL"),
     ],
 )
 def test_a_database_that_cannot_be_is_one_clear_line(tmp_path, url, message):

@@ -5,8 +5,9 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+from recon_search.conflict.rules import RULES
 from recon_search.views.trial_plots import pareto, search_plot
-from recon_search.views.trials import summarise, trial_table
+from recon_search.views.trials import SearchDisplay, summarise, trial_table
 
 CHOICES = {
     "split.rule": optuna.distributions.CategoricalDistribution(["count", "projection"]),
@@ -75,6 +76,45 @@ def test_a_front_marks_every_trial_that_none_beats():
     )
     assert [row["is_best"] for row in summarise(study)["trials"]] == [True, True, False]
     search_plot(study)
+
+
+def test_a_trial_that_died_while_drawing_is_described():
+    choices = {"split.grouping": optuna.distributions.CategoricalDistribution(["colour"])}
+    study = optuna.create_study()
+    dead = optuna.trial.create_trial(
+        state=TrialState.FAIL, params={"split.grouping": "colour"}, distributions=choices
+    )
+    study.add_trial(dead)
+    assert "?, k = ?, colour" in printed(study)
+
+
+def test_names_are_no_markup():
+    study = optuna.create_study(study_name="odd [/red] [b]name", direction="maximize")
+    assert "odd [/red] [b]name" in printed(study)
+    console = Console(width=200, record=True)
+    with SearchDisplay("odd [/red] [b]name", 3, console) as display:
+        display.show([], study.directions)
+        study.add_trial(optuna.trial.create_trial(value=1.0, user_attrs={"same_as": "[/red]"}))
+        display.show(study.trials, study.directions)
+    assert "[/red]" in console.export_text()
+
+
+def test_a_study_of_somebody_elses_can_be_shown():
+    study = optuna.create_study(study_name="theirs", directions=["minimize", "maximize"])
+    study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 2.0), n_trials=5)
+    assert "x = 0." in printed(study)
+    search_plot(study)
+
+
+def test_every_rule_is_drawn_in_its_own_colour():
+    rules = list(RULES)
+    choices = {**CHOICES, "split.rule": optuna.distributions.CategoricalDistribution(rules)}
+    study = optuna.create_study(direction="maximize")
+    for rule in rules:
+        params = {"split.rule": rule, "split.k": 3}
+        study.add_trial(optuna.trial.create_trial(value=1.0, params=params, distributions=choices))
+    lines = search_plot(study).axes[0].lines
+    assert len({line.get_color() for line in lines}) == len(rules)
 
 
 def test_pareto():
