@@ -359,8 +359,8 @@ def search(
 
     import time
 
+    from recon_search.stages.judge import search_and_judge as stage
     from recon_search.stages.search import Job, default_url
-    from recon_search.stages.search import search_and_judge as stage
 
     job = Job(
         recipe,

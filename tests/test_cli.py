@@ -359,6 +359,17 @@ def test_search_goes_on_shows_its_trials_and_judges_the_best(searched):
     assert f"best {best['delta_m']:+.2f}" in page
 
 
+def test_a_search_that_finds_no_split_still_reports(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY.partition("[compare]")[0])
+    arguments = ["--trials", 1, "--workers", 1]  # the first guess is no split
+    done = recon_search("search", "tiny.toml", "--out", "out", *arguments, cwd=tmp_path)
+    assert "No split did better" in done.stdout
+    page = (tmp_path / "out/report.html").read_text()
+    assert "no split did better than none" in page
+    assert "1 complete" in page
+    assert not (tmp_path / "out/split.json").exists()
+
+
 def test_show_prints_a_study_from_its_database_alone(searched, tmp_path):
     folder, _, _ = searched
     shown = recon_search("search", "--show", folder / "out", "--out", tmp_path, cwd=tmp_path)

@@ -236,6 +236,11 @@ def open_study(storage: PatientStorage, name: str, directions: list[StudyDirecti
     return study
 
 
+def is_local(url: str) -> bool:
+    """Whether a database is a file, which one machine works on."""
+    return url.startswith("sqlite")
+
+
 def machine() -> str:
     """What names this machine: its host name, and what tells containers of one name apart."""
     marks = [str(uuid.getnode())]

@@ -24,6 +24,8 @@ from recon_search.views.plots import comparison_plot, heat_map, trade_off_plot
 from recon_search.views.tables import comparison_table, ranking_table
 from recon_search.views.trials import trial_table
 
+NONE = "no split did better than none"
+
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -52,6 +54,8 @@ pre {{ background: #f7f7f7; padding: 1rem; font-size: .8rem; overflow-x: auto; }
 def write_report(out: Path) -> Path:
     """Write `report.html` from the artefacts of a run directory.
 
+    Of a search that found no split better than none, there is no comparison to show.
+
     Raises:
         ArtefactError: an artefact of the run is missing or damaged.
     """
@@ -59,32 +63,25 @@ def write_report(out: Path) -> Path:
     resolved = best if best.is_file() else out / "recipe.json"
     recipe = Recipe.model_validate(artefact.read_json(resolved, "resolved recipe"), strict=False)
     scores = ConflictScores.load(out / "scores.safetensors")
-    split = Split.load(out / "split.json")
-    comparison = artefact.read_json(out / "comparison.json", "comparison")
-    model = artefact.read_json(out / "model" / "config.json", "model's config.json")
-    anatomy = dissect_recorded(recipe.backbone, split, model["input"]["shape"])
+    split = None
+    if (out / "split.json").is_file() or not (out / "search.json").is_file():
+        split = Split.load(out / "split.json")
+    reading = f"by rule {recipe.split.rule}, S = {recipe.split.threshold}"
+    choice = (
+        f"{len(split.layers)} of {len(scores.layers)} layers split {reading}" if split else NONE
+    )
     lead = (
         f"{recipe.backbone.name} on {recipe.data.name}: tasks {', '.join(scores.tasks)}; "
-        f"{len(split.layers)} of {len(scores.layers)} layers split by rule {recipe.split.rule}, "
-        f"S = {recipe.split.threshold}, from {scores.steps} measured steps."
+        f"{choice}, from {scores.steps} measured steps."
     )
-    rule = recipe.split.rule
+    n_marked = max(1, len(split.layers)) if split else 1
     sections = [
-        f'<p class="verdict">{html.escape(comparison["verdict"])}</p>',
-        "<h2>Comparison</h2>",
-        _table(comparison_table(comparison)),
-        "<p>Every difference is paired by seed. The networks of a row are trained alike; the model "
-        "to export is chosen on validation data, test data is looked at once.</p>",
-        _image(comparison_plot(comparison), "delta_m of every network and seed"),
-        "<h2>What it costs</h2>",
-        _image(trade_off_plot(comparison), "delta_m against parameters"),
+        *([] if split is None else _comparison_sections(out)),
         "<h2>Where the tasks conflict</h2>",
         _image(heat_map(scores), "conflicts by layer and threshold"),
         "<h2>The ranking</h2>",
-        _table(ranking_table(scores, rule, reading_of(recipe), max(1, len(split.layers)))),
-        "<h2>The split</h2>",
-        _image(picture(anatomy), "what trunk and branches compute, with whose weights"),
-        _table(cost_table(anatomy)),
+        _table(ranking_table(scores, recipe.split.rule, reading_of(recipe), n_marked)),
+        *([] if split is None else _split_section(out, recipe, split)),
         *_search_section(out),
         "<h2>The recipe</h2>",
         f"<pre>{html.escape(recipe.model_dump_json(indent=2))}</pre>",
@@ -93,6 +90,32 @@ def write_report(out: Path) -> Path:
     page = _PAGE.format(title=html.escape(title), lead=html.escape(lead), body="\n".join(sections))
     artefact.write_text(out / "report.html", page)
     return out / "report.html"
+
+
+def _comparison_sections(out: Path) -> list[str]:
+    """Whether the split helped, and at what price."""
+    comparison = artefact.read_json(out / "comparison.json", "comparison")
+    return [
+        f'<p class="verdict">{html.escape(comparison["verdict"])}</p>',
+        "<h2>Comparison</h2>",
+        _table(comparison_table(comparison)),
+        "<p>Every difference is paired by seed. The networks of a row are trained alike; the model "
+        "to export is chosen on validation data, test data is looked at once.</p>",
+        _image(comparison_plot(comparison), "delta_m of every network and seed"),
+        "<h2>What it costs</h2>",
+        _image(trade_off_plot(comparison), "delta_m against parameters"),
+    ]
+
+
+def _split_section(out: Path, recipe: Recipe, split: Split) -> list[str]:
+    """The network that the split makes."""
+    model = artefact.read_json(out / "model" / "config.json", "model's config.json")
+    anatomy = dissect_recorded(recipe.backbone, split, model["input"]["shape"])
+    return [
+        "<h2>The split</h2>",
+        _image(picture(anatomy), "what trunk and branches compute, with whose weights"),
+        _table(cost_table(anatomy)),
+    ]
 
 
 def _search_section(out: Path) -> list[str]:

@@ -16,11 +16,13 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.recipe import parse_recipe
 from recon_search.search import storage as storage_module
+from recon_search.search.sampling import make_pruner
 from recon_search.search.space import draw, first_trials, make_space
 from recon_search.search.storage import fail, owner
 from recon_search.search.tally import tally
-from recon_search.stages import search, trial
-from recon_search.stages.search import Job, choose_best, default_url, find_study, work
+from recon_search.stages import judge, search, trial
+from recon_search.stages.judge import choose_best
+from recon_search.stages.search import Job, default_url, find_study, work
 from recon_search.stages.split import choose_split
 from recon_search.stages.train import Training, train
 from tests.stages.recipes import TINY
@@ -63,7 +65,7 @@ def trained(monkeypatch):
 
 def dead_trial(job):
     """A running trial whose process is gone."""
-    study = search._join(job)[0]
+    study = search.join(job)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that Optuna's optimize is the one to send heartbeats
         dead = study.ask()
@@ -123,7 +125,7 @@ def test_a_trial_whose_process_is_gone_is_begun_anew_at_once(tmp_path, trained):
 
 def test_a_trial_that_was_given_up_meanwhile_is_left_and_the_worker_goes_on(tmp_path, monkeypatch):
     job = make_job(tmp_path / "out", trials=2, pruner="none")
-    study = search._join(job)[0]
+    study = search.join(job)[0]
     given_up = []
 
     def slow(training, recipe, out, device, report=None, after_epoch=None):
@@ -152,7 +154,7 @@ def test_a_worker_that_waits_for_a_baseline_takes_it_up_when_the_other_dies(
     job = make_job(tmp_path / "out", trials=2, pruner="none")
     alone = job.recipe.train, job.recipe.backbone, job.recipe.seed
     key = Training("", TASKS[:1], None, *alone, test=False).directory(job.recipe, job.out).name
-    search._join(job)[2].claim(key, dead_trial(job).number, lambda _: True)
+    search.join(job)[2].claim(key, dead_trial(job).number, lambda _: True)
     naps = []
 
     def nap(seconds):
@@ -171,8 +173,8 @@ def test_a_result_whose_trial_died_before_it_could_end_with_it_counts_once(tmp_p
     space = {"split.k": [2], "split.rule": ["count"], "split.threshold": [0.0]}
     job = make_job(tmp_path / "out", trials=3, space=space)
     dead = dead_trial(job)
-    study, _, ledger = search._join(job)
-    objective = search._objective_of(job, study)
+    study, _, ledger = search.join(job)
+    objective = judge._objective_of(job, study)
     recipe, training = objective.plan(draw(dead, objective.space))
     key = training.directory(recipe, job.out).name
     ledger.claim(key, dead.number, lambda _: True)
@@ -187,7 +189,7 @@ def test_a_result_whose_trial_died_before_it_could_end_with_it_counts_once(tmp_p
 
 def test_the_first_guesses_survive_the_worker_that_queues_them(tmp_path, trained):
     job = make_job(tmp_path / "out", trials=1)
-    study, _, ledger = search._join(job)
+    study, _, ledger = search.join(job)
     ledger.settle("first trials", {"by": GONE})
     study.enqueue_trial({"split.k": 0}, user_attrs={"guess": 0})
     work(job)
@@ -311,7 +313,7 @@ def test_hopeless_trials_are_pruned(tmp_path, trained):
 @pytest.mark.parametrize(("pruner", "is_pruned"), [("none", True), ("halving", False)])
 def test_patience_alone_prunes_and_holds_a_pruner_back(tmp_path, pruner, is_pruned):
     recipe = make_job(tmp_path / "out", pruner=pruner, patience=2).recipe
-    study = optuna.create_study(direction="maximize", pruner=search.make_pruner(recipe))
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(recipe))
     one = study.ask()
     for epoch, value in enumerate([3.0, 1.0, 1.0, 1.0], start=1):
         assert not one.should_prune()
@@ -322,14 +324,14 @@ def test_patience_alone_prunes_and_holds_a_pruner_back(tmp_path, pruner, is_prun
 def test_what_is_judged_is_what_was_trained(tmp_path, trained, monkeypatch):
     space = {"split.k": [3], "split.rule": ["count"], "train.lr": {"low": 1e-12, "high": 2e-12}}
     job = make_job(tmp_path / "out", trials=1, space=space)
-    study = search._join(job)[0]
+    study = search.join(job)[0]
     exact = -0.3 + 2 * 0.05
     assert exact != -0.2
     study.enqueue_trial({"split.threshold": exact, "train.lr": 1.5e-12})
     work(job)
     judged = []
-    monkeypatch.setattr(search, "compare", lambda recipe, *_: judged.append(recipe))
-    search.judge(job, study, Console(quiet=True))
+    monkeypatch.setattr(judge, "compare", lambda recipe, *_: judged.append(recipe))
+    judge.judge(job, study, Console(quiet=True))
     assert judged[0].split.threshold == -0.2
     assert judged[0].train.lr == 1.5e-12
 
@@ -348,12 +350,12 @@ def test_a_training_that_cannot_go_on_fails_its_trial_and_is_not_tried_again(tmp
 
 def test_a_study_of_another_recipe_or_probe_is_not_joined(tmp_path):
     job = make_job(tmp_path / "out", trials=1)
-    search._join(job)
+    search.join(job)
     other = make_job(tmp_path / "out", trials=1, start="shared")
     with pytest.raises(RecipeError, match="begun with another recipe"):
-        search._join(other)
+        search.join(other)
     with pytest.raises(RecipeError, match=r"objectives maximize, the recipe .* maximize, minimize"):
-        search._join(make_job(tmp_path / "out", trials=1, objective="delta_m-flops"))
+        search.join(make_job(tmp_path / "out", trials=1, objective="delta_m-flops"))
 
 
 def test_a_database_that_may_not_be_written_is_one_line_and_can_be_shown(tmp_path, trained):
@@ -362,7 +364,7 @@ def test_a_database_that_may_not_be_written_is_one_line_and_can_be_shown(tmp_pat
     url = f"sqlite:///file:{job.out / 'search.db'}?mode=ro&uri=true"
     assert find_study("study", url).get_trials(states=(TrialState.COMPLETE,))
     with pytest.raises(RecipeError, match=r"mode=ro.* says: .*readonly database"):
-        search._join(replace(job, url=url, study="other"))
+        search.join(replace(job, url=url, study="other"))
 
 
 @pytest.mark.parametrize(
@@ -374,7 +376,7 @@ def test_a_study_of_somebody_elses_is_not_joined(tmp_path, direction, message):
     theirs = optuna.create_study(study_name=job.study, storage=job.url, direction=direction)
     theirs.add_trial(optuna.trial.create_trial(value=99.0))
     with pytest.raises(RecipeError, match=message):
-        search._join(job)
+        search.join(job)
 
 
 @pytest.mark.parametrize("other", [{"tasks": ("a", "b")}, {"layers": ["conv1", "fc"]}])
@@ -386,7 +388,7 @@ def test_scores_of_other_tasks_or_layers_are_refused(tmp_path, other):
     job = replace(job, scores=tmp_path / "other.safetensors")
     before = (tmp_path / "out" / "scores.safetensors").read_bytes()
     with pytest.raises(RecipeError, match="--scores must be of the recipe's tasks"):
-        search.search_and_judge(job, Console(quiet=True), has_scores=True)
+        judge.search_and_judge(job, Console(quiet=True), has_scores=True)
     assert (tmp_path / "out" / "scores.safetensors").read_bytes() == before
 
 
@@ -406,6 +408,6 @@ def test_scores_of_other_tasks_or_layers_are_refused(tmp_path, other):
 def test_a_database_that_cannot_be_is_one_clear_line(tmp_path, url, message):
     job = make_job(tmp_path / "out")
     with pytest.raises(RecipeError, match=message) as caught:
-        search._join(Job(job.recipe, job.scores, job.out, CPU, url, "study"))
+        search.join(Job(job.recipe, job.scores, job.out, CPU, url, "study"))
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)

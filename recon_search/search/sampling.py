@@ -1,0 +1,45 @@
+"""Which trial comes next, and which one ends early."""
+
+from __future__ import annotations
+
+import warnings
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+
+from recon_search.recipe import Recipe
+
+
+def make_sampler(recipe: Recipe, n_begun: int, worker: int = 0) -> optuna.samplers.BaseSampler:
+    """A sampler for the next trial alone: a search that is resumed goes on as it would have.
+
+    Args:
+        recipe: the recipe.
+        n_begun: trials that were begun before; those that wait would leave the seed as it was.
+        worker: tells the workers of a machine apart.
+    """
+    seed = recipe.search.seed + 1000 * n_begun + worker
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # `constant_liar`, before Optuna 5
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def make_pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
+    """The pruner that the recipe's `[search]` names; with a patience, it waits that long.
+
+    Halving ends the worse half of the trials after half of the epochs. It does not look earlier:
+    after one epoch of five the order of splits said nothing of their order in the end, after three
+    of five it did (`tests/benchmarks/bench_search.py`). Without a pruner, the patience alone ends a
+    trial.
+    """
+    pruner: optuna.pruners.BasePruner | None = None
+    if recipe.search.pruner == "halving":
+        half = -(-recipe.train.epochs // 2)
+        pruner = optuna.pruners.SuccessiveHalvingPruner(half, reduction_factor=2)
+    elif recipe.search.pruner == "hyperband":
+        pruner = optuna.pruners.HyperbandPruner(1, recipe.train.epochs, reduction_factor=3)
+    if recipe.search.patience:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return optuna.pruners.PatientPruner(pruner, recipe.search.patience)
+    return pruner or optuna.pruners.NopPruner()
