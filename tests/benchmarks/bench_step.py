@@ -1,6 +1,6 @@
 """What a training step costs: plain, measured, PCGrad, RotoGrad, and the peers'. One thread.
 
-    python -m tests.benchmarks.bench_step [--workload resnet18 vit] [--windows 6] [--json FILE]
+    python -m tests.benchmarks.bench_step [--workload resnet18 vit] [--windows 3] [--json FILE]
 
 The kinds take turns step by step, in windows of `--every` steps, which is also how often a probe
 measures in one of the rows; rotations move every 8 steps, the method's default. On a CPU it is the
@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workload", choices=WORKLOADS, nargs="+", default=list(WORKLOADS))
     parser.add_argument("--kind", nargs="+", help="only these kinds, beside `joint`")
-    parser.add_argument("--windows", type=int, default=6)
+    parser.add_argument("--windows", type=int, default=3)
     parser.add_argument("--every", type=int, default=16, help="steps a window")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write the rows there, too")
