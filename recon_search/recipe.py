@@ -15,6 +15,9 @@ from recon_search.errors import RecipeError, nearest
 DEFAULT_K = 3
 """Layers that are split where a recipe says neither how many nor how large."""
 
+LEAST_SEEDS = 2
+"""Probes that show how far seeds differ."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -80,7 +83,7 @@ class ProbeConfig(_Section):
     )  # per-task gradients every n-th step, plain joint steps between
     method: str = "joint"
     seeds: int = Field(default=1, gt=0)  # with `confidence`: at most so many
-    confidence: float | None = Field(default=None, gt=0, le=1)  # share of the top k kept: enough
+    confidence: float | None = Field(default=None, gt=0, le=1)  # stability at which to stop
     window: tuple[float, float] = (0.6, 1.0)  # the part of the probe that rules read
 
 
@@ -209,6 +212,11 @@ def parse_recipe(raw: Any, source: str = "recipe") -> Recipe:
         raise RecipeError(
             f"{source}: `train.low_memory` needs `train.accumulate` 1, got "
             f"{recipe.train.accumulate}: the gradients of several batches must be kept. Drop one."
+        )
+    if recipe.probe.confidence is not None and recipe.probe.seeds < LEAST_SEEDS:
+        raise RecipeError(
+            f"{source}: `probe.confidence` needs `probe.seeds` of {LEAST_SEEDS} at least, got "
+            f"{recipe.probe.seeds}: one seed cannot show how far seeds differ. Raise it."
         )
     if recipe.split.k is not None and recipe.split.max_params is not None:
         raise RecipeError(

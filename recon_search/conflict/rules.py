@@ -28,8 +28,8 @@ class Reading:
         threshold: S, for rules that count.
         window: the part of the probe that counts, in tenths within [0, 1].
         seed: of random orders.
-        weights: how often each block of the scores (windows, halves) counts, beside the window;
-            None: once. Halves and bootstrap samples of a probe are such weights.
+        weights: how often each block of the scores, (windows, halves) or (probes, windows, halves),
+            counts beside the window; None: once. Halves and bootstrap samples are such weights.
     """
 
     threshold: float = 0.0
@@ -38,7 +38,7 @@ class Reading:
     weights: Tensor | None = None
 
     def blocks(self) -> Tensor:
-        """How often each block counts, (windows, halves), float64."""
+        """How often each block counts, float64; of the shape of `weights`, or (windows, halves)."""
         start, stop = (round(edge * N_WINDOWS) for edge in self.window)
         if not 0 <= start < stop <= N_WINDOWS:
             raise RecipeError(
@@ -175,5 +175,6 @@ def _mean(scores: ConflictScores, name: str, reading: Reading) -> Tensor:
 
 
 def _sum(blocks: Tensor, reading: Reading) -> Tensor:
-    """Add up blocks (windows, halves, L), each as often as the reading says: (L,)."""
-    return torch.einsum("wh,whl->l", reading.blocks(), blocks.cpu())
+    """Add up blocks (probes, windows, halves, L), each as often as the reading says: (L,)."""
+    weights = reading.blocks().expand(blocks.shape[:-1])
+    return torch.einsum("pwh,pwhl->l", weights, blocks.cpu())

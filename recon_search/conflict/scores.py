@@ -13,11 +13,13 @@ from torch import Tensor
 from recon_search import artefact
 from recon_search.errors import ArtefactError, RecipeError
 
-FORMAT = "recon-search/scores/1"
+FORMAT = "recon-search/scores/2"
 N_BINS = 200
 N_WINDOWS = 10
 N_HALVES = 2
 BLOCKS = (N_WINDOWS, N_HALVES)
+"""The parts of one probe that are summed apart."""
+
 _EDGES = torch.arange(-N_BINS // 2 + 1, N_BINS // 2, dtype=torch.float64) / (N_BINS // 2)
 
 
@@ -26,13 +28,14 @@ class ConflictScores:
 
     Cosines between the tasks' gradients of a layer are kept as a histogram with bins of width
     0.01, so that the S-conflict score of Recon (arXiv 2302.11289, Definitions 2 and 3: how often
-    cos < S, strictly) is exact for every S that is a multiple of 0.01. Scores of several seeds,
-    workers or resumed runs add up by `+`.
+    cos < S, strictly) is exact for every S that is a multiple of 0.01. Scores of several probes
+    (seeds, workers, runs that went on) add up by `+`.
 
-    The probe is cut into ten windows of equal length; rules that look at a part of it read the
-    windowed sums. Measured steps alternate between two halves, kept apart, so that a ranking can
-    be checked against itself. With cos, n and N the cosine, the layer's and the whole network's
-    gradient norms of tasks i and j at one step, the sums over the steps of a window are
+    A probe is cut into ten windows of equal length; rules that look at a part of it read the
+    windowed sums. Measured steps alternate between two halves, and each probe has sums of its own,
+    so that a ranking can be checked against itself. With cos, n and N the cosine, the layer's and
+    the whole network's gradient norms of tasks i and j at one step, the sums over the steps of a
+    window are
 
     - `projection`: relu(-cos) min(n_i, n_j) / sqrt(N_i N_j), what PCGrad takes from the smaller
       gradient;
@@ -57,10 +60,11 @@ class ConflictScores:
         n_layers, n_pairs = len(self.layers), len(self.pairs)
         self.tensors = {
             "counts": torch.zeros(n_layers, n_pairs, N_BINS, dtype=torch.int64),
-            "window_counts": torch.zeros(*BLOCKS, n_layers, N_BINS, dtype=torch.int64),
-            "window_steps": torch.zeros(*BLOCKS, dtype=torch.int64),
+            # By probe, window and half:
+            "window_counts": torch.zeros(1, *BLOCKS, n_layers, N_BINS, dtype=torch.int64),
+            "window_steps": torch.zeros(1, *BLOCKS, dtype=torch.int64),
             **{
-                name: torch.zeros(*BLOCKS, n_layers, n_pairs, dtype=torch.float64)
+                name: torch.zeros(1, *BLOCKS, n_layers, n_pairs, dtype=torch.float64)
                 for name in ("projection", "mass", "inner")
             },
         }
@@ -75,9 +79,14 @@ class ConflictScores:
         """Number of measured steps."""
         return int(self.tensors["window_steps"].sum())
 
+    @property
+    def n_probes(self) -> int:
+        """Number of probes that were added up."""
+        return len(self.tensors["window_steps"])
+
     @torch.no_grad()
     def update(self, gramians: Tensor, at: float = 0.0) -> None:
-        """Add one step.
+        """Add one step, to the last probe of those added up.
 
         Args:
             gramians: (L, T, T). A zero gradient has cosine 0 and conflicts with nobody.
@@ -93,7 +102,7 @@ class ConflictScores:
         if self.tensors["counts"].device != device:
             self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         window = min(int(at * N_WINDOWS), N_WINDOWS - 1)
-        block = window, self.steps % N_HALVES
+        block = -1, window, self.steps % N_HALVES
         first, second = torch.triu_indices(len(self.tasks), len(self.tasks), 1, device=device)
 
         squares = gramians.diagonal(dim1=1, dim2=2)  # (L, T)
@@ -136,7 +145,7 @@ class ConflictScores:
             threshold: S, for `counts`.
 
         Returns:
-            float64 sums of shape (windows, halves, L).
+            float64 sums of shape (probes, windows, halves, L).
         """
         if name == "counts":
             counts = self.tensors["window_counts"][..., : _bins_below(threshold)]
@@ -165,9 +174,9 @@ class ConflictScores:
         seeds = [*self.metadata.get("seeds", []), *other.metadata.get("seeds", [])]
         if seeds:
             total.metadata["seeds"] = seeds
-        total.tensors = {
-            name: tensor.cpu() + other.tensors[name].cpu() for name, tensor in self.tensors.items()
-        }
+        for name, tensor in self.tensors.items():
+            both = tensor.cpu(), other.tensors[name].cpu()
+            total.tensors[name] = both[0] + both[1] if name == "counts" else torch.cat(both)
         return total
 
     def save(self, path: str | Path) -> None:
@@ -199,16 +208,18 @@ class ConflictScores:
         return scores
 
     def load_state(self, tensors: Mapping[str, Tensor], source: str | Path) -> None:
-        """Take over the tensors of equally shaped scores.
+        """Take over the tensors of scores of the same layers and tasks, of any number of probes.
 
         Raises:
             ArtefactError: names or shapes do not fit.
         """
+        n_probes = len(tensors.get("window_steps", ()))
         for name, tensor in self.tensors.items():
-            if name not in tensors or tensors[name].shape != tensor.shape:
+            shape = tensor.shape if name == "counts" else (n_probes, *tensor.shape[1:])
+            if name not in tensors or tensors[name].shape != shape or not n_probes:
                 found = tuple(tensors[name].shape) if name in tensors else "nothing"
                 raise ArtefactError(
-                    f"{source} must hold '{name}' of shape {tuple(tensor.shape)}, found {found}. "
+                    f"{source} must hold '{name}' of shape {tuple(shape)}, found {found}. "
                     "Probe again."
                 )
         self.tensors = {name: tensors[name].clone() for name in self.tensors}

@@ -13,7 +13,7 @@ from recon_search import artefact
 from recon_search.conflict.reliability import measure_reliability
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
-from recon_search.recipe import Recipe
+from recon_search.recipe import LEAST_SEEDS, Recipe
 from recon_search.stages.pool import n_workers, train_all
 from recon_search.stages.split import choose_layers, reading_of
 from recon_search.stages.train import Training, data_on
@@ -25,20 +25,20 @@ def probe(
     """Run the probe and write `scores.safetensors`, the seeds' scores added up.
 
     With `probe.confidence` the seeds are added one after the other until the layers that the
-    recipe would split are that stable (see `measure_reliability`), or until there are
-    `probe.seeds`. How many trainings run at once does not change which seeds are used. Scores that
-    `out` already holds are taken as they are: `continue_probe` may have added to them.
+    recipe would split are that stable (see `measure_reliability`; one seed cannot tell), or until
+    there are `probe.seeds`. How many trainings run at once does not change which seeds are used.
+    Scores that `out` already holds are taken as they are: `continue_probe` may have added to them.
     """
     path = out / "scores.safetensors"
     if path.is_file() and _is_of(recipe, scores := ConflictScores.load(path)):
         return scores
-    limit, confidence = recipe.probe.seeds, recipe.probe.confidence
-    at_once = limit if confidence is None else n_workers(workers, device)
+    limit = recipe.probe.seeds
+    at_once = limit if recipe.probe.confidence is None else n_workers(workers, device)
     seeds = range(recipe.seed, recipe.seed + limit)
     for scores in itertools.accumulate(
         _measure_seeds(recipe, seeds, at_once, out, device, console, workers)
     ):
-        if confidence is not None and _stability(recipe, scores)[1] >= confidence:
+        if _is_stable(recipe, scores):
             break
     scores.metadata["recipe"] = _digest(recipe)  # a training found here may be another recipe's
     scores.save(path)
@@ -123,10 +123,18 @@ def _digest(recipe: Recipe) -> str:
 
 
 def _stability(recipe: Recipe, scores: ConflictScores) -> tuple[int, float]:
-    """How many layers the recipe would split, and which share of them bootstrap samples keep."""
+    """How many layers the recipe would split, and which share of them another probe would."""
     k = max(1, len(choose_layers(recipe, scores)))
     reading = reading_of(recipe)
     return k, measure_reliability(scores, recipe.split.rule, reading, k).stability
+
+
+def _is_stable(recipe: Recipe, scores: ConflictScores) -> bool:
+    """Whether scores have the confidence the recipe asks for, which takes two seeds at least."""
+    confidence = recipe.probe.confidence
+    if confidence is None or scores.n_probes < LEAST_SEEDS:
+        return False
+    return _stability(recipe, scores)[1] >= confidence
 
 
 def _tell_stability(recipe: Recipe, scores: ConflictScores, console: Console) -> None:
@@ -135,14 +143,14 @@ def _tell_stability(recipe: Recipe, scores: ConflictScores, console: Console) ->
     if confidence is None:
         return
     k, stability = _stability(recipe, scores)
-    n_seeds = len(scores.metadata["seeds"])
-    seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"
-    found = f"bootstrap samples keep {stability:.1%} of the top {k} after {seeds}"
-    if stability >= confidence:
-        text = f"Stable: {found}, asked for {confidence:.1%}."
+    found = (
+        f"after {scores.n_probes} seeds another probe would share {stability:.0%} of the top {k}"
+    )
+    if _is_stable(recipe, scores):
+        text = f"Stable: {found}, asked for {confidence:.0%}."
     else:
         text = (
-            f"Warning: the ranking never was stable: {found}, asked for {confidence:.1%}. Probe "
+            f"Warning: the ranking never was stable: {found}, asked for {confidence:.0%}. Probe "
             "longer, or add seeds with `recon-search probe RECIPE --continue --seeds N`."
         )
     console.print(text, highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.training.tasks import mean_and_deviation
 
 STABLE = 0.8
-"""Bootstrap stability below which a warning is printed with a ranking."""
+"""Stability below which a warning is printed with a ranking."""
 
 
 def ranking_rows(scores: ConflictScores, rule: str, reading: Reading) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def ranking_rows(scores: ConflictScores, rule: str, reading: Reading) -> list[di
 def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -> Table:
     """The ranking with a bar for each layer's value, and how far its top k can be trusted."""
     rows = ranking_rows(scores, rule, reading)
-    trust = describe_reliability(measure_reliability(scores, rule, reading, k), k)
+    trust = describe_reliability(measure_reliability(scores, rule, reading, k), k, scores.n_probes)
     table = Table(
         title=f"{scores.steps} measured steps, rule {rule}, S = {reading.threshold}",
         title_justify="left",
@@ -66,15 +66,16 @@ def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -
     return table
 
 
-def describe_reliability(found: Reliability, k: int) -> str:
+def describe_reliability(found: Reliability, k: int, n_probes: int) -> str:
     """Say in words how far a ranking can be trusted."""
+    most = "at most " if n_probes == 1 else ""  # one seed does not show how far seeds differ
     text = (
         f"Of the top {k}, two halves of these steps share {found.overlap:.0%} (by chance "
-        f"{found.chance:.0%}), bootstrap samples {found.stability:.0%}; Kendall's tau between the "
-        f"halves {found.tau:.2f}."
+        f"{found.chance:.0%}), and another probe of {n_probes} seed{'s' * (n_probes > 1)} would "
+        f"share {most}{found.stability:.0%}; Kendall's tau between the halves {found.tau:.2f}."
     )
     if found.stability < STABLE:
-        text += f" Below {STABLE:.0%} the order is mostly noise: probe longer or over more seeds."
+        text += f" Below {STABLE:.0%} much of the order is noise: probe longer or over more seeds."
     return text
 
 

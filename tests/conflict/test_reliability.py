@@ -1,10 +1,15 @@
 """Reliability of rankings on probes without noise and with nothing else."""
 
+import itertools
+from functools import reduce
+from operator import add
+from statistics import fmean
+
 import pytest
 import torch
 
 from recon_search.conflict.reliability import measure_reliability
-from recon_search.conflict.rules import Reading
+from recon_search.conflict.rules import Reading, projection
 from recon_search.conflict.scores import ConflictScores
 
 N_LAYERS = 20
@@ -41,6 +46,31 @@ def test_a_probe_of_noise_agrees_by_chance_alone(rule):
         overlaps.append(found.overlap)
     assert abs(sum(taus) / len(taus)) < 0.15
     assert sum(overlaps) / len(overlaps) == pytest.approx(0.25, abs=0.15)
+
+
+@pytest.mark.parametrize("n_seeds", [2, 3, 6])
+@pytest.mark.parametrize("between", [0.0, 0.3], ids=["seeds alike", "seeds differ"])
+def test_stability_is_what_independent_probes_share(between, n_seeds):
+    """Layers differ, steps are noisy, and seeds too: what is foretold must be what is found."""
+    generator = torch.Generator().manual_seed(0)
+    mean = -torch.linspace(0.2, 0.6, N_LAYERS)
+
+    def pool():
+        seeds = []
+        for _ in range(n_seeds):
+            own = mean + between * torch.randn(N_LAYERS, generator=generator) / 2
+            noise = 0.4 * torch.randn(40, N_LAYERS, generator=generator)
+            seeds.append(probe((own + noise).clamp(-0.95, 0.95).double()))
+        return reduce(add, seeds)
+
+    found, tops = [], []
+    for _ in range(12):
+        scores = pool()
+        found.append(measure_reliability(scores, "projection", Reading(), k=5).stability)
+        values = projection(scores, Reading())
+        tops.append(set(values.argsort(descending=True)[:5].tolist()))
+    shared = [len(a & b) / 5 for a, b in itertools.combinations(tops, 2)]
+    assert fmean(found) == pytest.approx(fmean(shared), abs=0.12)
 
 
 def test_halves_see_the_whole_of_training():
