@@ -11,7 +11,7 @@ from recon_search.conflict.rules import Reading, rank
 from recon_search.conflict.scores import ConflictScores
 from recon_search.training.tasks import mean_and_deviation
 
-STABLE = 0.8
+STABLE = 0.7
 """Stability below which a warning is printed with a ranking."""
 
 
