@@ -1,119 +1,41 @@
-"""The command line. Heavy imports happen inside commands; nothing imports this module."""
+"""The commands that do a run's work, one a stage."""
 
 from __future__ import annotations
 
 import functools
 import json
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from recon_search import __version__
-from recon_search.errors import ArtefactError, ReconSearchError
+from recon_search.cli.options import (
+    FILE,
+    load_overridden,
+    make_console,
+    open_run,
+    recipe_options,
+    run_directory,
+    run_options,
+)
+from recon_search.errors import ArtefactError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
-    from rich.console import Console
-
-    from recon_search.recipe import Recipe
-
-FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
 TOP = 10
+"""Layers whose order is judged where nothing says how many are split."""
 
 
-def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit code 2."""
-    debug = "--debug" in sys.argv[1:]
-    try:
-        cli.main(standalone_mode=True)
-    except ReconSearchError as error:
-        if debug:
-            raise
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="recon-search")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def cli(debug: bool) -> None:
-    """Find the layers in which tasks' gradients conflict, split them, retrain, and prove it."""
-
-
-def recipe_options(command: Callable[..., None], required: bool = True) -> Callable[..., None]:
-    """Give a command the recipe and everything that can override it."""
-    metavar = "RECIPE" if required else "[RECIPE]"
-    options = [
-        click.argument("recipe_path", metavar=metavar, type=FILE, required=required),
-        click.option(
-            "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a recipe key."
-        ),
-        click.option("--data-root", type=FOLDER, help="Folder with the data set's files."),
-        click.option("--seed", type=click.IntRange(min=0), help="Override the recipe's seed."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _in_step(command: Callable[..., None]) -> Callable[..., None]:
-    """Under `torchrun`, run a command in the first process; the others train along."""
-
-    @functools.wraps(command)
-    def led(**options: Any) -> None:
-        if "TORCHELASTIC_RUN_ID" not in os.environ:
-            command(**options)
-            return
-
-        from recon_search.stages.follow import in_step
-        from recon_search.training import parallel
-
-        device = _device(options["device"])
-        with parallel.group(device):
-            in_step(functools.partial(command, **options), device)
-
-    return led
-
-
-def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command a run directory, a device and workers; let `torchrun` run it."""
-    command = _in_step(command)
-    options = [
-        click.option("--out", type=FOLDER, help="Run directory [default: runs/<recipe name>]."),
-        click.option("--resume", is_flag=True, help="Go on with the run in --out."),
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            default="auto",
-            show_default=True,
-        ),
-        click.option(
-            "--workers", type=click.IntRange(min=1), help="Trainings at once [default: one a core]."
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-@cli.command()
+@click.command()
 @recipe_options
 @run_options
 def run(**options: Any) -> None:
     """Run a recipe from data to report."""
-    recipe, out, device, console = _open(options)
+    recipe, out, device, console = open_run(options)
 
     from recon_search.stages import run as stage
     from recon_search.views.tables import comparison_table
 
     comparison = stage.run(recipe, out, device, console, options["workers"])
-    wide = _console(minimum=150)
+    wide = make_console(minimum=150)
     wide.print(comparison_table(comparison))
     wide.print(comparison["verdict"], highlight=False)
     best = comparison["best"]
@@ -131,7 +53,7 @@ def run(**options: Any) -> None:
         wide.print(f"  {out / name}  {what}", highlight=False, soft_wrap=True)
 
 
-@cli.command()
+@click.command()
 @recipe_options
 @run_options
 @click.option("--continue", "more", is_flag=True, help="Add seeds to the scores in --out.")
@@ -142,14 +64,14 @@ def probe(more: bool, seeds: int | None, **options: Any) -> None:
     """Measure conflicts and write scores.safetensors."""
     if seeds is not None and not more:
         raise click.UsageError("--seeds needs --continue. Add it, or pass --set probe.seeds=N.")
-    scores_path = _run_directory(options) / "scores.safetensors"
+    scores_path = run_directory(options) / "scores.safetensors"
     if more and not scores_path.is_file():
         raise ArtefactError(
             f"--continue needs the scores of a finished probe, found no file at {scores_path}. "
             "Leave --continue out, or check --out."
         )
     options["resume"] |= more
-    recipe, out, device, console = _open(options)
+    recipe, out, device, console = open_run(options)
 
     from recon_search.stages.probe import continue_probe
     from recon_search.stages.probe import probe as stage
@@ -161,11 +83,11 @@ def probe(more: bool, seeds: int | None, **options: Any) -> None:
     else:
         scores = stage(recipe, out, device, console, options["workers"])
     k = recipe.split.k or TOP
-    _console(minimum=110).print(ranking_table(scores, recipe.split.rule, reading_of(recipe), k))
+    make_console(minimum=110).print(ranking_table(scores, recipe.split.rule, reading_of(recipe), k))
     console.print(f"Written: {scores_path}", highlight=False, soft_wrap=True)
 
 
-@cli.command()
+@click.command()
 @click.argument("scores_path", metavar="SCORES", type=FILE)
 @click.option("--threshold", type=float, default=0.0, show_default=True, help="S in (-1, 0].")
 @click.option("--rule", default="projection", show_default=True, help="How layers are ranked.")
@@ -202,14 +124,14 @@ def rank(
     if as_json:
         click.echo(json.dumps(ranking_rows(scores, rule, reading), indent=2))
         return
-    console = _console(minimum=110)
+    console = make_console(minimum=110)
     console.print(ranking_table(scores, rule, reading, k))
     plot = plot or scores_path.with_name("conflicts.png")
     save_figure(heat_map(scores), plot)
     console.print(f"Written: {plot}", highlight=False, soft_wrap=True)
 
 
-@cli.command()
+@click.command()
 @functools.partial(recipe_options, required=False)
 @click.option("--scores", "scores_path", type=FILE, help="What the probe wrote.")
 @click.option("--counts", "counts_path", type=FILE, help="Recon's published {layer: count} JSON.")
@@ -250,7 +172,7 @@ def split(
         raise click.UsageError("--image and --json need --show. Add it, or leave them out.")
     if (scores_path is None) == (counts_path is None):
         raise click.UsageError("Give one of --scores and --counts.")
-    recipe = _recipe(options)
+    recipe = load_overridden(options)
 
     from recon_search.conflict.scores import ConflictScores
     from recon_search.stages.split import choose_split, split_by_counts
@@ -265,7 +187,7 @@ def split(
     click.echo(f"{len(chosen.layers)} layers: {', '.join(chosen.layers)}\nWritten: {out}")
 
 
-@cli.command()
+@click.command()
 @recipe_options
 @run_options
 @click.option("--split", "split_path", type=FILE, help="Split to train with, from any data set.")
@@ -275,7 +197,7 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
     """Train one network, unsplit or with a saved split, and test it once."""
     if method is not None:
         options["overrides"] = (*options["overrides"], f'train.method="{method}"')
-    recipe, out, device, console = _open(options)
+    recipe, out, device, console = open_run(options)
 
     from recon_search.stages.train import copy_model, train_with
 
@@ -293,14 +215,14 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
     )
 
 
-@cli.command()
+@click.command()
 @recipe_options
 @run_options
 @click.option("--scores", "scores_path", type=FILE, required=True, help="For the controls.")
 @click.option("--split", "split_path", type=FILE, required=True, help="The split to judge.")
 def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     """Judge a split: baselines, joint training and controls over paired seeds."""
-    recipe, out, device, console = _open(options)
+    recipe, out, device, console = open_run(options)
 
     from recon_search.conflict.scores import ConflictScores
     from recon_search.graph.split import Split
@@ -309,12 +231,12 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
 
     scores, chosen = ConflictScores.load(scores_path), Split.load(split_path)
     comparison = stage(recipe, chosen, scores, out, device, console, options["workers"])
-    wide = _console(minimum=150)
+    wide = make_console(minimum=150)
     wide.print(comparison_table(comparison))
     wide.print(comparison["verdict"], highlight=False)
 
 
-@cli.command()
+@click.command()
 @functools.partial(recipe_options, required=False)
 @run_options
 @click.option("--scores", "scores_path", type=FILE, help="What a probe wrote [default: probe].")
@@ -355,7 +277,7 @@ def search(
         raise click.UsageError("--json needs --show. Add it, or leave it out.")
     if trials is not None:
         options["overrides"] = (*options["overrides"], f"search.trials={trials}")
-    recipe, out, device, _ = _open({**options, "resume": True})
+    recipe, out, device, _ = open_run({**options, "resume": True})
 
     import time
 
@@ -373,102 +295,11 @@ def search(
     )
     stage(
         job,
-        _console(minimum=150),
+        make_console(minimum=150),
         options["workers"],
         has_scores=scores_path is not None,
         judged=judge,
     )
-
-
-@cli.command()
-@click.argument("model", type=FOLDER)
-@click.option("--task", help="Export this task alone; without it, all of them.")
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["timm", "safetensors", "torch-export", "onnx"]),
-    default="timm",
-    show_default=True,
-)
-@click.option("--out", type=click.Path(path_type=Path), help="File to write [default: by task].")
-def export(model: Path, task: str | None, kind: str, out: Path | None) -> None:
-    """Write a model directory for deployment, and check what was written."""
-    from recon_search.stages.export import default_target
-    from recon_search.stages.export import export as stage
-
-    target = out or default_target(kind, task)
-    difference = stage(model, kind, task, target)
-    click.echo(f"Written: {target}. Largest difference to the model: {difference:.3g}")
-
-
-@cli.command()
-@click.argument("run_directory", metavar="RUN", type=FOLDER)
-def report(run_directory: Path) -> None:
-    """Write report.html of a finished run anew."""
-    from recon_search.stages.report import write_report
-
-    click.echo(f"Written: {write_report(run_directory)}")
-
-
-@cli.command()
-@recipe_options
-def validate(**options: Any) -> None:
-    """Check a recipe without running it."""
-    recipe = _recipe(options)
-
-    from recon_search.stages.run import check
-
-    n_layers = check(recipe)
-    click.echo(f"Valid. {recipe.backbone.name} has {n_layers} splittable layers.")
-
-
-@cli.group()
-def ls() -> None:
-    """List what there is to choose from."""
-
-
-@ls.command("methods")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def ls_methods(as_json: bool) -> None:
-    """List the gradient methods, what each needs, its options and its paper."""
-    from recon_search.views.methods import method_rows, method_table
-
-    if as_json:
-        click.echo(json.dumps(method_rows(), indent=2))
-    else:
-        _console(minimum=150).print(method_table())
-
-
-@ls.command("backbones")
-@click.argument("pattern", default="*")
-@click.option("--sizes", is_flag=True, help="Count parameters too: up to a second a model.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def ls_backbones(pattern: str, sizes: bool, as_json: bool) -> None:
-    """List timm's models whose name holds PATTERN, or matches it where it has wildcards."""
-    from recon_search.views.backbones import backbone_rows, backbone_table
-
-    rows = backbone_rows(pattern, sizes=sizes)
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-    elif sizes:
-        _console().print(backbone_table(rows))
-    else:
-        click.echo("\n".join(row["name"] for row in rows))
-
-
-@ls.command("layers")
-@click.argument("backbone")
-@click.option("--args", "arguments", multiple=True, metavar="KEY=VALUE", help="timm argument.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def ls_layers(backbone: str, arguments: tuple[str, ...], as_json: bool) -> None:
-    """List the splittable layers of a timm model in order of first use."""
-    from recon_search.views.backbones import layer_rows, layer_table
-
-    rows = layer_rows(backbone, arguments)
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-    else:
-        _console(minimum=110).print(layer_table(backbone, rows))
 
 
 def _show_split(
@@ -493,7 +324,7 @@ def _show_split(
     if as_json:
         click.echo(json.dumps(rows(anatomy), indent=2))
         return
-    console = _console(minimum=110)
+    console = make_console(minimum=110)
     console.print(outline(anatomy), highlight=False)
     console.print(cost_table(anatomy))
     if out is not None:
@@ -512,78 +343,11 @@ def _show_study(name: str, url: str | None, out: Path | None, as_json: bool) -> 
     if as_json:
         click.echo(json.dumps(summary, indent=2))
         return
-    console = _console(minimum=150)
+    console = make_console(minimum=150)
     console.print(trial_table(summary))
     if out is not None:
         save_figure(search_plot(found), out / "search.png")
         console.print(f"Written: {out / 'search.png'}", highlight=False, soft_wrap=True)
 
 
-@cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(as_json: bool) -> None:
-    """Show versions, devices and which optional packages are missing."""
-    from recon_search.views.doctor import OPTIONAL, examine
-
-    found = examine()
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    for name in ("recon-search", "python", "platform", "cores"):
-        click.echo(f"{name:<14} {found[name]}")
-    click.echo(
-        f"{'cuda devices':<14} {', '.join(found['cuda devices']) or 'none; training on the CPU'}"
-    )
-    for name, version in found["packages"].items():
-        click.echo(f"{name:<14} {version}")
-    for name, version in found["optional packages"].items():
-        click.echo(f"{name:<14} {version or f'missing: pip install {OPTIONAL[name]!r}'}")
-
-
-def _recipe(options: dict[str, Any]) -> Recipe:
-    """Load the recipe with every override a command was given."""
-    from recon_search.recipe import load_recipe
-
-    overrides = list(options["overrides"])
-    if options.get("seed") is not None:
-        overrides.append(f"seed={options['seed']}")
-    if options.get("data_root") is not None:
-        overrides.append(f"data.root={json.dumps(str(options['data_root']))}")
-    return load_recipe(options["recipe_path"], overrides)
-
-
-def _open(options: dict[str, Any]) -> tuple[Recipe, Path, torch.device, Console]:
-    """Load the recipe, open its run directory, choose the device."""
-    recipe = _recipe(options)  # before the heavy imports, so that its errors come at once
-
-    from recon_search.stages.run import check, open_run_directory
-
-    check(recipe)
-    out = _run_directory(options)
-    open_run_directory(recipe, out, resume=options["resume"])
-    return recipe, out, _device(options["device"]), _console()
-
-
-def _run_directory(options: dict[str, Any]) -> Path:
-    folder: Path = options["out"] or Path("runs") / options["recipe_path"].stem
-    return folder
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise click.UsageError("--device cuda needs a CUDA device, found none. Use --device cpu.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def _console(minimum: int = 0) -> Console:
-    """A console; tables get at least `minimum` columns where output is piped."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal and console.width < minimum:
-        return Console(width=minimum)
-    return console
+COMMANDS = (run, probe, rank, split, train, compare, search)

@@ -1,0 +1,129 @@
+"""What commands have in common: options, and how a run is opened."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from rich.console import Console
+
+    from recon_search.recipe import Recipe
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def recipe_options(command: Callable[..., None], required: bool = True) -> Callable[..., None]:
+    """Give a command the recipe and everything that can override it."""
+    metavar = "RECIPE" if required else "[RECIPE]"
+    options = [
+        click.argument("recipe_path", metavar=metavar, type=FILE, required=required),
+        click.option(
+            "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a recipe key."
+        ),
+        click.option("--data-root", type=FOLDER, help="Folder with the data set's files."),
+        click.option("--seed", type=click.IntRange(min=0), help="Override the recipe's seed."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _in_step(command: Callable[..., None]) -> Callable[..., None]:
+    """Under `torchrun`, run a command in the first process; the others train along."""
+
+    @functools.wraps(command)
+    def led(**options: Any) -> None:
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            command(**options)
+            return
+
+        from recon_search.stages.follow import in_step
+        from recon_search.training import parallel
+
+        device = choose_device(options["device"])
+        with parallel.group(device):
+            in_step(functools.partial(command, **options), device)
+
+    return led
+
+
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a run directory, a device and workers; let `torchrun` run it."""
+    command = _in_step(command)
+    options = [
+        click.option("--out", type=FOLDER, help="Run directory [default: runs/<recipe name>]."),
+        click.option("--resume", is_flag=True, help="Go on with the run in --out."),
+        click.option(
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            default="auto",
+            show_default=True,
+        ),
+        click.option(
+            "--workers", type=click.IntRange(min=1), help="Trainings at once [default: one a core]."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def load_overridden(options: dict[str, Any]) -> Recipe:
+    """Load the recipe with every override a command was given."""
+    from recon_search.recipe import load_recipe
+
+    overrides = list(options["overrides"])
+    if options.get("seed") is not None:
+        overrides.append(f"seed={options['seed']}")
+    if options.get("data_root") is not None:
+        overrides.append(f"data.root={json.dumps(str(options['data_root']))}")
+    return load_recipe(options["recipe_path"], overrides)
+
+
+def open_run(options: dict[str, Any]) -> tuple[Recipe, Path, torch.device, Console]:
+    """Load the recipe, open its run directory, choose the device."""
+    recipe = load_overridden(options)  # before the heavy imports, so that its errors come at once
+
+    from recon_search.stages.run import check, open_run_directory
+
+    check(recipe)
+    out = run_directory(options)
+    open_run_directory(recipe, out, resume=options["resume"])
+    return recipe, out, choose_device(options["device"]), make_console()
+
+
+def run_directory(options: dict[str, Any]) -> Path:
+    """Return --out, or the folder named after the recipe."""
+    folder: Path = options["out"] or Path("runs") / options["recipe_path"].stem
+    return folder
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that --device names; `auto` takes a GPU where there is one."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError("--device cuda needs a CUDA device, found none. Use --device cpu.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def make_console(minimum: int = 0) -> Console:
+    """A console; tables get at least `minimum` columns where output is piped."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal and console.width < minimum:
+        return Console(width=minimum)
+    return console
