@@ -70,6 +70,7 @@ class TrainConfig(_Section):
     decay_rate: float = Field(default=0.1, gt=0)
     warmup_epochs: int = Field(default=0, ge=0)
     clip_grad: float | None = Field(default=None, gt=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of autocast; bfloat16 on a GPU
     measure_every: int = Field(default=0, ge=0)  # conflicts are measured every n-th step; 0: never
     low_memory: bool = False  # measure without keeping gradients; methods on gradients keep them
 

@@ -220,7 +220,7 @@ def count_flops(model: MultiTaskModel, images: torch.Tensor) -> int:
 
 
 def _test(model: MultiTaskModel, data: MultiTaskData, config: TrainConfig) -> Metrics:
-    return evaluate(model, data.test, config.batch_size, normaliser(data))
+    return evaluate(model, data.test, config, normaliser(data))
 
 
 def _start_from(model: MultiTaskModel, trained: MultiTaskModel) -> None:

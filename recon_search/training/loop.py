@@ -110,6 +110,7 @@ def fit(
         optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
     scheduler = _create_scheduler(optimizer, config, n_updates)
     normalise = normaliser(data)
+    cast = functools.partial(_autocast, device, config)
     partial = {task for task in model.tasks if bool((data.train.targets[task] == IGNORED).any())}
     state = _State()
     checkpoint = None if directory is None else directory / "checkpoint.safetensors"
@@ -146,7 +147,7 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
             measure = scores is not None and config.measure_every > 0
             measure = measure and step % config.measure_every == 0
-            forward = functools.partial(_forward, model, normalise(inputs), targets, partial)
+            forward = functools.partial(_forward, model, normalise(inputs), targets, partial, cast)
             losses, features = forward()
             surgeon.accumulate(losses, features, share=1 / n_parts, measure=measure)
             if position == n_parts - 1:
@@ -178,7 +179,7 @@ def fit(
                 "lr": optimizer.param_groups[0]["lr"],
                 "train": {task: sums[task] / n for task, n in n_present.items() if n},
                 "validation": parallel.on_first(
-                    lambda: evaluate(model, data.validation, config.batch_size, normalise)
+                    lambda: evaluate(model, data.validation, config, normalise)
                 ),
                 "seconds": round(time.perf_counter() - started, 3),
             }
@@ -192,13 +193,13 @@ def fit(
 
 @torch.no_grad()
 def evaluate(
-    model: MultiTaskModel, part: Part, batch_size: int, normalise: Callable[[Tensor], Tensor]
+    model: MultiTaskModel, part: Part, config: TrainConfig, normalise: Callable[[Tensor], Tensor]
 ) -> Metrics:
-    """Compute every task's metrics over a part, in eval mode."""
+    """Compute every task's metrics over a part, in eval mode and in the training's precision."""
     model.eval()
     outputs: dict[str, list[Tensor]] = {task: [] for task in model.tasks}
-    for inputs, _ in batches(part, max(batch_size, 256)):
-        with _autocast(inputs):
+    for inputs, _ in batches(part, max(config.batch_size, 256)):
+        with _autocast(inputs.device, config):
             for task, output in model(normalise(inputs)).items():
                 outputs[task].append(output.float())
     return {
@@ -217,7 +218,11 @@ def normaliser(data: MultiTaskData) -> Callable[[Tensor], Tensor]:
 
 
 def _forward(
-    model: MultiTaskModel, inputs: Tensor, targets: dict[str, Tensor], partial: set[str]
+    model: MultiTaskModel,
+    inputs: Tensor,
+    targets: dict[str, Tensor],
+    partial: set[str],
+    cast: Callable[[], torch.autocast],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Losses and features by task.
 
@@ -227,7 +232,7 @@ def _forward(
     """
     shares = _shares(targets, partial)
     losses = {}
-    with _autocast(inputs):
+    with cast():
         features = model.backbone(inputs)
         for task in model.tasks:
             share = shares.get(task, 1.0)
@@ -255,9 +260,11 @@ def _shares(targets: dict[str, Tensor], partial: set[str]) -> dict[str, float | 
     }
 
 
-def _autocast(inputs: Tensor) -> torch.autocast:
-    """bfloat16 on CUDA, full precision elsewhere."""
-    return torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.device.type == "cuda")
+def _autocast(device: torch.device, config: TrainConfig) -> torch.autocast:
+    """What a forward pass runs under: bfloat16 where the recipe says so, or by itself on a GPU."""
+    wanted = "bfloat16" if device.type == "cuda" else "float32"
+    precision = wanted if config.precision == "auto" else config.precision
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _create_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, n_updates: int) -> Any:

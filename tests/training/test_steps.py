@@ -5,6 +5,7 @@ import torch
 
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.dataset import MultiTaskData, Part
+from recon_search.graph.split import Split
 from recon_search.recipe import HeadConfig
 from recon_search.training.loop import fit
 from recon_search.training.model import build_model
@@ -226,6 +227,23 @@ def test_under_bfloat16_autocast_gradients_are_close_to_full_precision(make_mode
     full, half = found
     least = 0.7 if method == "graddrop" else 0.98  # a flipped sign drops an entry
     assert torch.nn.functional.cosine_similarity(full, half, dim=0) > least
+
+
+@pytest.mark.parametrize("method", KINDS)
+def test_a_whole_training_in_bfloat16(data, train_config, method):
+    """Forward passes are in bfloat16; what is learned and measured stays in single precision."""
+    update = {"method": method, "precision": "bfloat16", "measure_every": 1}
+    model = build(data, Split.private(["conv1", "layer1.0.conv1"], data.tasks))
+    seen = set()
+    model.backbone.register_forward_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))
+    scores = ConflictScores(list(model.backbone.layers()), model.tasks)
+    before = [parameter.detach().clone() for parameter in model.backbone.parameters()]
+    fit(model, data, train_config.model_copy(update=update), seed=0, scores=scores)
+    assert seen == {True}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert not any(map(torch.equal, before, model.backbone.parameters()))
+    assert scores.steps == 6
+    assert 0 < scores.share(0.0) < 1
 
 
 @pytest.mark.parametrize("method", KINDS)
