@@ -42,6 +42,9 @@ class ConflictScores:
     - `mass`: relu(-G_ij) / (N_i N_j);
     - `inner`: G_ij / (N_i N_j), signed.
 
+    Inner products between consecutive batches are not kept: they need a second set of gradients a
+    task, and gains made of them foretold the benefit of a split less well than these.
+
     Args:
         layers: names of the L layers, in graph order.
         tasks: names of the T tasks; pairs are (0, 1), (0, 2), ... in lexicographic order.

@@ -82,9 +82,8 @@ def describe_reliability(found: Reliability, k: int, n_probes: int) -> str:
 def comparison_table(comparison: dict[str, Any]) -> Table:
     """The comparison: accuracy, delta_m with spread, cost, conflicts, and the paired difference."""
     n_seeds = len(comparison["seeds"])
-    table = Table(
-        title=f"Test data, mean ± standard deviation over {n_seeds} seeds", title_justify="left"
-    )
+    over = f"mean ± standard deviation over {n_seeds} seeds" if n_seeds > 1 else "one seed"
+    table = Table(title=f"Test data, {over}", title_justify="left")
     table.add_column("network", no_wrap=True)
     tasks = list(comparison["single"])
     for task in tasks:
@@ -100,12 +99,12 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
     ratio = comparison["single_parameters"] / base["n_parameters"]
     table.add_row("single-task models", *singles, "0", "", "", f"{ratio:.2f}x", "", "", style="dim")
     for row in comparison["rows"]:
-        conflicts, p_value = row["conflicts"], row["p_value"]
+        conflicts, p_value, difference = row["conflicts"], row["p_value"], row["minus_split"]
         table.add_row(
             row["name"],
             *(_spread(row["accuracy"][task]) for task in tasks),
             _spread(row["delta_m"], sign=True),
-            "" if row["minus_split"] is None else "{:+.2f} ± {:.2f}".format(*row["minus_split"]),
+            "" if difference is None else _show(difference, n_seeds, sign=True),
             "" if p_value is None else f"{p_value:.3f}",
             f"{row['n_parameters'] / base['n_parameters']:.2f}x",
             f"{row['flops'] / base['flops']:.2f}x",
@@ -116,5 +115,10 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
 
 
 def _spread(values: list[float], *, sign: bool = False) -> str:
-    mean, deviation = mean_and_deviation(values)
-    return f"{mean:{'+' if sign else ''}.2f} ± {deviation:.2f}"
+    return _show(mean_and_deviation(values), len(values), sign=sign)
+
+
+def _show(spread: tuple[float, float], n: int, *, sign: bool) -> str:
+    """A mean and its deviation; one value has none."""
+    mean = f"{spread[0]:{'+' if sign else ''}.2f}"
+    return mean if n == 1 else f"{mean} ± {spread[1]:.2f}"
