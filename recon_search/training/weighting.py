@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,23 +30,11 @@ from recon_search.errors import TrainingError
 from recon_search.training import parallel
 from recon_search.training.methods import find_method
 from recon_search.training.model import MultiTaskModel
+from recon_search.training.sharing import Group, group_parameters
 from recon_search.training.state import read_state, write_state
 
 Forward = Callable[[], tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]
 """Computes a batch's losses and features, by task."""
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Parameters that the same tasks use, by layer; heads are no layers."""
-
-    users: tuple[int, ...]
-    layers: dict[int, list[nn.Parameter]]
-    heads: list[nn.Parameter]
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        return [*(p for layer in self.layers.values() for p in layer), *self.heads]
 
 
 class GradientCombiner:
@@ -83,7 +70,7 @@ class GradientCombiner:
             for name, blocks in model.backbone.layers().items()
         }
         self.tasks = model.tasks
-        self.groups = _group_parameters(model)
+        self.groups = group_parameters(model)
         self.device = next(model.parameters()).device
         self.scalariser: nn.Module | None = None
         if self.method.needs == "losses":
@@ -273,7 +260,7 @@ class GradientCombiner:
             ) from None
         return parallel.from_first(result)
 
-    def _aggregate(self, operator: nn.Module, users: tuple[int, ...], group: _Group) -> None:
+    def _aggregate(self, operator: nn.Module, users: tuple[int, ...], group: Group) -> None:
         """Set `.grad` from the Jacobian (n, P) of a group; zeros where a loss does not reach."""
         reached = [p for p in group.parameters if any(p in self._gradients[t] for t in users)]
         jacobian = torch.stack(
@@ -317,28 +304,8 @@ class GradientCombiner:
         self._present: set[int] = set()
 
 
-def _group_parameters(model: MultiTaskModel) -> list[_Group]:
-    """Group all parameters by the tasks that use them."""
-    number = {task: index for index, task in enumerate(model.tasks)}
-    layers: dict[tuple[int, ...], dict[int, list[nn.Parameter]]] = defaultdict(dict)
-    for index, blocks in enumerate(model.backbone.layers().values()):
-        for block in blocks:
-            users = tuple(number[task] for task in block.tasks)
-            trainable = [p for p in block.parameters if p.requires_grad]
-            if trainable:
-                layers[users].setdefault(index, []).extend(trainable)
-    heads: dict[tuple[int, ...], list[nn.Parameter]] = {
-        (number[task],): [p for p in model.heads[task].parameters() if p.requires_grad]
-        for task in model.tasks
-    }
-    return [
-        _Group(users, layers.get(users, {}), heads.get(users, []))
-        for users in sorted({*layers, *heads}, key=lambda users: (-len(users), users))
-    ]
-
-
 def _assign(
-    gradients: Gradients, group: _Group, present: tuple[int, ...], weights: Tensor | None
+    gradients: Gradients, group: Group, present: tuple[int, ...], weights: Tensor | None
 ) -> None:
     """Set `.grad` to the weighted sum of the users' gradients; no weights: the plain sum.
 
@@ -366,7 +333,7 @@ def _average(gradients: Gradients) -> None:
         row.update(zip(row, parallel.mean(list(row.values())), strict=True))
 
 
-def _alike(gradients: Gradients, group: _Group) -> list[list[nn.Parameter]]:
+def _alike(gradients: Gradients, group: Group) -> list[list[nn.Parameter]]:
     """Divide a group's parameters by the tasks whose loss reached them; others drop out."""
     reached: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
     for parameter in group.parameters:
