@@ -103,7 +103,7 @@ def _comparison_sections(out: Path) -> list[str]:
         "to export is chosen on validation data, test data is looked at once.</p>",
         _image(comparison_plot(comparison), "delta_m of every network and seed"),
         "<h2>What it costs</h2>",
-        _image(trade_off_plot(comparison), "delta_m against parameters"),
+        _image(trade_off_plot(comparison), "delta_m against parameters and FLOPs"),
     ]
 
 

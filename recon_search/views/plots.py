@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -13,6 +14,7 @@ from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 
 COLOURS = {"joint": "#7f7f7f", "split": "#c44e52", "rule": "#dd8452", "control": "#4c72b0"}
+MARKERS = {"joint": "s", "split": "*", "rule": "o", "control": "D"}
 
 
 def heat_map(scores: ConflictScores, thresholds: Sequence[float] | None = None) -> Figure:
@@ -55,21 +57,25 @@ def comparison_plot(comparison: dict[str, Any]) -> Figure:
 
 
 def trade_off_plot(comparison: dict[str, Any]) -> Figure:
-    """Draw mean delta_m against parameters, relative to the unsplit network."""
-    base = comparison["rows"][0]["n_parameters"]
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for row in comparison["rows"]:
-        x, y = row["n_parameters"] / base, float(np.mean(row["delta_m"]))
-        axes.plot(x, y, "o", color=COLOURS[row["role"]], markersize=7)
-        axes.annotate(row["name"], (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("parameters, relative to the unsplit network")
-    axes.set_ylabel("mean delta_m, %")
-    axes.margins(x=0.2, y=0.1)
-    axes.grid(alpha=0.3)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    """Draw mean delta_m against parameters and against FLOPs, relative to the unsplit network."""
+    rows = comparison["rows"]
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    colours = matplotlib.colormaps["tab20"](np.arange(len(rows)) % 20)
+    for axes, cost in zip(panels, ("n_parameters", "flops"), strict=True):
+        for row, colour in zip(rows, colours, strict=True):
+            x, y = row[cost] / rows[0][cost], float(np.mean(row["delta_m"]))
+            marker = MARKERS[row["role"]]
+            axes.plot(x, y, marker, color=colour, markersize=8, alpha=0.85, label=row["name"])
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.margins(x=0.1, y=0.1)
+        axes.grid(alpha=0.3)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    panels[0].set_ylabel("mean delta_m, %")
+    panels[0].set_xlabel("parameters, relative to the unsplit network")
+    panels[1].set_xlabel("FLOPs, relative to the unsplit network")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure
 
 
