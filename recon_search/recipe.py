@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from recon_search.errors import RecipeError, nearest
 
@@ -20,7 +28,7 @@ LEAST_SEEDS = 2
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -104,7 +112,7 @@ class CompareConfig(_Section):
     """What the split network is measured against, and how often."""
 
     seeds: int = Field(default=3, ge=1)
-    methods: list[str] = ["joint"]
+    methods: list[str] = Field(default=["joint"], min_length=1)
     controls: list[
         Literal[
             "norm-only", "random", "random-params", "first-k", "least", "smallest-first", "wider"
@@ -112,6 +120,13 @@ class CompareConfig(_Section):
     ] = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
     rules: list[str] = []  # further splits: each of these rules at each of the sizes `ks`
     ks: list[Annotated[int, Field(gt=0)]] = []
+
+    @field_validator("methods", "controls", "rules", "ks")
+    @classmethod
+    def _check_unique(cls, values: list[Any]) -> list[Any]:
+        if twice := [value for value, n in Counter(values).items() if n > 1]:
+            raise ValueError(f"each may be named once, {twice[0]!r} is named twice")
+        return values
 
 
 Value = bool | int | float | str

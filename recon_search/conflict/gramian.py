@@ -111,7 +111,8 @@ def layer_gramians(gradients: Gradients, layers: Mapping[str, Sequence[nn.Parame
             total = block if total is None else total + block
         rows.append(total)
     like = next(parameter for parameters in layers.values() for parameter in parameters)
-    zero = like.new_zeros(n_tasks, n_tasks)  # of a layer that no task's loss reaches
+    # Of a layer that no task's loss reaches:
+    zero = _at_least_single(like.detach()).new_zeros(n_tasks, n_tasks)
     return torch.stack([zero if row is None else row for row in rows])
 
 
@@ -120,7 +121,7 @@ def _gramian(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
 
     A GPU wants few kernels; on a CPU copying the gradients costs more than their products.
     """
-    flat = [[gradient.reshape(-1) for gradient in row] for row in gradients]
+    flat = [[_at_least_single(gradient.reshape(-1)) for gradient in row] for row in gradients]
     if flat[0][0].device.type != "cpu":
         jacobian = torch.cat(list(itertools.chain(*flat))).view(len(flat), -1)  # (n, P)
         return jacobian @ jacobian.T
@@ -132,6 +133,11 @@ def _gramian(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
     block = products[0].new_zeros(len(flat), len(flat))
     block[lower, upper] = block[upper, lower] = torch.stack(products)
     return block
+
+
+def _at_least_single(gradient: Tensor) -> Tensor:
+    """Half precision becomes single: its squares overflow."""
+    return gradient.float() if gradient.dtype in (torch.float16, torch.bfloat16) else gradient
 
 
 def _embed(block: Tensor, users: tuple[int, ...], n_tasks: int) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from recon_search.conflict.rules import Reading, find_rule
+from recon_search.conflict.rules import Reading, find_rule, n_steps
 from recon_search.conflict.scores import BLOCKS, N_HALVES, ConflictScores
 
 N_PAIRS = 100
@@ -26,7 +27,7 @@ class Reliability:
         overlap: share of the top k that both halves have in common.
         chance: the overlap that two random orders have, k / L.
         stability: share of the top k that another probe of this size would share, in [0, 1]; see
-            `measure_reliability`.
+            `measure_reliability`. Nan where no layer differs from another.
     """
 
     steps: int
@@ -72,15 +73,17 @@ def measure_reliability(
         weights[:, half] = 1.0
         halves.append(values(weights))
 
+    whole = values(torch.ones(BLOCKS, dtype=torch.float64))
+    is_flat = bool((whole == whole[0]).all())
     generator = torch.Generator().manual_seed(seed)
     tops = [_top(values(_draw(scores.n_probes, inside, generator)), k) for _ in range(2 * N_PAIRS)]
     shares = [len(a & b) / k for a, b in zip(tops[::2], tops[1::2], strict=True)]
     return Reliability(
-        steps=int((scores.tensors["window_steps"].cpu() * inside).sum()),
+        steps=n_steps(scores, reading),
         tau=float(kendalltau(*(half.numpy() for half in halves)).statistic),
         overlap=len(_top(halves[0], k) & _top(halves[1], k)) / k,
         chance=k / len(scores.layers),
-        stability=sum(shares) / N_PAIRS,
+        stability=math.nan if is_flat else sum(shares) / N_PAIRS,
     )
 
 

@@ -8,6 +8,7 @@ means over the measured steps of the reading's blocks (windows and halves of the
 
 from __future__ import annotations
 
+import math
 import random as stdlib_random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,11 +40,13 @@ class Reading:
 
     def blocks(self) -> Tensor:
         """How often each block counts, float64; of the shape of `weights`, or (windows, halves)."""
-        start, stop = (round(edge * N_WINDOWS) for edge in self.window)
-        if not 0 <= start < stop <= N_WINDOWS:
+        tenths = [edge * N_WINDOWS for edge in self.window]
+        start, stop = (round(tenth) if math.isfinite(tenth) else -1 for tenth in tenths)
+        is_whole = abs(tenths[0] - start) < 1e-6 and abs(tenths[1] - stop) < 1e-6
+        if not (is_whole and 0 <= start < stop <= N_WINDOWS):
             raise RecipeError(
-                f"A probe window must be [start, stop] in tenths within [0, 1], got {self.window}. "
-                "[0.6, 1.0] reads the last 40 %."
+                f"A probe window must be [start, stop] in tenths within [0, 1], got "
+                f"{list(self.window)}. [0.6, 1.0] reads the last 40 %."
             )
         inside = torch.zeros(BLOCKS, dtype=torch.float64)
         inside[start:stop] = 1.0
@@ -114,6 +117,10 @@ RULES: dict[str, Rule] = {
 }
 
 
+MEASURED = frozenset(["count", "projection", "mass", "gain", "least"])
+"""Rules that read measured steps."""
+
+
 def find_rule(name: str) -> Rule:
     """Look a rule up by name.
 
@@ -128,9 +135,23 @@ def find_rule(name: str) -> Rule:
     return RULES[name]
 
 
+def n_steps(scores: ConflictScores, reading: Reading) -> int:
+    """Measured steps that a reading reads."""
+    return int(_sum(scores.tensors["window_steps"].double()[..., None], reading))
+
+
 def rank(scores: ConflictScores, rule: str, reading: Reading) -> list[tuple[str, float]]:
-    """Order the layers by a rule; each with its value, layers the rule excludes left out."""
+    """Order the layers by a rule; each with its value, layers the rule excludes left out.
+
+    Raises:
+        RecipeError: the rule is unknown, or it measures and the reading holds no measured step.
+    """
     values = find_rule(rule)(scores, reading).cpu()
+    if rule in MEASURED and not n_steps(scores, reading):
+        raise RecipeError(
+            f"Rule '{rule}' needs measured steps in the window {list(reading.window)}, found none "
+            f"of {scores.steps} there. Lower probe.every, probe longer, or widen probe.window."
+        )
     order = values.argsort(descending=True, stable=True).tolist()
     ranked = [(scores.layers[index], float(values[index])) for index in order]
     return [(layer, value) for layer, value in ranked if value > -torch.inf]
@@ -170,8 +191,7 @@ def _layer_infos(scores: ConflictScores) -> list[dict[str, Any]]:
 
 def _mean(scores: ConflictScores, name: str, reading: Reading) -> Tensor:
     """Mean over the steps of the reading's blocks: (L,)."""
-    steps = _sum(scores.tensors["window_steps"].double()[..., None], reading)
-    return _sum(scores.blocks(name), reading) / steps.clamp(min=1)
+    return _sum(scores.blocks(name), reading) / max(1, n_steps(scores, reading))
 
 
 def _sum(blocks: Tensor, reading: Reading) -> Tensor:

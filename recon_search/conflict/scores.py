@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recon_search import artefact
-from recon_search.errors import ArtefactError, RecipeError
+from recon_search.errors import ArtefactError, RecipeError, TrainingError
 
 FORMAT = "recon-search/scores/2"
 N_BINS = 200
@@ -94,6 +95,9 @@ class ConflictScores:
         Args:
             gramians: (L, T, T). A zero gradient has cosine 0 and conflicts with nobody.
             at: how much of the probe lies behind this step, in [0, 1); chooses the window.
+
+        Raises:
+            TrainingError: a Gramian is not finite; nothing is added.
         """
         if gramians.shape != (len(self.layers), len(self.tasks), len(self.tasks)):
             raise ValueError(
@@ -101,6 +105,13 @@ class ConflictScores:
                 f"{len(self.tasks)}), got {tuple(gramians.shape)}."
             )
         gramians = gramians.double()
+        finite = gramians.isfinite().flatten(1).all(1)  # (L,)
+        if not bool(finite.all()):
+            raise TrainingError(
+                "Gradients must be finite to be measured, those of layer "
+                f"'{self.layers[int((~finite).nonzero()[0])]}' are not, at measured step "
+                f"{self.steps + 1}. Lower train.lr, or add train.clip_grad."
+            )
         device = gramians.device
         if self.tensors["counts"].device != device:
             self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
@@ -138,7 +149,7 @@ class ConflictScores:
         Raises:
             RecipeError: the threshold is out of range or no multiple of 0.01.
         """
-        return self.tensors["counts"][..., : _bins_below(threshold)].sum(-1)
+        return self.tensors["counts"][..., : bins_below(threshold)].sum(-1)
 
     def blocks(self, name: str, threshold: float = 0.0) -> Tensor:
         """Read a windowed sum, pairs pooled.
@@ -151,7 +162,7 @@ class ConflictScores:
             float64 sums of shape (probes, windows, halves, L).
         """
         if name == "counts":
-            counts = self.tensors["window_counts"][..., : _bins_below(threshold)]
+            counts = self.tensors["window_counts"][..., : bins_below(threshold)]
             return counts.sum(-1).double()
         return self.tensors[name].sum(-1)
 
@@ -167,9 +178,11 @@ class ConflictScores:
         return [self.layers[index] for index in order.tolist()]
 
     def __add__(self, other: ConflictScores) -> ConflictScores:
-        if (self.layers, self.tasks) != (other.layers, other.tasks):
+        known = [each.metadata["backbone"] for each in (self, other) if "backbone" in each.metadata]
+        digests = {backbone.get("digest") for backbone in known}
+        if (self.layers, self.tasks) != (other.layers, other.tasks) or len(digests) > 1:
             raise ArtefactError(
-                "Scores can be added only for equal layers and tasks, got "
+                "Scores can be added only for one backbone, equal layers and tasks, got "
                 f"{len(self.layers)} layers of {', '.join(self.tasks)} and "
                 f"{len(other.layers)} layers of {', '.join(other.tasks)}. Probe one recipe."
             )
@@ -228,9 +241,13 @@ class ConflictScores:
         self.tensors = {name: tensors[name].clone() for name in self.tensors}
 
 
-def _bins_below(threshold: float) -> int:
-    """Number of bins that lie below the threshold."""
-    hundredths = round(threshold * 100)
+def bins_below(threshold: float) -> int:
+    """Number of bins that lie below the threshold.
+
+    Raises:
+        RecipeError: the threshold is out of range or no multiple of 0.01.
+    """
+    hundredths = round(threshold * 100) if math.isfinite(threshold) else 1
     if not (-100 < hundredths <= 0) or abs(threshold * 100 - hundredths) > 1e-6:
         raise RecipeError(
             f"The threshold S must lie in (-1, 0] and be a multiple of 0.01, got {threshold}. "

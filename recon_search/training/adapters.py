@@ -7,6 +7,7 @@ one loss.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 
@@ -105,11 +106,13 @@ def constant(tasks: tuple[str, ...], weights: Mapping[str, float]) -> Constant:
     """Losses times fixed weights; a task that is not named weighs 1.
 
     Raises:
-        ValueError: a weight is given for an unknown task.
+        ValueError: a weight is given for an unknown task, or is no number.
     """
-    for task in weights:
+    for task, weight in weights.items():
         if task not in tasks:
             raise ValueError(f"the names of tasks, got '{task}'.{nearest(task, tasks)}")
+        if not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise ValueError(f"a finite number for every task, got {weight!r} for '{task}'.")
     return Constant(torch.tensor([float(weights.get(task, 1.0)) for task in tasks]))
 
 

@@ -91,7 +91,7 @@ def fit(
         `validation` (metrics by task), `seconds`.
 
     Raises:
-        TrainingError: a loss is not finite; names the task and the step.
+        TrainingError: a loss is not finite, which names the task and the step, or a parameter.
         RecipeError: the batches cannot be divided evenly among the processes.
     """
     _check_divisible(min(config.batch_size, len(data.train)))
@@ -170,6 +170,7 @@ def fit(
                 now = Progress(step + 1, n_updates * config.epochs, float(window.mean()), speed)
                 _tell(report, now)
                 recent.clear()
+        _check_parameters(model, config, n_updates * (epoch + 1))
         surgeon.end_epoch()
         state.epoch = epoch + 1
         sums = dict(zip(model.tasks, totals.tolist(), strict=True))
@@ -307,6 +308,17 @@ def _check_finite(losses: Tensor, tasks: tuple[str, ...], first_step: int) -> No
         f"Every loss must be finite, got {float(losses[row, column])} for task '{tasks[column]}' "
         f"at step {first_step + row}. Lower train.lr, add train.clip_grad, or look at the data."
     )
+
+
+def _check_parameters(model: MultiTaskModel, config: TrainConfig, n_updates: int) -> None:
+    """Find what the last updates of an epoch have broken, whose losses nobody has seen."""
+    finite = torch.stack([parameter.isfinite().all() for parameter in model.parameters()])
+    if not bool(finite.all()):
+        name = next(n for n, p in model.named_parameters() if not bool(p.isfinite().all()))
+        raise TrainingError(
+            f"Every parameter must stay finite, '{name}' did not by update {n_updates}. Lower "
+            f"train.lr ({config.lr:g}), or add train.clip_grad."
+        )
 
 
 def _save(

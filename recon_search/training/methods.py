@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, Literal
 
+from torch import nn
 from torchjd import aggregation, scalarization
 
 from recon_search.errors import RecipeError, nearest
@@ -98,21 +101,25 @@ def find_method(name: str) -> Method:
 
 
 def check_method(name: str, options: Mapping[str, Any] | None = None) -> None:
-    """Refuse an unknown method, unknown or mistyped options, and a missing optional package.
+    """Refuse an unknown method, options that are unknown or out of range, and a missing package.
 
     Raises:
         RecipeError: with near names, or the pip line.
     """
     method = find_method(name)
-    method.complete(options or {})
-    if method.install is not None:
+    if method.needs == "features":
+        model = SimpleNamespace(heads=nn.ModuleDict({"a": nn.Linear(1, 1)}))
+        method.create(model, None, options=options or {})
+    elif name != "constant":  # whose options name tasks
         method.create(("a", "b", "c"), options=options or {})
+    else:
+        method.complete(options or {})
 
 
 def _is_like(value: Any, default: Any) -> bool:
-    """Whether a recipe's value has its default's type; whole numbers pass for floats."""
+    """Whether a recipe's value has its default's type; whole, finite numbers pass for floats."""
     if isinstance(default, float) and not isinstance(value, bool):
-        return isinstance(value, int | float)
+        return isinstance(value, int | float) and math.isfinite(value)
     return type(value) is type(default)
 
 

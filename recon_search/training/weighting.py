@@ -157,7 +157,7 @@ class GradientCombiner:
             As `backward`.
 
         Raises:
-            TrainingError: the method finds no weights.
+            TrainingError: the method finds no weights, or gradients are not finite.
         """
         if not (measure or self.operators):
             parallel.average_gradients(p for group in self.groups for p in group.parameters)
@@ -178,7 +178,7 @@ class GradientCombiner:
                 if operator is not None and by_gramian:
                     index = torch.tensor(users, device=gramians.device)
                     gramian = gramians.sum(0)[index[:, None], index]
-                    weights = self._apply(operator, gramian, gramian.new_ones(len(users)))  # (n,)
+                    weights = self._apply(operator, users, gramian)  # (n,)
                 if measure:
                     if total is None:
                         total = gramians.new_zeros(len(self.layers), *gramians.shape[1:])
@@ -247,10 +247,16 @@ class GradientCombiner:
             self.operators[users] = self._create(users)
         return self.operators[users]
 
-    def _apply(self, operator: nn.Module, matrix: Tensor, otherwise: Tensor) -> Tensor:
-        """Call a weighting or an aggregator; what is not finite the loop reports by its losses."""
-        if not bool(matrix.isfinite().all()):
-            return otherwise
+    def _apply(self, operator: nn.Module, users: tuple[int, ...], matrix: Tensor) -> Tensor:
+        """Call a weighting or an aggregator, with a row a user."""
+        finite = matrix.isfinite().all(1)  # (n,)
+        if not bool(finite.all()):
+            task = self.tasks[users[int((~finite).nonzero()[0])]]
+            raise TrainingError(
+                f"Gradients must be finite for method '{self.method.name}', those of task '{task}' "
+                "are not, or too large for their precision. Lower train.lr, add train.clip_grad, "
+                "or look at the data."
+            )
         try:
             result: Tensor = operator(matrix)
         except ValueError as error:
@@ -271,7 +277,7 @@ class GradientCombiner:
                 for task in users
             ]
         )
-        vector = self._apply(operator, jacobian, jacobian.sum(0))
+        vector = self._apply(operator, users, jacobian)
         sizes = [parameter.numel() for parameter in reached]
         for parameter, gradient in zip(reached, torch.split(vector, sizes), strict=True):
             parameter.grad = gradient.view_as(parameter)

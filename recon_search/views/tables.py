@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.table import Table
@@ -16,15 +17,18 @@ STABLE = 0.7
 
 
 def ranking_rows(scores: ConflictScores, rule: str, reading: Reading) -> list[dict[str, Any]]:
-    """The ranking as plain rows: `layer`, `type`, `n_parameters`, `value`, `conflicts` by pair."""
-    infos = {info["name"]: info for info in scores.metadata["layer_infos"]}
+    """The ranking as plain rows: `layer`, `type`, `n_parameters`, `value`, `conflicts` by pair.
+
+    Type and parameters are None where the scores do not know them.
+    """
+    infos = {info["name"]: info for info in scores.metadata.get("layer_infos", [])}
     counts = dict(zip(scores.layers, scores.counts(reading.threshold).tolist(), strict=True))
     pairs = [f"{first}-{second}" for first, second in scores.pairs]
     return [
         {
             "layer": layer,
-            "type": infos[layer]["type"],
-            "n_parameters": infos[layer]["n_parameters"],
+            "type": infos[layer]["type"] if layer in infos else None,
+            "n_parameters": infos[layer]["n_parameters"] if layer in infos else None,
             "value": value,
             "conflicts": dict(zip(pairs, counts[layer], strict=True)),
         }
@@ -35,7 +39,8 @@ def ranking_rows(scores: ConflictScores, rule: str, reading: Reading) -> list[di
 def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -> Table:
     """The ranking with a bar for each layer's value, and how far its top k can be trusted."""
     rows = ranking_rows(scores, rule, reading)
-    trust = describe_reliability(measure_reliability(scores, rule, reading, k), k, scores.n_probes)
+    reliability = measure_reliability(scores, rule, reading, k)
+    trust = describe_reliability(reliability, k, scores.n_probes, len(scores.layers))
     table = Table(
         title=f"{scores.steps} measured steps, rule {rule}, S = {reading.threshold}",
         title_justify="left",
@@ -58,7 +63,7 @@ def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -
             str(place),
             row["layer"],
             row["type"],
-            f"{row['n_parameters']:,}",
+            "" if row["n_parameters"] is None else f"{row['n_parameters']:,}",
             *(str(row["conflicts"][pair]) for pair in pairs),
             f"{row['value']:.4g}",
             "█" * round(20 * max(0.0, row["value"]) / top),
@@ -66,8 +71,11 @@ def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -
     return table
 
 
-def describe_reliability(found: Reliability, k: int, n_probes: int) -> str:
-    """Say in words how far a ranking can be trusted."""
+def describe_reliability(found: Reliability, k: int, n_probes: int, n_layers: int) -> str:
+    """Say in words how far the top `k` of a ranking can be trusted."""
+    k = min(k, n_layers)
+    if math.isnan(found.stability):
+        return f"All {n_layers} layers have the same value: nothing sets the top {k} apart."
     most = "at most " if n_probes == 1 else ""  # one seed does not show how far seeds differ
     text = (
         f"Of the top {k}, two halves of these steps share {found.overlap:.0%} (by chance "

@@ -112,7 +112,8 @@ def search_once(
     pruner = PRUNERS.get(kind, "none")
     settings = recipe.search.model_copy(update={"seed": 10**6 * seed, "pruner": pruner})
     recipe = recipe.model_copy(update={"search": settings})
-    study = optuna.create_study(direction="maximize", pruner=make_pruner(recipe))
+    name = f"{kind} {seed}"  # Hyperband deals its brackets by it
+    study = optuna.create_study(study_name=name, direction="maximize", pruner=make_pruner(recipe))
     objective = make_objective(recipe, out, study)
     if kind != "at random":
         for guess in first_trials(recipe, objective.scores, objective.space):

@@ -1,5 +1,7 @@
 """What tables say of spread and of trust."""
 
+import math
+
 import pytest
 
 from recon_search.conflict.reliability import Reliability
@@ -45,10 +47,16 @@ def test_one_seed_has_no_spread():
 )
 def test_one_seed_does_not_promise(n_probes, stability, words):
     found = Reliability(steps=9, tau=0.5, overlap=0.8, chance=0.1, stability=stability)
-    assert words in describe_reliability(found, 3, n_probes)
-    assert "noise" not in describe_reliability(found, 3, n_probes)
+    said = describe_reliability(found, 3, n_probes, 20)
+    assert words in said
+    assert "noise" not in said
 
 
 def test_an_order_that_is_noise_is_called_so():
     found = Reliability(steps=9, tau=0.5, overlap=0.3, chance=0.1, stability=0.4)
-    assert "much of the order is noise" in describe_reliability(found, 3, 4)
+    assert "much of the order is noise" in describe_reliability(found, 3, 4, 20)
+
+
+def test_layers_that_are_all_alike_have_no_order():
+    found = Reliability(steps=9, tau=math.nan, overlap=1.0, chance=0.1, stability=math.nan)
+    assert describe_reliability(found, 99, 4, 20).startswith("All 20 layers have the same value")
