@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
@@ -156,6 +157,13 @@ class Range(_Section):
             raise ValueError(f"a range of integers needs an integer step, got {self.step}")
         return self
 
+    @property
+    def last(self) -> int | float:
+        """The largest value that the steps from `low` reach."""
+        if self.step is None:
+            return self.high
+        return self.low + math.floor((self.high - self.low) / self.step + 1e-9) * self.step
+
 
 class SearchConfig(_Section):
     """What Optuna searches for, and how much it may spend."""
@@ -163,7 +171,7 @@ class SearchConfig(_Section):
     trials: int = Field(default=30, gt=0)  # in all, for the study; deduplicated ones do not count
     seed: int = Field(default=0, ge=0)  # of what Optuna draws
     objective: Literal["delta_m", "delta_m-parameters", "delta_m-flops"] = "delta_m"  # or a front
-    max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
+    max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None  # or split's
     space: dict[str, Range | Annotated[list[Value], Field(min_length=1)]] = {}
     start: Literal["scratch", "shared"] = "scratch"  # of a trial: or the trained joint network
     pruner: Literal["halving", "hyperband", "none"] = "halving"

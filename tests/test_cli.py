@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import recon_search as rs
 from recon_search import cli
+from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import SplitError
 from recon_search.stages.export import default_target, export
 from tests.idx import write_item_set
@@ -162,6 +163,10 @@ def test_a_split_for_another_backbone_is_refused(finished):
         ([*MNIST, "--data-root", "nowhere"], "train-images-idx3-ubyte"),
         (["--set", "train.lr=1e30"], "Every loss must be finite"),
         (["--set", "backbone={name='vit_tiny_patch16_224'}"], "backbone.args.img_size"),
+        (["--set", "probe.window=[0.9, 0.1]"], "A probe window must be [start, stop] in tenths"),
+        (["--set", "split.threshold=-0.005"], "a multiple of 0.01"),
+        (["--set", "train.method='mgda'", "--set", "train.options.epsilon=-1"], "`train.options`"),
+        (["--set", "train.batch_size=1", "--set", "data.train=2"], "Raise train.batch_size"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
@@ -176,6 +181,63 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, ar
     assert message in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+
+def test_a_folder_in_which_nothing_was_computed_takes_another_recipe(finished, tmp_path):
+    folder, _ = finished
+    arguments = ["train", folder / "tiny.toml", "--out", "out", "--workers", 1]
+    failed = recon_search(*arguments, "--set", "data.train=0", cwd=tmp_path, check=False)
+    assert failed.returncode == 2
+    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out/recipe.json").write_text("{}")
+    recon_search(*arguments, "--set", "train.epochs=1", cwd=tmp_path)
+    again = recon_search(*arguments, "--set", "train.epochs=2", cwd=tmp_path, check=False)
+    assert "--out must name a new folder" in again.stderr
+
+
+@pytest.mark.parametrize("command", ["split", "compare"])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("backbone.name=resnet34", "and backbone (resnet34, digest"),
+        ("tasks", "--scores must be of the recipe's tasks (left, right)"),
+        ("metadata", "these lack backbone, layer_infos, recipe, seeds"),
+    ],
+)
+def test_scores_of_something_else_are_refused_and_nothing_is_written(
+    finished, tmp_path, command, override, message
+):
+    folder, _ = finished
+    scores = ConflictScores.load(folder / "out/scores.safetensors")
+    given = scores
+    if override == "tasks":
+        given = ConflictScores(scores.layers, ["seg", "depth"], scores.metadata)
+    if override == "metadata":
+        given = ConflictScores(scores.layers, scores.tasks)
+    given.save(tmp_path / "given.safetensors")
+    arguments = [command, folder / "tiny.toml", "--scores", "given.safetensors", "--out", "new"]
+    if command == "compare":
+        arguments += ["--split", folder / "out/split.json"]
+    if "=" in override:
+        arguments += ["--set", override]
+    done = recon_search(*arguments, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_scores_of_a_loop_of_ones_own_can_be_ranked(tmp_path, invoke):
+    scores = ConflictScores(["conv1", "bn1"], ["a", "b"])
+    scores.update(torch.eye(2).expand(2, 2, 2) - 0.5, at=0.7)
+    scores.save(tmp_path / "scores.safetensors")
+    code, out, _ = invoke("rank", "scores.safetensors", "--k", "500")
+    assert code == 0
+    assert "conv1" in out
+    assert "nothing sets the top 2 apart" in " ".join(out.split())
+    code, _, error = invoke("rank", "scores.safetensors", "--window", "nan", "1")
+    assert code == 2
+    assert error.startswith("error: A probe window must be")
 
 
 @pytest.fixture
@@ -368,6 +430,30 @@ def test_a_search_that_finds_no_split_still_reports(tmp_path):
     assert "no split did better than none" in page
     assert "1 complete" in page
     assert not (tmp_path / "out/split.json").exists()
+
+
+def test_a_run_and_a_search_do_not_share_a_folder(searched, finished):
+    folder, _, _ = searched
+    done = recon_search("run", "tiny.toml", "--out", "out", "--resume", cwd=folder, check=False)
+    assert done.returncode == 2
+    assert "--out must name a folder of its own for a run, found a search" in done.stderr
+    folder, _ = finished
+    done = recon_search("search", "tiny.toml", "--out", "out", cwd=folder, check=False)
+    assert done.returncode == 2
+    assert "a folder of its own for a search, found a run" in done.stderr
+
+
+def test_refused_inputs_of_a_search_leave_nothing(finished, tmp_path):
+    folder, _ = finished
+    arguments = ["search", folder / "tiny.toml", "--out", "out"]
+    for wrong in (["--scores", "absent.safetensors"], ["--storage", "sqlite:////no/folder/x.db"]):
+        done = recon_search(*arguments, *wrong, cwd=tmp_path, check=False)
+        assert done.returncode == 2
+        assert not (tmp_path / "out").exists()
+    show = ["search", "--show", "name", "--storage", "sqlite:///typo.db"]
+    done = recon_search(*show, cwd=tmp_path, check=False)
+    assert "found no file of sqlite:///typo.db" in done.stderr
+    assert not (tmp_path / "typo.db").exists()
 
 
 def test_show_prints_a_study_from_its_database_alone(searched, tmp_path):

@@ -59,6 +59,11 @@ def test_all_errors_of_a_file_are_reported_together(tiny):
         ),
         ("nonsense", r"--set must be path=value"),
         ("split.k.deep=1", r"'k' is a value, not a section"),
+        ("train.lr=inf", r"`train.lr`: input should be a finite number"),
+        ("probe.window=[nan, 1.0]", r"`probe.window.0`: input should be a finite number"),
+        ("compare.methods=[]", r"`compare.methods`: list should have at least 1 item"),
+        ("compare.controls=['random', 'random']", r"'random' is named twice"),
+        ("probe.confidence=0.9", r"needs `probe.seeds` of 2 at least, got 1"),
     ],
 )
 def test_refused_values(tiny, override, message):

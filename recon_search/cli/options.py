@@ -61,7 +61,11 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a run directory, a device and workers; let `torchrun` run it."""
     command = _in_step(command)
     options = [
-        click.option("--out", type=FOLDER, help="Run directory [default: runs/<recipe name>]."),
+        click.option(
+            "--out",
+            type=FOLDER,
+            help="Run directory [default: runs/<recipe name>, of a search <recipe name>-search].",
+        ),
         click.option("--resume", is_flag=True, help="Go on with the run in --out."),
         click.option(
             "--device",
@@ -90,21 +94,35 @@ def load_overridden(options: dict[str, Any]) -> Recipe:
     return load_recipe(options["recipe_path"], overrides)
 
 
-def open_run(options: dict[str, Any]) -> tuple[Recipe, Path, torch.device, Console]:
-    """Load the recipe, open its run directory, choose the device."""
+def open_run(
+    options: dict[str, Any],
+    check_inputs: Callable[[Recipe, torch.device], None] | None = None,
+    *,
+    is_search: bool = False,
+) -> tuple[Recipe, Path, torch.device, Console]:
+    """Load the recipe, choose the device, open the run directory.
+
+    Args:
+        options: of the command.
+        check_inputs: refuses what else the command reads, before anything is written.
+        is_search: the command is `search`.
+    """
     recipe = load_overridden(options)  # before the heavy imports, so that its errors come at once
 
     from recon_search.stages.run import check, open_run_directory
 
     check(recipe)
-    out = run_directory(options)
-    open_run_directory(recipe, out, resume=options["resume"])
-    return recipe, out, choose_device(options["device"]), make_console()
+    device = choose_device(options["device"])
+    if check_inputs is not None:
+        check_inputs(recipe, device)
+    out = run_directory(options, "-search" if is_search else "")
+    open_run_directory(recipe, out, resume=options["resume"], is_search=is_search)
+    return recipe, out, device, make_console()
 
 
-def run_directory(options: dict[str, Any]) -> Path:
+def run_directory(options: dict[str, Any], suffix: str = "") -> Path:
     """Return --out, or the folder named after the recipe."""
-    folder: Path = options["out"] or Path("runs") / options["recipe_path"].stem
+    folder: Path = options["out"] or Path("runs") / f"{options['recipe_path'].stem}{suffix}"
     return folder
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from recon_search.cli.options import (
     FILE,
+    choose_device,
     load_overridden,
     make_console,
     open_run,
@@ -19,6 +20,11 @@ from recon_search.cli.options import (
     run_options,
 )
 from recon_search.errors import ArtefactError
+
+if TYPE_CHECKING:
+    import torch
+
+    from recon_search.recipe import Recipe
 
 TOP = 10
 """Layers whose order is judged where nothing says how many are split."""
@@ -175,10 +181,12 @@ def split(
     recipe = load_overridden(options)
 
     from recon_search.conflict.scores import ConflictScores
-    from recon_search.stages.split import choose_split, split_by_counts
+    from recon_search.stages.split import check_scores, choose_split, split_by_counts
 
     if scores_path is not None:
-        chosen = choose_split(recipe, ConflictScores.load(scores_path))
+        scores = ConflictScores.load(scores_path)
+        check_scores(scores, recipe, choose_device("cpu"))
+        chosen = choose_split(recipe, scores)
     else:
         assert counts_path is not None
         chosen = split_by_counts(recipe, counts_path)
@@ -197,10 +205,13 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
     """Train one network, unsplit or with a saved split, and test it once."""
     if method is not None:
         options["overrides"] = (*options["overrides"], f'train.method="{method}"')
-    recipe, out, device, console = open_run(options)
+    from recon_search.stages.train import copy_model, load_split, train_with
 
-    from recon_search.stages.train import copy_model, train_with
+    def check_inputs(recipe: Recipe, device: torch.device) -> None:
+        if split_path is not None:
+            load_split(split_path, recipe, device)
 
+    recipe, out, device, console = open_run(options, check_inputs)
     result = train_with(recipe, split_path, out, device, console)
     copy_model(result, out / "model")
     if as_json:
@@ -222,14 +233,18 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
 @click.option("--split", "split_path", type=FILE, required=True, help="The split to judge.")
 def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     """Judge a split: baselines, joint training and controls over paired seeds."""
-    recipe, out, device, console = open_run(options)
-
     from recon_search.conflict.scores import ConflictScores
-    from recon_search.graph.split import Split
     from recon_search.stages.compare import compare as stage
+    from recon_search.stages.split import check_scores
+    from recon_search.stages.train import load_split
     from recon_search.views.tables import comparison_table
 
-    scores, chosen = ConflictScores.load(scores_path), Split.load(split_path)
+    def check_inputs(recipe: Recipe, device: torch.device) -> None:
+        check_scores(ConflictScores.load(scores_path), recipe, device)
+        load_split(split_path, recipe, device)
+
+    recipe, out, device, console = open_run(options, check_inputs)
+    chosen, scores = load_split(split_path, recipe, device), ConflictScores.load(scores_path)
     comparison = stage(recipe, chosen, scores, out, device, console, options["workers"])
     wide = make_console(minimum=150)
     wide.print(comparison_table(comparison))
@@ -269,6 +284,8 @@ def search(
     print the trials of a study; no recipe is needed.
     """
     if show_name is not None:
+        if options["recipe_path"] is not None:
+            raise click.UsageError("--show takes no RECIPE. Leave it out.")
         _show_study(show_name, storage, options["out"], as_json)
         return
     if options["recipe_path"] is None:
@@ -277,12 +294,15 @@ def search(
         raise click.UsageError("--json needs --show. Add it, or leave it out.")
     if trials is not None:
         options["overrides"] = (*options["overrides"], f"search.trials={trials}")
-    recipe, out, device, _ = open_run({**options, "resume": True})
 
     import time
 
+    from recon_search.stages.judge import check_search_inputs
     from recon_search.stages.judge import search_and_judge as stage
     from recon_search.stages.search import Job, default_url
+
+    check_inputs = functools.partial(check_search_inputs, scores=scores_path, url=storage)
+    recipe, out, device, _ = open_run({**options, "resume": True}, check_inputs, is_search=True)
 
     job = Job(
         recipe,
@@ -340,13 +360,14 @@ def _show_study(name: str, url: str | None, out: Path | None, as_json: bool) -> 
 
     found = find_study(name, url)
     summary = summarise(found)
+    if out is not None:
+        save_figure(search_plot(found), out / "search.png")
     if as_json:
         click.echo(json.dumps(summary, indent=2))
         return
     console = make_console(minimum=150)
     console.print(trial_table(summary))
     if out is not None:
-        save_figure(search_plot(found), out / "search.png")
         console.print(f"Written: {out / 'search.png'}", highlight=False, soft_wrap=True)
 
 

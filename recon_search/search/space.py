@@ -73,12 +73,11 @@ def draw(trial: BaseTrial, space: Space) -> dict[str, Any]:
         if not isinstance(allowed, Range):
             values[path] = trial.suggest_categorical(path, allowed)
         elif allowed.is_integer:
-            low, high, step = int(allowed.low), int(allowed.high), int(allowed.step or 1)
-            values[path] = trial.suggest_int(path, low, high, step=step, log=allowed.log)
+            low, last, step = int(allowed.low), int(allowed.last), int(allowed.step or 1)
+            values[path] = trial.suggest_int(path, low, last, step=step, log=allowed.log)
         else:
-            drawn = trial.suggest_float(
-                path, allowed.low, allowed.high, step=allowed.step, log=allowed.log
-            )
+            high = allowed.high if allowed.step is None else round(allowed.last, 10)
+            drawn = trial.suggest_float(path, allowed.low, high, step=allowed.step, log=allowed.log)
             # -0.3 + 2 * 0.05 is -0.19999999999999998; without steps, what is drawn may be tiny.
             values[path] = drawn if allowed.step is None else round(drawn, 10)
     return values

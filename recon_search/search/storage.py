@@ -169,13 +169,13 @@ def open_storage(url: str, heartbeat: int, retries: int) -> PatientStorage:
             return _create_storage(url, heartbeat, retries)
     except ImportError:
         raise RecipeError(
-            f"--storage needs the database's driver, found none for {_hide(url)}. For PostgreSQL: "
-            "pip install 'recon-search[postgres]', and postgresql+psycopg://..."
+            f"--storage needs the database's driver, found none for {hide_password(url)}. For "
+            "PostgreSQL: pip install 'recon-search[postgres]', and postgresql+psycopg://..."
         ) from None
     except (ArgumentError, ValueError):  # ValueError: the port is no number
         raise RecipeError(
-            f"--storage must be a database URL, got '{_hide(url)}'. Examples: sqlite:///search.db, "
-            "postgresql+psycopg://user@host/database"
+            f"--storage must be a database URL, got '{hide_password(url)}'. Examples: "
+            "sqlite:///search.db, postgresql+psycopg://user@host/database"
         ) from None
 
 
@@ -193,7 +193,7 @@ def plain_errors(url: str) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise RecipeError(
-            f"--storage must be a database that answers, {_hide(url)} says: {reason}. "
+            f"--storage must be a database that answers, {hide_password(url)} says: {reason}. "
             "Start it, or check the URL."
         ) from None
 
@@ -239,6 +239,12 @@ def open_study(storage: PatientStorage, name: str, directions: list[StudyDirecti
 def is_local(url: str) -> bool:
     """Whether a database is a file, which one machine works on."""
     return url.startswith("sqlite")
+
+
+def is_missing(url: str) -> bool:
+    """Whether a database is a file that does not exist."""
+    path = url.removeprefix("sqlite:///")
+    return path not in (url, "") and not path.startswith("file:") and not Path(path).exists()
 
 
 def machine() -> str:
@@ -321,6 +327,6 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _hide(url: str) -> str:
+def hide_password(url: str) -> str:
     """The URL without its password, however malformed it is."""
     return re.sub(r"(?<=:)(?!//).*(?=@)|(?<=password=)[^&]*", "***", url)

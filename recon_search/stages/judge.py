@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+from pathlib import Path
 from typing import Any
 
+import torch
 from optuna.study import Study
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from rich.console import Console
 
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
-from recon_search.errors import RecipeError, TrainingError
-from recon_search.graph.layers import layers
+from recon_search.errors import TrainingError
+from recon_search.recipe import Recipe
 from recon_search.search.space import draw, make_space
-from recon_search.search.storage import is_local, machine, open_storage
+from recon_search.search.storage import is_local, open_storage
 from recon_search.stages.compare import compare
 from recon_search.stages.export import export
 from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
 from recon_search.stages.search import Job, join, search
-from recon_search.stages.train import copy_model, data_on
+from recon_search.stages.split import check_scores
+from recon_search.stages.train import copy_model
 from recon_search.stages.trial import Objective
-from recon_search.training.model import create_backbone
 from recon_search.views.plots import save_figure
 from recon_search.views.tables import comparison_table
 from recon_search.views.trial_plots import search_plot
@@ -48,11 +52,10 @@ def search_and_judge(
     Returns:
         The comparison, if there was a split to judge here.
     """
-    settings = job.recipe.search  # a database that does not answer is no surprise after the probe
-    open_storage(job.url, settings.heartbeat, settings.retries).engine.dispose()
     if has_scores:
         scores = ConflictScores.load(job.scores)
-        _check_scores(scores, job)
+        check_scores(scores, job.recipe, job.device)
+        join(job)  # refuses scores that the study was not begun with
         scores.save(job.out / "scores.safetensors")
     else:
         probe(job.recipe, job.out, job.device, console, workers)
@@ -121,22 +124,11 @@ def judge(
     split = training.split
     if split is None:
         console.print("No split did better than the network without one: nothing to judge.")
+        _forget_earlier(job.out)
         return None
     split.save(job.out / "split.json")
     artefact.write_json(job.out / "best.json", recipe.model_dump(mode="json"))
     return compare(recipe, split, objective.scores, job.out, job.device, console, workers)
-
-
-def _check_scores(scores: ConflictScores, job: Job) -> None:
-    """Refuse scores of other tasks or of another backbone than the recipe's."""
-    data = data_on(job.recipe.data, job.device)
-    backbone = create_backbone(job.recipe.backbone, in_chans=data.shape[0])
-    if scores.tasks != data.tasks or scores.layers != tuple(layers(backbone)):
-        raise RecipeError(
-            f"--scores must be of the recipe's tasks ({', '.join(data.tasks)}) and of the layers "
-            f"of its {job.recipe.backbone.name}, {job.scores} is of {', '.join(scores.tasks)} and "
-            f"{len(scores.layers)} layers from {scores.layers[0]} on. Leave it out to probe anew."
-        )
 
 
 def _objective_of(job: Job, study: Study) -> Objective:
@@ -147,9 +139,41 @@ def _objective_of(job: Job, study: Study) -> Objective:
     return Objective(job.recipe, scores, space, job.out, job.device, study, ledger, limit)
 
 
+def check_search_inputs(
+    recipe: Recipe, device: torch.device, scores: Path | None, url: str | None
+) -> None:
+    """Refuse scores that do not fit and a database that does not answer, before all else.
+
+    Raises:
+        ReconSearchError: what is wrong.
+    """
+    if scores is not None:
+        check_scores(ConflictScores.load(scores), recipe, device)
+    if url is not None:
+        settings = recipe.search
+        open_storage(url, settings.heartbeat, settings.retries).engine.dispose()
+
+
+def _forget_earlier(out: Path) -> None:
+    """Delete what an earlier study in the same folder has judged."""
+    for name in ("split.json", "best.json", "comparison.json"):
+        (out / name).unlink(missing_ok=True)
+    for name in ("model", "export"):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
 def _is_first_to_judge(job: Job, console: Console) -> bool:
-    """Whether this machine judges the best split; the first that asks does."""
-    first = join(job)[2].settle("judge", {"machine": machine()})["machine"]
-    if first != machine():
-        console.print(f"{first} judges the best split; --judge does it here too.", highlight=False)
-    return bool(first == machine())
+    """Whether the best split is judged here: in the folder and on the host that ask first.
+
+    A host that was started anew is the same.
+    """
+    here = {"host": socket.gethostname(), "out": str(job.out.resolve())}
+    first = join(job)[2].settle("judge", here)
+    if first != here:
+        console.print(
+            f"The best split is judged on {first['host']}, in {first['out']}. If that machine is "
+            "gone, add --judge to do it here.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return first == here

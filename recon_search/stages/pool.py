@@ -90,7 +90,7 @@ def _in_processes(
 ) -> dict[Path, dict[str, Any]]:
     context = multiprocessing.get_context("spawn")
     steps: multiprocessing.Queue[tuple[str, Progress]] = context.Queue()
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, torch.get_num_threads() // workers)
     results: dict[Path, dict[str, Any]] = {}
     with ProcessPoolExecutor(
         workers,

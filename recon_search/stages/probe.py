@@ -11,7 +11,9 @@ from rich.console import Console
 
 from recon_search import artefact
 from recon_search.conflict.reliability import measure_reliability
+from recon_search.conflict.rules import MEASURED
 from recon_search.conflict.scores import ConflictScores
+from recon_search.data.dataset import MultiTaskData, n_batches
 from recon_search.errors import RecipeError
 from recon_search.recipe import LEAST_SEEDS, Recipe
 from recon_search.stages.pool import n_workers, train_all
@@ -32,6 +34,7 @@ def probe(
     path = out / "scores.safetensors"
     if path.is_file() and _is_of(recipe, scores := ConflictScores.load(path)):
         return scores
+    _check_window(recipe, data_on(recipe.data, device))
     limit = recipe.probe.seeds
     at_once = limit if recipe.probe.confidence is None else n_workers(workers, device)
     seeds = range(recipe.seed, recipe.seed + limit)
@@ -110,6 +113,23 @@ def _measure_seeds(
             trainings, recipe, out, device, title="probe", console=console, workers=workers
         ):
             yield ConflictScores.load(Path(result["directory"]) / "scores.safetensors")
+
+
+def _check_window(recipe: Recipe, data: MultiTaskData) -> None:
+    """Refuse a probe whose window would hold no measured step.
+
+    Raises:
+        RecipeError: with the number of steps.
+    """
+    n_inputs = n_batches(data.train, recipe.train.batch_size, shuffled=True)
+    n_steps = recipe.probe.epochs * -(-n_inputs // recipe.train.accumulate)
+    first, last = recipe.probe.window
+    measured = [step / n_steps for step in range(0, n_steps, recipe.probe.every)]
+    if recipe.split.rule in MEASURED and not any(first <= at < last for at in measured):
+        raise RecipeError(
+            f"The probe must measure a step in its window {[first, last]}, `probe.every` = "
+            f"{recipe.probe.every} gives none of its {n_steps}. Lower it, or raise probe.epochs."
+        )
 
 
 def _is_of(recipe: Recipe, scores: ConflictScores) -> bool:

@@ -11,6 +11,7 @@ from timm.optim import list_optimizers
 
 from recon_search import artefact
 from recon_search.conflict.rules import find_rule
+from recon_search.conflict.scores import bins_below
 from recon_search.errors import RecipeError, nearest
 from recon_search.graph.layers import layers
 from recon_search.recipe import Recipe
@@ -19,7 +20,7 @@ from recon_search.stages.compare import compare
 from recon_search.stages.export import export
 from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
-from recon_search.stages.split import check_k, choose_split
+from recon_search.stages.split import check_k, choose_split, reading_of
 from recon_search.stages.train import copy_model, data_on
 from recon_search.training.methods import check_method
 from recon_search.training.model import create_backbone
@@ -76,7 +77,9 @@ def check(recipe: Recipe) -> int:
 
 
 def _check_names(recipe: Recipe) -> None:
-    """Check the methods, rules and optimiser that a recipe names."""
+    """Check the methods, rules, window, threshold and optimiser that a recipe names."""
+    reading_of(recipe).blocks()
+    bins_below(recipe.split.threshold)
     check_method(recipe.train.method, recipe.train.options)
     for method in (recipe.probe.method, *recipe.compare.methods):
         check_method(method)
@@ -89,15 +92,26 @@ def _check_names(recipe: Recipe) -> None:
         )
 
 
-def open_run_directory(recipe: Recipe, out: Path, *, resume: bool) -> None:
+def open_run_directory(recipe: Recipe, out: Path, *, resume: bool, is_search: bool = False) -> None:
     """Make the run directory, or go on with one that the same recipe began.
 
+    A folder in which nothing was computed yet is as good as new.
+
     Raises:
-        RecipeError: there is a run of another recipe, or one to be resumed explicitly.
+        RecipeError: there is a run of another recipe, or one to be resumed explicitly, or a search
+            where a run is asked for, or a run where a search is: each would report on the other.
     """
+    searched = any((out / name).exists() for name in ("search.db", "search.json"))
+    compared = (out / "comparison.json").exists()
+    found, wanted = "search" if searched else "run", "search" if is_search else "run"
+    if (searched or compared) and found != wanted:
+        raise RecipeError(
+            f"--out must name a folder of its own for a {wanted}, found a {found} in {out}. Choose "
+            "another --out. A search takes --scores from anywhere."
+        )
     resolved = out / "recipe.json"
     content = recipe.model_dump(mode="json")
-    if resolved.is_file():
+    if resolved.is_file() and {file.name for file in out.iterdir()} != {resolved.name}:
         if not resume:
             raise RecipeError(
                 f"--out must name a new folder, found a run in {out}. Pass --resume to go on with "

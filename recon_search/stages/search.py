@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import optuna
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from recon_search import artefact
@@ -26,7 +28,9 @@ from recon_search.search.sampling import make_pruner, make_sampler
 from recon_search.search.space import first_trials, make_space
 from recon_search.search.storage import (
     PatientStorage,
+    hide_password,
     is_gone,
+    is_missing,
     open_storage,
     open_study,
     owner,
@@ -39,6 +43,8 @@ from recon_search.stages.trial import POLL, Failed, NotNeeded, Objective, direct
 from recon_search.training import parallel
 from recon_search.training.loop import Report
 from recon_search.views.trials import SearchDisplay
+
+Show = Callable[[list[FrozenTrial]], None]
 
 
 @dataclass(frozen=True)
@@ -82,12 +88,13 @@ def search(job: Job, console: Console, workers: int | None = None) -> Study:
     """
     study, _, _ = join(job)
     if parallel.size() > 1:
-        work(job)
+        with SearchDisplay(job.study, job.recipe.search.trials, console) as display:
+            work(job, show=functools.partial(display.show, directions=directions(job.recipe)))
         return study
     workers = n_workers(workers, job.device)
     context = multiprocessing.get_context("spawn")
     errors: multiprocessing.Queue[str] = context.Queue()
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, torch.get_num_threads() // workers)
     processes = [
         context.Process(target=_work_in_process, args=(job, errors, os.getpid(), threads, index))
         for index in range(workers)
@@ -122,8 +129,15 @@ def search(job: Job, console: Console, workers: int | None = None) -> Study:
     return study
 
 
-def work(job: Job, index: int = 0, report: Report | None = None) -> None:
-    """Run trials in this process until the study has enough of them, dead workers' included."""
+def work(job: Job, index: int = 0, report: Report | None = None, show: Show | None = None) -> None:
+    """Run trials in this process until the study has enough of them, dead workers' included.
+
+    Args:
+        job: the search.
+        index: tells the workers of a machine apart.
+        report: called every few steps of a training with its progress.
+        show: called with all trials of the study before each trial and at the end.
+    """
     study, storage, ledger = join(job)
     scores = ConflictScores.load(job.scores)
     space = make_space(job.recipe, scores)
@@ -135,6 +149,8 @@ def work(job: Job, index: int = 0, report: Report | None = None) -> None:
     while job.deadline is None or time.time() < job.deadline:
         recover(study, storage)
         trials = study.get_trials(deepcopy=False)
+        if show is not None:
+            show(trials)
         now = tally(trials)
         if not has_waiting_retry(trials):
             if now.spent >= limit or (now.is_exhausted and not now.running):
@@ -171,13 +187,16 @@ def find_study(name: str, url: str | None) -> Study:
                 f"found no {file}. Check the path."
             )
         url = f"sqlite:///{file}"
+    elif is_missing(url):
+        raise RecipeError(f"--storage must be a database to show, found no file of {url}.")
     storage = open_storage(url, heartbeat=60, retries=0)
     names = [study.study_name for study in storage.get_all_studies()]
     if name not in names and len(names) == 1 and Path(name).is_dir():
         name = names[0]
     if name not in names:
         raise RecipeError(
-            f"Study '{name}' is needed, the database holds {', '.join(names) or 'none'}."
+            f"Study '{name}' is needed, the database holds {', '.join(names) or 'none'}. Pass one "
+            f"of them to --show, with --storage {hide_password(url)}"
         )
     return optuna.load_study(study_name=name, storage=storage)
 

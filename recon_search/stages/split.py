@@ -13,10 +13,14 @@ from recon_search.conflict.grouping import group_tasks
 from recon_search.conflict.rules import Reading, n_parameters, rank, within_budget
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
+from recon_search.graph.layers import layers
 from recon_search.graph.split import Split, load_counts
 from recon_search.recipe import Recipe
 from recon_search.stages.train import backbone_identity, data_on
 from recon_search.training.model import create_backbone
+
+FROM_PROBE = ("backbone", "layer_infos", "recipe", "seeds")
+"""What a probe notes beside its scores."""
 
 
 def reading_of(recipe: Recipe, seed: int = 0) -> Reading:
@@ -98,12 +102,12 @@ def choose_control(
     if control == "random-params":
         sizes = dict(zip(scores.layers, n_parameters(scores), strict=True))
         added = sum(sizes[layer] for layer in like.layers) * (len(scores.tasks) - 1)
-        layers = within_budget(ranking, scores, added)
+        chosen = within_budget(ranking, scores, added)
     elif control == "norm-only":
-        layers = ranking
+        chosen = ranking
     else:
-        layers = ranking[: len(like.layers)]
-    return plan(layers, scores, control, recipe)
+        chosen = ranking[: len(like.layers)]
+    return plan(chosen, scores, control, recipe)
 
 
 def choose_by_rule(recipe: Recipe, scores: ConflictScores, rule: str, k: int, seed: int) -> Split:
@@ -112,8 +116,8 @@ def choose_by_rule(recipe: Recipe, scores: ConflictScores, rule: str, k: int, se
     return plan(ranking[:k], scores, rule, recipe)
 
 
-def plan(layers: list[str], scores: ConflictScores, rule: str, recipe: Recipe) -> Split:
-    """Write down a split of `layers` and where it comes from.
+def plan(chosen: list[str], scores: ConflictScores, rule: str, recipe: Recipe) -> Split:
+    """Write down a split of the layers `chosen` and where it comes from.
 
     With `split.grouping = "colour"` tasks that do not conflict in a layer keep sharing a copy of
     it; a layer in which nobody conflicts often enough is then not split.
@@ -125,7 +129,7 @@ def plan(layers: list[str], scores: ConflictScores, rule: str, recipe: Recipe) -
         layer: alone
         if config.grouping == "private"
         else group_tasks(scores, layer, config.threshold, config.group_share)
-        for layer in sorted(layers, key=order.__getitem__)
+        for layer in sorted(chosen, key=order.__getitem__)
     }
     return Split(
         scores.tasks,
@@ -133,15 +137,40 @@ def plan(layers: list[str], scores: ConflictScores, rule: str, recipe: Recipe) -
         backbone=scores.metadata["backbone"],
         chosen={
             "rule": rule,
-            "k": len(layers),
+            "k": len(chosen),
             "max_params": config.max_params,
             "threshold": config.threshold,
             "window": recipe.probe.window,
             "grouping": config.grouping,
-            "ranking": layers,
+            "ranking": chosen,
         },
         provenance=_provenance(scores),
     )
+
+
+def check_scores(scores: ConflictScores, recipe: Recipe, device: torch.device) -> None:
+    """Refuse scores that `recon-search probe` did not measure for the recipe's tasks and backbone.
+
+    Raises:
+        RecipeError: naming both.
+    """
+    if missing := [key for key in FROM_PROBE if key not in scores.metadata]:
+        raise RecipeError(
+            f"--scores must be what `recon-search probe` wrote, these lack {', '.join(missing)}. "
+            "Probe, or choose layers with recon_search.Split.private."
+        )
+    data = data_on(recipe.data, device)
+    backbone = create_backbone(recipe.backbone, in_chans=data.shape[0])
+    ours = backbone_identity(recipe.backbone, backbone)
+    theirs = scores.metadata["backbone"]
+    is_same = theirs["digest"] == ours["digest"] and scores.layers == tuple(layers(backbone))
+    if scores.tasks != data.tasks or not is_same:
+        raise RecipeError(
+            f"--scores must be of the recipe's tasks ({', '.join(data.tasks)}) and backbone "
+            f"({ours['name']}, digest {ours['digest']}), these are of {', '.join(scores.tasks)} "
+            f"and {theirs['name']} ({len(scores.layers)} layers, digest {theirs['digest']}). Probe "
+            "with this recipe."
+        )
 
 
 def check_k(recipe: Recipe, n_layers: int) -> None:

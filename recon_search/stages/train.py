@@ -16,10 +16,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from recon_search import artefact
-from recon_search.conflict.scores import ConflictScores
+from recon_search.conflict.scores import FORMAT, ConflictScores
 from recon_search.data.dataset import MultiTaskData
 from recon_search.data.registry import load_data
-from recon_search.errors import BackboneError
+from recon_search.errors import BackboneError, RecipeError
 from recon_search.graph.layers import backbone_digest, describe
 from recon_search.graph.split import Split
 from recon_search.recipe import BackboneConfig, DataConfig, Recipe, TrainConfig
@@ -65,6 +65,7 @@ class Training:
             "split": None if self.split is None else self.split.digest,
             "init": recipe.split.init if self.split is not None else None,
             "seed": self.seed,
+            "scores": FORMAT if self.train.measure_every else None,
             "start": None if self.start is None else self.start.directory(recipe, out).name,
         }
         return out / "trainings" / artefact.digest(identity)
@@ -156,16 +157,24 @@ def fit_training(
         _start_from(model, load(training.start.directory(recipe, out) / "model"))
     _check_input(model, data, training.backbone)
     scores = _empty_scores(training, recipe, data) if training.train.measure_every else None
-    history = fit(
-        model,
-        data,
-        _settle(training.train, recipe),
-        seed=training.seed,
-        directory=training.directory(recipe, out),
-        scores=scores,
-        report=report,
-        after_epoch=after_epoch,
-    )
+    try:
+        history = fit(
+            model,
+            data,
+            _settle(training.train, recipe),
+            seed=training.seed,
+            directory=training.directory(recipe, out),
+            scores=scores,
+            report=report,
+            after_epoch=after_epoch,
+        )
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RecipeError(
+            f"Batches of {training.train.batch_size} ({parallel.size()} processes) are too small "
+            f"for a normalisation of {training.backbone.name}. Raise train.batch_size."
+        ) from None
     return model, scores, history
 
 
@@ -178,14 +187,23 @@ def train_with(
         SplitError: the split was made for another backbone, or its groups do not carry over.
     """
     data = data_on(recipe.data, device)
-    split = None
-    if split_path is not None:
-        split = Split.load(split_path).for_tasks(data.tasks)
-        split.check(create_backbone(recipe.backbone, in_chans=data.shape[0]))
+    split = None if split_path is None else load_split(split_path, recipe, device)
     label = f"{recipe.train.method}, {'unsplit' if split is None else 'split'}"
     training = Training(label, data.tasks, split, recipe.train, recipe.backbone, recipe.seed)
     with Display("train", 1, console) as display:
         return train(training, recipe, out, device, functools.partial(display.step, label))
+
+
+def load_split(path: Path, recipe: Recipe, device: torch.device) -> Split:
+    """Read a split, from whatever data set, for the recipe's tasks and backbone.
+
+    Raises:
+        SplitError: it was made for another backbone, or its groups do not carry over.
+    """
+    data = data_on(recipe.data, device)
+    split = Split.load(path).for_tasks(data.tasks)
+    split.check(create_backbone(recipe.backbone, in_chans=data.shape[0]))
+    return split
 
 
 def copy_model(result: dict[str, Any], target: Path) -> None:

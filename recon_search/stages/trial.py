@@ -116,7 +116,8 @@ class Objective:
     def plan(self, values: dict[str, Any]) -> tuple[Recipe, Training]:
         """The recipe and the training that drawn values ask for."""
         recipe = with_values(self.recipe, values)
-        split = choose_split(recipe, self.scores, self.recipe.search.max_params)
+        limit = self.recipe.search.max_params or self.recipe.split.max_params
+        split = choose_split(recipe, self.scores, limit)
         training = Training(
             "trial",
             self.scores.tasks,

@@ -149,22 +149,27 @@ def fit(
             measure = measure and step % config.measure_every == 0
             forward = functools.partial(_forward, model, normalise(inputs), targets, partial, cast)
             losses, features = forward()
-            surgeon.accumulate(losses, features, share=1 / n_parts, measure=measure)
-            if position == n_parts - 1:
-                gramians = surgeon.combine(measure=measure)
-                if scores is not None and gramians is not None:
-                    scores.update(gramians, at=step / (n_updates * config.epochs))
-                if config.clip_grad is not None:
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
-                optimizer.step()
-                surgeon.step(forward)
             for task in losses:
                 n_present[task] += 1
             absent = totals.new_zeros(())
             recent.append(torch.stack([losses.get(task, absent).detach() for task in model.tasks]))
+            first = epoch * n_inputs + index - len(recent) + 1  # of the recent batches
+            surgeon.accumulate(losses, features, share=1 / n_parts, measure=measure)
+            if position == n_parts - 1:
+                try:
+                    gramians = surgeon.combine(measure=measure)
+                    if scores is not None and gramians is not None:
+                        scores.update(gramians, at=step / (n_updates * config.epochs))
+                except TrainingError:
+                    _check_finite(torch.stack(recent), model.tasks, first)  # says more, if it is so
+                    raise
+                if config.clip_grad is not None:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
+                optimizer.step()
+                surgeon.step(forward)
             if len(recent) == CHECK_EVERY or index == n_inputs - 1:
                 window = parallel.mean([torch.stack(recent)])[0]  # (batches, T)
-                _check_finite(window, model.tasks, epoch * n_inputs + index - len(recent) + 1)
+                _check_finite(window, model.tasks, first)
                 totals += window.sum(0)
                 speed = (index + 1) * config.batch_size / (time.perf_counter() - started)
                 now = Progress(step + 1, n_updates * config.epochs, float(window.mean()), speed)

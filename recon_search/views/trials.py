@@ -36,14 +36,14 @@ class SearchDisplay:
         self._begun_with: int | None = None
         self._shown: set[int] = set()
         self._progress = Progress(
-            TextColumn(f"search {name}", markup=False),
+            TextColumn("search {task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
-        self._bar = self._progress.add_task("", total=total, note="")
+        self._bar = self._progress.add_task(name, total=total, note="")
 
     def __enter__(self) -> SearchDisplay:
         self._progress.start()

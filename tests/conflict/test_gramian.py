@@ -93,3 +93,12 @@ def test_layers_that_no_loss_reaches_have_zeros_of_the_parameters_type():
     assert found.tolist() == [[[6.0]], [[0.0]]]
     alone = rs.gramians([loss], {"unused": list(unused.parameters())})
     assert (alone.dtype, alone.tolist()) == (torch.float64, [[[0.0]]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_squares_of_half_precision_do_not_overflow(dtype):
+    weight = torch.nn.Parameter(torch.ones(4, dtype=dtype))
+    losses = [(300.0 * weight).sum(), (-200.0 * weight).sum()]
+    found = rs.gramians(losses, {"layer": [weight]})
+    assert found.dtype == torch.float32
+    assert found[0].tolist() == [[360_000, -240_000], [-240_000, 160_000]]

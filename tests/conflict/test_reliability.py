@@ -1,6 +1,7 @@
 """Reliability of rankings on probes without noise and with nothing else."""
 
 import itertools
+import math
 from functools import reduce
 from operator import add
 from statistics import fmean
@@ -71,6 +72,11 @@ def test_stability_is_what_independent_probes_share(between, n_seeds):
         tops.append(set(values.argsort(descending=True)[:5].tolist()))
     shared = [len(a & b) / 5 for a, b in itertools.combinations(tops, 2)]
     assert fmean(found) == pytest.approx(fmean(shared), abs=0.12)
+
+
+def test_layers_that_are_all_alike_promise_nothing():
+    found = measure_reliability(probe(torch.zeros(40, N_LAYERS).double()), "mass", Reading(), k=5)
+    assert math.isnan(found.stability)
 
 
 def test_halves_see_the_whole_of_training():

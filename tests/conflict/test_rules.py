@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recon_search.conflict.rules import RULES, Reading, rank, within_budget
+from recon_search.conflict.rules import MEASURED, RULES, Reading, rank, within_budget
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
 
@@ -57,10 +57,23 @@ def test_budget_passes_over_layers_that_do_not_fit(scores):
     assert within_budget(["conv", "norm", "head"], scores, 0) == []
 
 
-@pytest.mark.parametrize("window", [(0.5, 0.5), (0.0, 1.2), (-0.1, 1.0)])
+OFF = [(0.5, 0.5), (0.0, 1.2), (-0.1, 1.0), (0.65, 0.95), (float("nan"), 1.0), (0.0, float("inf"))]
+
+
+@pytest.mark.parametrize("window", OFF)
 def test_window_out_of_range(scores, window):
     with pytest.raises(RecipeError, match="probe window must be"):
         rank(scores, "count", Reading(window=window))
+
+
+@pytest.mark.parametrize("rule", sorted(MEASURED))
+def test_a_window_without_a_measured_step_has_no_ranking(rule):
+    scores = ConflictScores(["conv1", "bn1"], ["a", "b"])
+    scores.update(torch.eye(2).expand(2, 2, 2), at=0.0)
+    assert len(rank(scores, rule, Reading())) == 2
+    with pytest.raises(RecipeError, match=r"needs measured steps in the window .* found none of 1"):
+        rank(scores, rule, Reading(window=(0.6, 1.0)))
+    assert len(rank(scores, "first-k", Reading(window=(0.6, 1.0)))) == 2
 
 
 def test_unknown_rule_names_near_ones(scores):

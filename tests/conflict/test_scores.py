@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recon_search.conflict.scores import ConflictScores
-from recon_search.errors import ArtefactError, RecipeError
+from recon_search.errors import ArtefactError, RecipeError, TrainingError
 
 TASKS = ["a", "b", "c"]
 LAYERS = ["one", "two", "three"]
@@ -80,7 +80,7 @@ def test_a_zero_gradient_conflicts_with_nobody():
     assert scores.steps == 1
 
 
-@pytest.mark.parametrize("threshold", [0.01, -1.0, -1.5, -0.055])
+@pytest.mark.parametrize("threshold", [0.01, -1.0, -1.5, -0.055, float("nan"), float("-inf")])
 def test_threshold_out_of_range(threshold):
     with pytest.raises(RecipeError, match=r"multiple of 0\.01, got"):
         scored(random_gramians(0)).counts(threshold)
@@ -122,3 +122,35 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, damage):
 def test_scores_of_different_layers_do_not_add():
     with pytest.raises(ArtefactError, match="equal layers and tasks"):
         scored(random_gramians(0)) + scored(random_gramians(0), layers=["x", "y", "z"])
+
+
+def test_scores_of_another_backbone_do_not_add():
+    first, second = (
+        ConflictScores(["conv1"], ["a", "b"], {"backbone": {"digest": digest}})
+        for digest in ("one", "two")
+    )
+    with pytest.raises(ArtefactError, match="only for one backbone"):
+        first + second
+
+
+def test_sums_of_every_probe_are_kept_apart(tmp_path):
+    parts = [scored(random_gramians(seed)) for seed in range(3)]
+    total = parts[0] + parts[1] + parts[2]
+    assert total.n_probes == 3
+    total.save(tmp_path / "scores.safetensors")
+    loaded = ConflictScores.load(tmp_path / "scores.safetensors")
+    for index, part in enumerate(parts):
+        for name in ("projection", "window_counts", "window_steps"):
+            assert torch.equal(loaded.tensors[name][index], part.tensors[name][0])
+    assert torch.equal(loaded.counts(-0.1), sum(part.counts(-0.1) for part in parts))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_gradients_that_are_not_finite_are_refused_and_leave_nothing(bad):
+    scores = ConflictScores(["conv1", "bn1"], ["a", "b"])
+    gramians = torch.eye(2).repeat(2, 1, 1)
+    gramians[1, 0, 0] = bad
+    with pytest.raises(TrainingError, match="those of layer 'bn1' are not, at measured step 1"):
+        scores.update(gramians)
+    assert scores.steps == 0
+    assert not any(bool(tensor.any()) for tensor in scores.tensors.values())

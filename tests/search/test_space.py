@@ -89,6 +89,13 @@ def test_ranges_are_checked():
         recipe_with(space={"split.k": {"low": 0, "high": 4, "step": 0.5}})
     with pytest.raises(RecipeError, match="low must not be above high"):
         recipe_with(space={"train.lr": {"low": 1.0, "high": 0.1}})
+    with pytest.raises(RecipeError, match="finite number"):
+        parse_recipe(
+            tomllib.loads(f"{TINY}\n[search.space]\n'train.lr' = {{low = 0.1, high = inf}}")
+        )
+    assert Range(low=0, high=41, step=4).last == 40
+    assert Range(low=0.0, high=1.0, step=0.1).last == pytest.approx(1.0)
+    assert Range(low=0.1, high=1).last == 1
     assert Range(low=1, high=3).is_integer
     assert not Range(low=1, high=3.5).is_integer
 

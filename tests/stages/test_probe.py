@@ -138,6 +138,15 @@ def test_without_a_confidence_every_seed_is_used(measured, run):
     assert "table" not in said.lower()  # neither stable nor unstable
 
 
+@pytest.mark.parametrize("confidence", [[], ["probe.seeds=2", "probe.confidence=0.5"]])
+def test_a_probe_that_would_measure_nothing_is_refused_before_it_begins(run, trained, confidence):
+    """The first step alone is measured, and the window begins after it."""
+    settings = ["probe.every=16", "probe.window=[0.6, 1.0]", *confidence]
+    with pytest.raises(RecipeError, match=r"window \[0\.6, 1\.0\], `probe\.every` = 16 .* its 4"):
+        run(probe, *settings)
+    assert trained == []
+
+
 def test_continuing_adds_the_next_seeds_and_none_twice(measured, trained, run):
     run(probe, "probe.seeds=2")
     scores, _ = run(continue_probe, "probe.seeds=2")

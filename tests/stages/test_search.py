@@ -14,7 +14,7 @@ from rich.console import Console
 import recon_search as rs
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, TrainingError
-from recon_search.recipe import parse_recipe
+from recon_search.recipe import Recipe, parse_recipe
 from recon_search.search import storage as storage_module
 from recon_search.search.sampling import make_pruner
 from recon_search.search.space import draw, first_trials, make_space
@@ -390,6 +390,55 @@ def test_scores_of_other_tasks_or_layers_are_refused(tmp_path, other):
     with pytest.raises(RecipeError, match="--scores must be of the recipe's tasks"):
         judge.search_and_judge(job, Console(quiet=True), has_scores=True)
     assert (tmp_path / "out" / "scores.safetensors").read_bytes() == before
+
+
+def test_scores_that_the_study_was_not_begun_with_do_not_replace_the_runs(tmp_path, trained):
+    job = make_job(tmp_path / "out", trials=1)
+    work(job)
+    before = job.scores.read_bytes()
+    more = noisy_scores(job.recipe) + noisy_scores(job.recipe)
+    more.save(tmp_path / "more.safetensors")
+    other = replace(job, scores=tmp_path / "more.safetensors")
+    with pytest.raises(RecipeError, match="begun with another scores"):
+        judge.search_and_judge(other, Console(quiet=True), has_scores=True)
+    assert job.scores.read_bytes() == before
+
+
+def test_the_host_that_judges_may_be_started_anew(tmp_path, monkeypatch):
+    job = make_job(tmp_path / "out", trials=1)
+    console = Console(width=400)
+    assert judge._is_first_to_judge(job, console)
+    monkeypatch.setattr("recon_search.search.storage.machine", lambda: "after a reboot")
+    assert judge._is_first_to_judge(job, console)
+    monkeypatch.setattr(judge.socket, "gethostname", lambda: "elsewhere")
+    with console.capture() as said:
+        assert not judge._is_first_to_judge(job, console)
+    assert "add --judge to do it here" in said.get()
+
+
+def test_what_an_earlier_study_judged_is_forgotten_where_none_is_better(tmp_path, trained):
+    job = make_job(tmp_path / "out", trials=1)  # the first guess is no split
+    work(job)
+    (job.out / "comparison.json").write_text("{}")
+    (job.out / "model").mkdir()
+    assert judge.judge(job, search.join(job)[0], Console(quiet=True)) is None
+    assert not (job.out / "comparison.json").exists()
+    assert not (job.out / "model").exists()
+
+
+def test_the_budget_of_the_split_is_that_of_its_search(tmp_path):
+    job = make_job(tmp_path / "out", trials=1)
+    raw = job.recipe.model_dump(mode="json")
+    raw["split"] |= {"k": None, "max_params": "1.05x"}
+    job = replace(job, recipe=Recipe.model_validate(raw, strict=False))
+    scores = ConflictScores.load(job.scores)
+    ledger = search.join(job)[2]
+    objective = trial.Objective(
+        job.recipe, scores, make_space(job.recipe, scores), job.out, CPU, None, ledger, 1
+    )
+    split = objective.plan({"split.rule": "count", "split.k": 43})[1].split
+    sizes = {each["name"]: each["n_parameters"] for each in scores.metadata["layer_infos"]}
+    assert 0 < sum(sizes[name] for name in split.layers) <= 0.05 * sum(sizes.values())
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,28 @@ def test_a_loss_that_is_not_finite_names_task_and_step(data, train_config):
         fit(build(data), data, config, seed=0)
 
 
+def test_what_the_last_step_breaks_is_found(data, train_config):
+    """Nobody sees the losses after an epoch's last step."""
+    config = train_config.model_copy(update={"epochs": 1, "batch_size": 96, "lr": 3e38})
+    model = build(data, [])
+    with torch.no_grad():
+        model.heads["left"][-1].weight.mul_(1000)
+    with pytest.raises(TrainingError, match=r"must stay finite, '.*' did not by update 1\. Lower"):
+        fit(model, data, config, seed=0)
+
+
+@pytest.mark.parametrize("method", ["joint", "pcgrad", "graddrop"])
+@pytest.mark.parametrize("measure_every", [0, 1])
+def test_a_loss_that_is_not_finite_is_named_before_gradients_are(
+    data, train_config, method, measure_every
+):
+    update = {"lr": 1e30, "method": method, "measure_every": measure_every}
+    model = build(data, [])
+    scores = ConflictScores(list(model.backbone.layers()), model.tasks)
+    with pytest.raises(TrainingError, match=r"Every loss must be finite, got .* for task 'left'"):
+        fit(model, data, train_config.model_copy(update=update), seed=0, scores=scores)
+
+
 def test_equal_seeds_start_equal_whatever_the_split(data):
     split, plain = build(data, ["layer1.0.conv1"], seed=5), build(data, seed=5)
     for task in plain.tasks:

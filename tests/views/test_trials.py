@@ -1,7 +1,10 @@
 """Tables and plots of a study, whatever has become of its trials."""
 
+import io
+
 import optuna
 import pytest
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from rich.console import Console
 
@@ -97,6 +100,13 @@ def test_names_are_no_markup():
         study.add_trial(optuna.trial.create_trial(value=1.0, user_attrs={"same_as": "[/red]"}))
         display.show(study.trials, study.directions)
     assert "[/red]" in console.export_text()
+
+
+def test_braces_in_a_name_are_shown_on_a_terminal():
+    console = Console(force_terminal=True, width=200, file=io.StringIO())
+    with SearchDisplay("we{0}ird {x", 3, console) as display:
+        display.show([], [StudyDirection.MAXIMIZE])
+    assert "search we{0}ird {x" in console.file.getvalue()
 
 
 def test_a_study_of_somebody_elses_can_be_shown():
