@@ -7,7 +7,7 @@ import sys
 import click
 
 from recon_search import __version__
-from recon_search.cli import looking, stages
+from recon_search.cli import looking, searching, stages
 from recon_search.errors import ReconSearchError
 
 
@@ -30,5 +30,5 @@ def cli(debug: bool) -> None:
     """Find the layers in which tasks' gradients conflict, split them, retrain, and prove it."""
 
 
-for _command in (*stages.COMMANDS, *looking.COMMANDS):
+for _command in (*stages.COMMANDS, searching.search, *looking.COMMANDS):
     cli.add_command(_command)

@@ -251,77 +251,6 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     wide.print(comparison["verdict"], highlight=False)
 
 
-@click.command()
-@functools.partial(recipe_options, required=False)
-@run_options
-@click.option("--scores", "scores_path", type=FILE, help="What a probe wrote [default: probe].")
-@click.option("--trials", type=click.IntRange(min=1), help="Trials of the study, in all.")
-@click.option("--timeout", type=click.IntRange(min=0), help="Seconds after which no trial begins.")
-@click.option("--storage", help="Database URL [default: search.db in the run directory].")
-@click.option("--study", help="Name of the study [default: the recipe's].")
-@click.option(
-    "--judge/--no-judge",
-    default=None,
-    help="Retrain and test the best split here [default: on the first machine to get there].",
-)
-@click.option("--show", "show_name", metavar="STUDY", help="Show a study and do nothing else.")
-@click.option("--json", "as_json", is_flag=True, help="With --show: print JSON.")
-def search(
-    scores_path: Path | None,
-    trials: int | None,
-    timeout: int | None,
-    storage: str | None,
-    study: str | None,
-    judge: bool | None,
-    show_name: str | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Search for the best split, and judge it.
-
-    The same command again goes on with a study, and so does the same command on other machines that
-    reach the same --storage. With --show STUDY, a run directory or with --storage a study's name,
-    print the trials of a study; no recipe is needed.
-    """
-    if show_name is not None:
-        if options["recipe_path"] is not None:
-            raise click.UsageError("--show takes no RECIPE. Leave it out.")
-        _show_study(show_name, storage, options["out"], as_json)
-        return
-    if options["recipe_path"] is None:
-        raise click.UsageError("Give a RECIPE to search, or --show to look at a study.")
-    if as_json:
-        raise click.UsageError("--json needs --show. Add it, or leave it out.")
-    if trials is not None:
-        options["overrides"] = (*options["overrides"], f"search.trials={trials}")
-
-    import time
-
-    from recon_search.stages.judge import check_search_inputs
-    from recon_search.stages.judge import search_and_judge as stage
-    from recon_search.stages.search import Job, default_url
-
-    check_inputs = functools.partial(check_search_inputs, scores=scores_path, url=storage)
-    recipe, out, device, _ = open_run({**options, "resume": True}, check_inputs, is_search=True)
-
-    job = Job(
-        recipe,
-        scores_path or out / "scores.safetensors",
-        out,
-        device,
-        storage or default_url(out),
-        study or options["recipe_path"].stem,
-        None if timeout is None else time.time() + timeout,
-    )
-    stage(
-        job,
-        make_console(minimum=150),
-        options["workers"],
-        has_scores=scores_path is not None,
-        judged=judge,
-    )
-
-
 def _show_split(
     path: Path, image: tuple[int, int, int] | None, as_json: bool, out: Path | None
 ) -> None:
@@ -351,24 +280,4 @@ def _show_split(
         console.print(f"Written: {out}", highlight=False, soft_wrap=True)
 
 
-def _show_study(name: str, url: str | None, out: Path | None, as_json: bool) -> None:
-    """Print the trials of a study; draw them where `out` says so."""
-    from recon_search.stages.search import find_study
-    from recon_search.views.plots import save_figure
-    from recon_search.views.trial_plots import search_plot
-    from recon_search.views.trials import summarise, trial_table
-
-    found = find_study(name, url)
-    summary = summarise(found)
-    if out is not None:
-        save_figure(search_plot(found), out / "search.png")
-    if as_json:
-        click.echo(json.dumps(summary, indent=2))
-        return
-    console = make_console(minimum=150)
-    console.print(trial_table(summary))
-    if out is not None:
-        console.print(f"Written: {out / 'search.png'}", highlight=False, soft_wrap=True)
-
-
-COMMANDS = (run, probe, rank, split, train, compare, search)
+COMMANDS = (run, probe, rank, split, train, compare)

@@ -14,8 +14,9 @@ def group_tasks(
     """Group the tasks of a layer so that no two of a group conflict often.
 
     Tasks are the vertices of a graph, with an edge where cos < `threshold` on at least `share` of
-    the measured steps. A colouring (networkx, DSATUR: the most constrained task first) gives each
-    colour's tasks one copy. DSATUR is exact on bipartite graphs and needs few colours in general.
+    the measured steps, of the whole probe: single pairs are not counted by window. A colouring
+    (networkx, DSATUR: the most constrained task first) gives each colour's tasks one copy. DSATUR
+    is exact on bipartite graphs and needs few colours in general.
 
     Args:
         scores: of a probe.

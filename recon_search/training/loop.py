@@ -18,7 +18,7 @@ from torch import Tensor
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.dataset import MultiTaskData, Part, batches, n_batches
-from recon_search.errors import RecipeError, TrainingError
+from recon_search.errors import TrainingError
 from recon_search.recipe import TrainConfig
 from recon_search.training import parallel
 from recon_search.training.checkpoint import (
@@ -27,6 +27,7 @@ from recon_search.training.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
+from recon_search.training.checks import check_divisible, check_finite, check_parameters
 from recon_search.training.model import MultiTaskModel
 from recon_search.training.surgery import Surgeon, create_surgeon
 from recon_search.training.tasks import IGNORED, Metrics, task_loss, task_metrics
@@ -94,7 +95,7 @@ def fit(
         TrainingError: a loss is not finite, which names the task and the step, or a parameter.
         RecipeError: the batches cannot be divided evenly among the processes.
     """
-    _check_divisible(min(config.batch_size, len(data.train)))
+    check_divisible(min(config.batch_size, len(data.train)))
     device = data.train.inputs.device
     n_inputs = n_batches(data.train, config.batch_size, shuffled=True)
     n_updates = -(-n_inputs // config.accumulate)
@@ -161,7 +162,7 @@ def fit(
                     if scores is not None and gramians is not None:
                         scores.update(gramians, at=step / (n_updates * config.epochs))
                 except TrainingError:
-                    _check_finite(torch.stack(recent), model.tasks, first)  # says more, if it is so
+                    check_finite(torch.stack(recent), model.tasks, first)  # says more, if it is so
                     raise
                 if config.clip_grad is not None:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
@@ -169,13 +170,13 @@ def fit(
                 surgeon.step(forward)
             if len(recent) == CHECK_EVERY or index == n_inputs - 1:
                 window = parallel.mean([torch.stack(recent)])[0]  # (batches, T)
-                _check_finite(window, model.tasks, first)
+                check_finite(window, model.tasks, first)
                 totals += window.sum(0)
                 speed = (index + 1) * config.batch_size / (time.perf_counter() - started)
                 now = Progress(step + 1, n_updates * config.epochs, float(window.mean()), speed)
                 _tell(report, now)
                 recent.clear()
-        _check_parameters(model, config, n_updates * (epoch + 1))
+        check_parameters(model, config, n_updates * (epoch + 1))
         surgeon.end_epoch()
         state.epoch = epoch + 1
         sums = dict(zip(model.tasks, totals.tolist(), strict=True))
@@ -294,36 +295,6 @@ def _create_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, n_u
 def _tell(listener: Callable[[_News], None] | None, news: _News) -> None:
     """Call a listener, which the first process alone has; all hear of what it raises."""
     parallel.on_first(lambda: None if listener is None else listener(news))
-
-
-def _check_divisible(batch_size: int) -> None:
-    if batch_size % parallel.size():
-        raise RecipeError(
-            f"`train.batch_size` must be a multiple of the number of processes, got batches of "
-            f"{batch_size} images for {parallel.size()} processes. Change it or --nproc-per-node."
-        )
-
-
-def _check_finite(losses: Tensor, tasks: tuple[str, ...], first_step: int) -> None:
-    finite = losses.isfinite()  # (steps, T)
-    if bool(finite.all()):
-        return
-    row, column = (~finite).nonzero()[0].tolist()
-    raise TrainingError(
-        f"Every loss must be finite, got {float(losses[row, column])} for task '{tasks[column]}' "
-        f"at step {first_step + row}. Lower train.lr, add train.clip_grad, or look at the data."
-    )
-
-
-def _check_parameters(model: MultiTaskModel, config: TrainConfig, n_updates: int) -> None:
-    """Find what the last updates of an epoch have broken, whose losses nobody has seen."""
-    finite = torch.stack([parameter.isfinite().all() for parameter in model.parameters()])
-    if not bool(finite.all()):
-        name = next(n for n, p in model.named_parameters() if not bool(p.isfinite().all()))
-        raise TrainingError(
-            f"Every parameter must stay finite, '{name}' did not by update {n_updates}. Lower "
-            f"train.lr ({config.lr:g}), or add train.clip_grad."
-        )
 
 
 def _save(

@@ -1,90 +1,19 @@
-"""The gradient methods by name: what each needs, its options, its source."""
+"""The gradient methods by name."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 from torchjd import aggregation, scalarization
 
 from recon_search.errors import RecipeError, nearest
 from recon_search.training import adapters
+from recon_search.training.method import Method
 from recon_search.training.rotograd import RotoGrad
-
-Needs = Literal["nothing", "losses", "Gramian", "gradients", "features"]
-"""What a method looks at: the losses' values, the tasks' inner products, their full gradients, or
-the gradients of the features each head reads."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """One gradient method.
-
-    Attributes:
-        name: as recipes name it.
-        needs: what it looks at.
-        title: of the paper.
-        source: arXiv id, or where else the paper is.
-        options: names and defaults.
-        factory: makes its working part from the tasks it combines (for `features`: from the model
-            and the combiner of the shared parameters) and every option by keyword.
-        install: what pip must install beside recon-search; None for nothing.
-    """
-
-    name: str
-    needs: Needs
-    title: str
-    source: str
-    factory: Callable[..., Any]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    install: str | None = None
-
-    def create(self, *subject: Any, options: Mapping[str, Any]) -> Any:
-        """Make the working part.
-
-        Raises:
-            RecipeError: an option is unknown or out of range, or an optional package is missing.
-        """
-        try:
-            return self.factory(*subject, **self.complete(options))
-        except ImportError as error:
-            raise RecipeError(
-                f"Method '{self.name}' needs packages that are not installed ({error.msg}). "
-                f"Run: pip install '{self.install}'"
-            ) from None
-        except ValueError as error:
-            raise RecipeError(
-                f"`train.options` must fit method '{self.name}' and its tasks, got "
-                f"{dict(options)}: {error} Change the options or the method."
-            ) from None
-
-    def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Fill in defaults.
-
-        Raises:
-            RecipeError: lists every unknown option with near names, and every wrong type.
-        """
-        problems = []
-        for name, value in options.items():
-            if name not in self.options:
-                known = ", ".join(self.options) or "none"
-                problems.append(
-                    f"`train.options.{name}` is no option of '{self.name}' (it has: {known})."
-                    f"{nearest(name, self.options)}"
-                )
-            elif not _is_like(value, self.options[name]):
-                problems.append(
-                    f"`train.options.{name}` must be a {type(self.options[name]).__name__}, "
-                    f"got {value!r}."
-                )
-        if problems:
-            raise RecipeError(" ".join(problems))
-        return {**self.options, **options}
 
 
 def find_method(name: str) -> Method:
@@ -114,13 +43,6 @@ def check_method(name: str, options: Mapping[str, Any] | None = None) -> None:
         method.create(("a", "b", "c"), options=options or {})
     else:
         method.complete(options or {})
-
-
-def _is_like(value: Any, default: Any) -> bool:
-    """Whether a recipe's value has its default's type; whole, finite numbers pass for floats."""
-    if isinstance(default, float) and not isinstance(value, bool):
-        return isinstance(value, int | float) and math.isfinite(value)
-    return type(value) is type(default)
 
 
 def _on(factory: Callable[..., Any]) -> Callable[..., Any]:

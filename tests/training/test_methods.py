@@ -6,7 +6,8 @@ from torchjd import aggregation, scalarization
 
 from recon_search.errors import RecipeError
 from recon_search.training.checkpoint import load_checkpoint, save_checkpoint
-from recon_search.training.methods import METHODS, Method, check_method
+from recon_search.training.method import Method
+from recon_search.training.methods import METHODS, check_method
 from recon_search.training.surgery import create_surgeon
 from recon_search.training.weighting import GradientCombiner
 from tests.training.gradients import (
