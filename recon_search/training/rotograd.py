@@ -118,7 +118,6 @@ class RotoGrad:
         self.first_norms: dict[str, Tensor] = {}
         self.pulls: dict[str, Tensor] = {}  # (d, d), see _pull
         self.n_pulls = 0
-        self.matrices: dict[str, Tensor] = {}
         self._evaluate()
 
     def accumulate(
@@ -174,9 +173,7 @@ class RotoGrad:
         if self.n_steps % self.every or not self.n_pulls:
             return
         for task, pull in self.pulls.items():
-            matrix = self.matrices[task]
-            pull = pull.to(matrix.dtype) / self.n_pulls
-            matrix.backward(matrix.detach() @ pull)  # type: ignore[no-untyped-call]
+            self.rotations[task].pull(pull.double() / self.n_pulls)  # type: ignore[operator]
         self.pulls, self.n_pulls = {}, 0
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -280,14 +277,13 @@ class RotoGrad:
         return {task: u * (common / norms[task]) for task, u in gradients.items()}
 
     def _evaluate(self) -> None:
-        """Compute the matrices from their parameters, with the graph that the next step needs."""
+        """Compute the matrices from their parameters."""
         for task, rotation in self.rotations.items():
-            self.matrices[task] = rotation()
-            self.heads[task].rotation.copy_(self.matrices[task].detach())
+            self.heads[task].rotation.copy_(rotation())
 
 
 class _Rotation(nn.Module):
-    """A square matrix that stays orthogonal, starting from a given one.
+    """A square matrix R = R_0 Q that stays orthogonal, Q the identity at first.
 
     In double precision: rounding in single precision alone passes 1e-6 for large matrices. Torch's
     own way to start elsewhere than at the identity, a trivialization, multiplies by the start even
@@ -304,10 +300,32 @@ class _Rotation(nn.Module):
         self.register_buffer("start", None if is_identity else start.clone())
         self.weight = nn.Parameter(torch.zeros_like(start))
         orthogonal(self, orthogonal_map=orthogonal_map, use_trivialization=False)
+        self.is_cayley = orthogonal_map == "cayley"
+        self.turned: Tensor | None = None  # Q, with its graph unless its gradient is known
 
     def forward(self) -> Tensor:
-        """Compute the matrix (d, d)."""
-        return self.weight if self.start is None else self.start @ self.weight
+        """Compute R (d, d), which carries no graph."""
+        with torch.set_grad_enabled(not self.is_cayley):
+            self.turned = self.weight
+        turned = self.turned.detach()
+        return turned if self.start is None else self.start @ turned
+
+    def pull(self, by: Tensor) -> None:
+        """Set the parameters' gradient where that of R is R P, for P = `by` (d, d).
+
+        Then that of Q is Q P. Of a Cayley map Q = (I - A/2)^-1 (I + A/2) of A = X - X^T, with
+        M = (I - A/2)^-1 = (Q + I)/2 and so dQ = M dA M and M^T Q = M, the gradient of A is M P M^T:
+        two products in place of autograd's triangular solves.
+        """
+        assert self.turned is not None
+        if not self.is_cayley:
+            self.turned.backward(self.turned.detach() @ by)  # type: ignore[no-untyped-call]
+            return
+        m = self.turned / 2
+        m.diagonal().add_(0.5)
+        k = m @ by @ m.T
+        (parameter,) = self.parameters()
+        parameter.grad = (k - k.T).tril()
 
 
 def _norms(gradients: Sequence[Tensor]) -> list[Tensor]:

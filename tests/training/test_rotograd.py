@@ -13,7 +13,7 @@ from recon_search.recipe import HeadConfig
 from recon_search.training.methods import METHODS
 from recon_search.training.model import build_model
 from recon_search.training.rotation import RotatedHead, fold_rotations, has_rotations, rotate
-from recon_search.training.rotograd import RotoGrad
+from recon_search.training.rotograd import RotoGrad, _Rotation
 from recon_search.training.surgery import create_surgeon
 from recon_search.training.weighting import GradientCombiner
 from tests.training.conftest import BACKBONE
@@ -376,3 +376,28 @@ def test_maps_are_rotated_over_their_channels():
 def test_options_that_do_not_fit(make_model, options, message):
     with pytest.raises(RecipeError, match=message):
         create_surgeon(make_model(), "rotograd", options)
+
+
+@pytest.mark.parametrize("orthogonal_map", ["cayley", "matrix_exp"])
+@pytest.mark.parametrize("has_start", [False, True])
+def test_a_rotation_is_pulled_along_the_gradient_of_autograd(orthogonal_map, has_start):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw():
+        return torch.randn(7, 7, generator=generator, dtype=torch.float64)
+
+    start = torch.linalg.qr(draw()).Q if has_start else torch.eye(7).double()
+    rotation = _Rotation(start, orthogonal_map)
+    (parameter,) = rotation.parameters()
+    with torch.no_grad():
+        parameter.copy_(draw())
+    matrix = rotation()
+    pull = draw()
+    rotation.pull(pull)
+    wanted = start @ torch.nn.utils.parametrizations._Orthogonal(
+        parameter, getattr(torch.nn.utils.parametrizations._OrthMaps, orthogonal_map),
+        use_trivialization=False,
+    )(parameter)  # fmt: skip
+    torch.testing.assert_close(matrix, wanted.detach())
+    (expected,) = torch.autograd.grad(wanted, parameter, matrix @ pull)
+    torch.testing.assert_close(parameter.grad, expected, rtol=1e-10, atol=1e-12)
