@@ -45,13 +45,14 @@ def measure_reliability(
     Steps alternate between the halves, so that they see the same parts of training and differ by
     noise alone.
 
-    Two bootstrap samples differ as two independent probes do, and the stability is the mean over
-    pairs of samples of the share of the top k that both have. (A sample and the original differ by
-    half the variance only, and agree better than probes do.) A sample of R seeds' probes draws
-    R - 1 of them with replacement, which makes up for there being few (Rao and Wu, JASA 83, 1988),
-    and in each of them blocks (windows x halves) of the reading. One seed does not show how far
-    seeds differ: its stability is too high. `tests/benchmarks/bench_stability.py` holds what is
-    foretold against what independent probes share.
+    Two bootstrap samples differ at least as much as two independent probes do, and the stability is
+    the mean over pairs of samples of the share of the top k that both have. (A sample and the
+    original differ by half the variance only, and agree better than probes do.) A sample of R
+    seeds' probes draws R - 1 of them with replacement, which makes up for there being few (Rao and
+    Wu, JASA 83, 1988), and in each of them blocks (windows x halves) of the reading: noise within
+    seeds counts twice, which is cautious, and keeps pairs of few seeds from being equal. One seed
+    does not show how far seeds differ: its stability is too high. What is foretold is held against
+    what independent probes share by `tests/benchmarks/bench_stability.py`.
 
     Args:
         scores: of a probe.

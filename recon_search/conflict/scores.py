@@ -178,11 +178,18 @@ class ConflictScores:
         return [self.layers[index] for index in order.tolist()]
 
     def __add__(self, other: ConflictScores) -> ConflictScores:
-        known = [each.metadata["backbone"] for each in (self, other) if "backbone" in each.metadata]
-        digests = {backbone.get("digest") for backbone in known}
-        if (self.layers, self.tasks) != (other.layers, other.tasks) or len(digests) > 1:
+        ours, theirs = (
+            backbone.get("digest") if isinstance(backbone, Mapping) else None
+            for backbone in (each.metadata.get("backbone") for each in (self, other))
+        )
+        if ours and theirs and ours != theirs:
             raise ArtefactError(
-                "Scores can be added only for one backbone, equal layers and tasks, got "
+                f"Scores can be added only for one backbone, got digests {ours} and {theirs}. "
+                "Probe one recipe."
+            )
+        if (self.layers, self.tasks) != (other.layers, other.tasks):
+            raise ArtefactError(
+                "Scores can be added only for equal layers and tasks, got "
                 f"{len(self.layers)} layers of {', '.join(self.tasks)} and "
                 f"{len(other.layers)} layers of {', '.join(other.tasks)}. Probe one recipe."
             )
@@ -229,10 +236,11 @@ class ConflictScores:
         Raises:
             ArtefactError: names or shapes do not fit.
         """
-        n_probes = len(tensors.get("window_steps", ()))
+        steps = tensors.get("window_steps", torch.zeros(0))
+        n_probes = max(1, len(steps) if steps.ndim else 0)
         for name, tensor in self.tensors.items():
             shape = tensor.shape if name == "counts" else (n_probes, *tensor.shape[1:])
-            if name not in tensors or tensors[name].shape != shape or not n_probes:
+            if name not in tensors or tensors[name].shape != shape:
                 found = tuple(tensors[name].shape) if name in tensors else "nothing"
                 raise ArtefactError(
                     f"{source} must hold '{name}' of shape {tuple(shape)}, found {found}. "

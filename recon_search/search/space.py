@@ -59,7 +59,12 @@ def check_space(recipe: Recipe) -> list[Recipe]:
                 f"`search.space` takes keys of {' and '.join(SECTIONS)}, got '{path}'. For a limit "
                 "on parameters set search.max_params; leave other keys to the recipe."
             )
-        ends = (values.low, values.high) if isinstance(values, Range) else values
+        if path == "split.threshold" and isinstance(values, Range) and not _is_grid(values):
+            raise RecipeError(
+                "A range of split.threshold must begin at and step by multiples of 0.01, got low = "
+                f"{values.low}, step = {values.step}. Set step = 0.05, for instance."
+            )
+        ends = (values.low, values.last) if isinstance(values, Range) else values
         changed += [with_values(recipe, {path: value}) for value in ends]
     return changed
 
@@ -140,6 +145,12 @@ def find_knee(values: Sequence[float]) -> int:
         return 0
     share = torch.arange(1, len(curve) + 1, dtype=torch.float64) / len(curve)
     return int((curve / curve[-1] - share).argmax()) + 1
+
+
+def _is_grid(allowed: Range) -> bool:
+    """Whether every value of a range is a multiple of 0.01, as thresholds are."""
+    hundredths = (100 * allowed.low, 100 * (allowed.step or 0.001))
+    return all(abs(number - round(number)) < 1e-6 for number in hundredths)
 
 
 def _is_searchable(path: str) -> bool:

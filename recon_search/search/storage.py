@@ -243,8 +243,10 @@ def is_local(url: str) -> bool:
 
 def is_missing(url: str) -> bool:
     """Whether a database is a file that does not exist."""
-    path = url.removeprefix("sqlite:///")
-    return path not in (url, "") and not path.startswith("file:") and not Path(path).exists()
+    if not is_local(url):
+        return False
+    path = sqlalchemy.make_url(url).database or ""
+    return bool(path) and not path.startswith("file:") and not Path(path).exists()
 
 
 def machine() -> str:

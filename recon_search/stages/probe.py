@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from rich.console import Console
 
 from recon_search import artefact
 from recon_search.conflict.reliability import measure_reliability
-from recon_search.conflict.rules import MEASURED
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.dataset import MultiTaskData, n_batches
 from recon_search.errors import RecipeError
@@ -125,7 +125,7 @@ def _check_window(recipe: Recipe, data: MultiTaskData) -> None:
     n_steps = recipe.probe.epochs * -(-n_inputs // recipe.train.accumulate)
     first, last = recipe.probe.window
     measured = [step / n_steps for step in range(0, n_steps, recipe.probe.every)]
-    if recipe.split.rule in MEASURED and not any(first <= at < last for at in measured):
+    if not any(first <= at < last for at in measured):
         raise RecipeError(
             f"The probe must measure a step in its window {[first, last]}, `probe.every` = "
             f"{recipe.probe.every} gives none of its {n_steps}. Lower it, or raise probe.epochs."
@@ -163,14 +163,15 @@ def _tell_stability(recipe: Recipe, scores: ConflictScores, console: Console) ->
     if confidence is None:
         return
     k, stability = _stability(recipe, scores)
-    found = (
-        f"after {scores.n_probes} seeds another probe would share {stability:.0%} of the top {k}"
-    )
-    if _is_stable(recipe, scores):
-        text = f"Stable: {found}, asked for {confidence:.0%}."
+    found = f"after {scores.n_probes} seeds another probe would share {stability:.0%} of the top"
+    found = f"{found} {k}, asked for {confidence:.0%}."
+    if stability >= confidence and scores.n_probes >= LEAST_SEEDS:
+        text = f"Stable: {found}"
+    elif math.isnan(stability):
+        text = f"Warning: after {scores.n_probes} seeds no layer differs from another."
     else:
         text = (
-            f"Warning: the ranking never was stable: {found}, asked for {confidence:.0%}. Probe "
-            "longer, or add seeds with `recon-search probe RECIPE --continue --seeds N`."
+            f"Warning: the ranking never was stable: {found} Probe longer, or add seeds with "
+            "`recon-search probe RECIPE --continue --seeds N`; a search takes them by --scores."
         )
     console.print(text, highlight=False, soft_wrap=True)

@@ -28,6 +28,12 @@ from recon_search.views.anatomy import dissect_recorded
 from recon_search.views.picture import picture
 from recon_search.views.plots import heat_map, save_figure
 
+COMPARED = ("split.json", "comparison.json")
+"""What a run leaves in its folder once it has probed."""
+
+SEARCHED = ("search.db", "search.json")
+"""What a search leaves in its folder, the former where its database is a file."""
+
 
 def run(
     recipe: Recipe,
@@ -95,16 +101,19 @@ def _check_names(recipe: Recipe) -> None:
 def open_run_directory(recipe: Recipe, out: Path, *, resume: bool, is_search: bool = False) -> None:
     """Make the run directory, or go on with one that the same recipe began.
 
-    A folder in which nothing was computed yet is as good as new.
+    A folder in which nothing was computed yet is as good as new. One that holds a probe may become
+    a run's or a search's.
 
     Raises:
         RecipeError: there is a run of another recipe, or one to be resumed explicitly, or a search
             where a run is asked for, or a run where a search is: each would report on the other.
     """
-    searched = any((out / name).exists() for name in ("search.db", "search.json"))
-    compared = (out / "comparison.json").exists()
-    found, wanted = "search" if searched else "run", "search" if is_search else "run"
-    if (searched or compared) and found != wanted:
+    found = None
+    for kind, names in (("run", COMPARED), ("search", SEARCHED)):  # a search compares, too
+        if any((out / name).exists() for name in names):
+            found = kind
+    wanted = "search" if is_search else "run"
+    if found not in (None, wanted):
         raise RecipeError(
             f"--out must name a folder of its own for a {wanted}, found a {found} in {out}. Choose "
             "another --out. A search takes --scores from anywhere."

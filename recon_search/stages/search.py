@@ -154,7 +154,7 @@ def work(job: Job, index: int = 0, report: Report | None = None, show: Show | No
         now = tally(trials)
         if not has_waiting_retry(trials):
             if now.spent >= limit or (now.is_exhausted and not now.running):
-                return
+                break
             if now.is_exhausted or now.spent + now.running >= limit:
                 time.sleep(POLL)  # one of those that run may yet die
                 continue
@@ -165,6 +165,8 @@ def work(job: Job, index: int = 0, report: Report | None = None, show: Show | No
             # Somebody gave the trial up while this process could not reach the database.
             if not _was_given_up(study):
                 raise
+    if show is not None:
+        show(study.get_trials(deepcopy=False))
 
 
 def default_url(out: Path) -> str:
@@ -188,7 +190,9 @@ def find_study(name: str, url: str | None) -> Study:
             )
         url = f"sqlite:///{file}"
     elif is_missing(url):
-        raise RecipeError(f"--storage must be a database to show, found no file of {url}.")
+        raise RecipeError(
+            f"--storage must be a database to show, found no file of {url}. Check the path."
+        )
     storage = open_storage(url, heartbeat=60, retries=0)
     names = [study.study_name for study in storage.get_all_studies()]
     if name not in names and len(names) == 1 and Path(name).is_dir():

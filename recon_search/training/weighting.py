@@ -248,9 +248,11 @@ class GradientCombiner:
         return self.operators[users]
 
     def _apply(self, operator: nn.Module, users: tuple[int, ...], matrix: Tensor) -> Tensor:
-        """Call a weighting or an aggregator, with a row a user."""
-        finite = matrix.isfinite().all(1)  # (n,)
-        if not bool(finite.all()):
+        """Call a weighting with a Gramian (n, n), or an aggregator with a Jacobian (n, P)."""
+        if not bool(matrix.isfinite().all()):
+            # What is not finite in one row of a Jacobian is in all rows of a Gramian.
+            own = matrix.diagonal()[:, None] if self.method.needs == "Gramian" else matrix
+            finite = own.isfinite().all(1)  # (n,)
             task = self.tasks[users[int((~finite).nonzero()[0])]]
             raise TrainingError(
                 f"Gradients must be finite for method '{self.method.name}', those of task '{task}' "

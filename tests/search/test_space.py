@@ -77,6 +77,8 @@ def test_options_are_those_of_the_recipes_method():
         ({"train.method": ["joint", "bogus"]}, "bogus"),
         ({"train.optimizer": ["sgd", "bogus"]}, "`train.optimizer` must be"),
         ({"split.k": {"low": 0, "high": 80}}, r"`split.k` must be between 0 and 43"),
+        ({"split.threshold": {"low": -0.3, "high": 0.0}}, "step by multiples of 0.01"),
+        ({"split.threshold": {"low": -0.3, "high": 0.0, "step": 0.015}}, "multiples of 0.01"),
     ],
 )
 def test_names_and_sizes_that_are_not_there_are_found_before_the_probe(space, message):

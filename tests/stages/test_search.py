@@ -408,7 +408,7 @@ def test_the_host_that_judges_may_be_started_anew(tmp_path, monkeypatch):
     job = make_job(tmp_path / "out", trials=1)
     console = Console(width=400)
     assert judge._is_first_to_judge(job, console)
-    monkeypatch.setattr("recon_search.search.storage.machine", lambda: "after a reboot")
+    monkeypatch.setattr(storage_module.uuid, "getnode", lambda: 1)  # as `machine` names it
     assert judge._is_first_to_judge(job, console)
     monkeypatch.setattr(judge.socket, "gethostname", lambda: "elsewhere")
     with console.capture() as said:

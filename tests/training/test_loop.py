@@ -10,6 +10,7 @@ from recon_search.graph.split import Split
 from recon_search.recipe import HeadConfig
 from recon_search.training.loop import fit
 from recon_search.training.model import build_model, create_backbone
+from recon_search.training.weighting import GradientCombiner
 from tests.training.conftest import BACKBONE
 
 
@@ -98,6 +99,17 @@ def test_a_loss_that_is_not_finite_is_named_before_gradients_are(
     scores = ConflictScores(list(model.backbone.layers()), model.tasks)
     with pytest.raises(TrainingError, match=r"Every loss must be finite, got .* for task 'left'"):
         fit(model, data, train_config.model_copy(update=update), seed=0, scores=scores)
+
+
+@pytest.mark.parametrize("method", ["pcgrad", "graddrop"])
+def test_the_task_whose_gradients_are_not_finite_is_named(make_model, method):
+    """Its loss is finite, so that nobody else will say it."""
+    model = make_model()
+    outputs = model(torch.randn(4, 1, 16, 16, dtype=torch.float64))
+    losses = {"a": outputs["a"].square().mean(), "b": (outputs["b"] * 0).abs().sqrt().sum()}
+    assert all(bool(loss.isfinite()) for loss in losses.values())
+    with pytest.raises(TrainingError, match=f"for method '{method}', those of task 'b' are not"):
+        GradientCombiner(model, method).backward(losses)
 
 
 def test_equal_seeds_start_equal_whatever_the_split(data):
