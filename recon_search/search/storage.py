@@ -245,7 +245,10 @@ def is_missing(url: str) -> bool:
     """Whether a database is a file that does not exist."""
     if not is_local(url):
         return False
-    path = sqlalchemy.make_url(url).database or ""
+    try:
+        path = sqlalchemy.make_url(url).database or ""
+    except ArgumentError:  # which opening it explains
+        return False
     return bool(path) and not path.startswith("file:") and not Path(path).exists()
 
 
