@@ -185,8 +185,8 @@ def describe_state(trial: FrozenTrial) -> str:
 
 
 def describe_split(trial: FrozenTrial) -> str:
-    """What a trial drew, in words."""
-    params = dict(trial.params)
+    """What a trial drew, or is to draw where that is queued, in words."""
+    params = trial.system_attrs.get("fixed_params", {}) | trial.params
     rule = params.pop("split.rule", UNKNOWN)
     words = [f"{rule}, k = {params.pop('split.k', UNKNOWN)}"]
     if "split.threshold" in params:

@@ -102,6 +102,13 @@ def test_names_are_no_markup():
     assert "[/red]" in console.export_text()
 
 
+def test_a_queued_trial_says_what_it_will_try():
+    study = optuna.create_study(study_name="shown", direction="maximize")
+    study.enqueue_trial({"split.rule": "count", "split.k": 25})
+    (row,) = summarise(study)["trials"]
+    assert (row["state"], row["split"]) == ("waiting", "count, k = 25")
+
+
 def test_braces_in_a_name_are_shown_on_a_terminal():
     console = Console(force_terminal=True, width=200, file=io.StringIO())
     with SearchDisplay("we{0}ird {x", 3, console) as display:
