@@ -100,10 +100,11 @@ def test_rank_and_split_from_saved_scores(finished):
     assert "layer1.0.conv1" in done.stdout
     assert (folder / "out/conflicts.png").read_bytes().startswith(b"\x89PNG")
     done = recon_search("rank", "out/scores.safetensors", "--json", cwd=folder)
-    rows = json.loads(done.stdout)
-    assert {row["layer"] for row in rows} == set(
-        rs.ConflictScores.load(folder / "out/scores.safetensors").layers
-    )
+    ranking = json.loads(done.stdout)
+    scores = rs.ConflictScores.load(folder / "out/scores.safetensors")
+    assert {row["layer"] for row in ranking["layers"]} == set(scores.layers)
+    assert ranking["reliability"]["k"] == 10
+    assert 0 <= ranking["reliability"]["stability"] <= 1
     recon_search(
         "split", "tiny.toml", "--scores", "out/scores.safetensors", "--set", "split.k=5",
         "--out", "five.json", cwd=folder,
@@ -235,6 +236,8 @@ def test_scores_of_a_loop_of_ones_own_can_be_ranked(tmp_path, invoke):
     assert code == 0
     assert "conv1" in out
     assert "nothing sets the top 2 apart" in " ".join(out.split())
+    code, out, _ = invoke("rank", "scores.safetensors", "--json")
+    assert json.loads(out)["reliability"]["stability"] is None
     code, _, error = invoke("rank", "scores.safetensors", "--window", "nan", "1")
     assert code == 2
     assert error.startswith("error: A probe window must be")

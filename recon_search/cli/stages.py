@@ -123,12 +123,12 @@ def rank(
     from recon_search.conflict.rules import Reading
     from recon_search.conflict.scores import ConflictScores
     from recon_search.views.plots import heat_map, save_figure
-    from recon_search.views.tables import ranking_rows, ranking_table
+    from recon_search.views.tables import ranking_summary, ranking_table
 
     scores = ConflictScores.load(scores_path)
     reading = Reading(threshold, window)
     if as_json:
-        click.echo(json.dumps(ranking_rows(scores, rule, reading), indent=2))
+        click.echo(json.dumps(ranking_summary(scores, rule, reading, k), indent=2))
         return
     console = make_console(minimum=110)
     console.print(ranking_table(scores, rule, reading, k))

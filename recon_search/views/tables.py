@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -34,6 +35,26 @@ def ranking_rows(scores: ConflictScores, rule: str, reading: Reading) -> list[di
         }
         for layer, value in rank(scores, rule, reading)
     ]
+
+
+def ranking_summary(scores: ConflictScores, rule: str, reading: Reading, k: int) -> dict[str, Any]:
+    """The ranking as plain values: how it was read, how far its top `k` can be trusted, its rows.
+
+    What is not a number is None.
+    """
+    found = asdict(measure_reliability(scores, rule, reading, k))
+    trust = {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in found.items()
+    }
+    return {
+        "rule": rule,
+        "threshold": reading.threshold,
+        "window": reading.window,
+        "probes": scores.n_probes,
+        "reliability": {"k": min(k, len(scores.layers)), **trust},
+        "layers": ranking_rows(scores, rule, reading),
+    }
 
 
 def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -> Table:
