@@ -165,7 +165,7 @@ def _tell_stability(recipe: Recipe, scores: ConflictScores, console: Console) ->
     k, stability = _stability(recipe, scores)
     found = f"after {scores.n_probes} seeds another probe would share {stability:.0%} of the top"
     found = f"{found} {k}, asked for {confidence:.0%}."
-    if stability >= confidence and scores.n_probes >= LEAST_SEEDS:
+    if stability >= confidence:
         text = f"Stable: {found}"
     elif math.isnan(stability):
         text = f"Warning: after {scores.n_probes} seeds no layer differs from another."
