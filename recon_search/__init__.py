@@ -13,13 +13,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "BranchedBackbone": "recon_search.graph.branched",
     "ConflictScores": "recon_search.conflict.scores",
-    "MultiTaskModel": "recon_search.training.model",
+    "MultiTaskModel": "recon_search.model.network",
     "ReconSearchError": "recon_search.errors",
     "Split": "recon_search.graph.split",
     "branch": "recon_search.graph.branch",
     "gramians": "recon_search.conflict.gramian",
     "layers": "recon_search.graph.layers",
-    "load": "recon_search.training.model",
+    "load": "recon_search.model.files",
 }
 
 __all__ = sorted(_HOMES)

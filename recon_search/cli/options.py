@@ -47,8 +47,8 @@ def _in_step(command: Callable[..., None]) -> Callable[..., None]:
             command(**options)
             return
 
-        from recon_search.stages.follow import in_step
-        from recon_search.training import parallel
+        from recon_search import parallel
+        from recon_search.runs.follow import in_step
 
         device = choose_device(options["device"])
         with parallel.group(device):

@@ -205,7 +205,7 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
     """Train one network, unsplit or with a saved split, and test it once."""
     if method is not None:
         options["overrides"] = (*options["overrides"], f'train.method="{method}"')
-    from recon_search.stages.train import copy_model, load_split, train_with
+    from recon_search.runs.training import copy_model, load_split, train_with
 
     def check_inputs(recipe: Recipe, device: torch.device) -> None:
         if split_path is not None:
@@ -234,9 +234,9 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
 def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     """Judge a split: baselines, joint training and controls over paired seeds."""
     from recon_search.conflict.scores import ConflictScores
+    from recon_search.runs.training import load_split
     from recon_search.stages.compare import compare as stage
     from recon_search.stages.split import check_scores
-    from recon_search.stages.train import load_split
     from recon_search.views.tables import comparison_table
 
     def check_inputs(recipe: Recipe, device: torch.device) -> None:
@@ -259,7 +259,7 @@ def _show_split(
         raise click.UsageError(f"--out must end in .png or .svg, got '{out}'. Change the ending.")
 
     from recon_search.graph.split import Split
-    from recon_search.views.anatomy import dissect_recorded, recorded_backbone
+    from recon_search.model.backbone import dissect_recorded, recorded_backbone
     from recon_search.views.outline import as_json as rows
     from recon_search.views.outline import cost_table, outline
 

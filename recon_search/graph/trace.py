@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 
 from recon_search.errors import BackboneError
 from recon_search.graph.example import example_input
-from recon_search.graph.export import export_graph
+from recon_search.graph.exported import export_graph
 from recon_search.graph.tensors import (
     find,
     first_names,

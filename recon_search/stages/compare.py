@@ -16,11 +16,11 @@ from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.split import Split
 from recon_search.recipe import Recipe
-from recon_search.stages.pool import train_all
+from recon_search.runs.pool import train_all
+from recon_search.runs.training import Training, data_on
 from recon_search.stages.split import choose_by_rule, choose_control
-from recon_search.stages.train import Training, data_on
 from recon_search.stages.wider import widen
-from recon_search.training.tasks import delta_m, mean_and_deviation
+from recon_search.tasks.scoring import delta_m, mean_and_deviation
 
 FORMAT = "recon-search/comparison/1"
 SIGNIFICANCE = 0.05

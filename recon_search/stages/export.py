@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from recon_search import artefact
 from recon_search.errors import ArtefactError, ReconSearchError, SplitError, nearest
+from recon_search.model.backbone import create_backbone
+from recon_search.model.files import load
+from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import BackboneConfig
-from recon_search.training.model import MultiTaskModel, create_backbone, load
 
 Exporter = Callable[[MultiTaskModel, str | None, Path], float]
 

@@ -16,6 +16,7 @@ from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import TrainingError
 from recon_search.recipe import Recipe
+from recon_search.runs.training import copy_model
 from recon_search.search.space import draw, make_space
 from recon_search.search.storage import is_local, open_storage
 from recon_search.stages.compare import compare
@@ -24,7 +25,6 @@ from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
 from recon_search.stages.search import Job, join, search
 from recon_search.stages.split import check_scores
-from recon_search.stages.train import copy_model
 from recon_search.stages.trial import Objective
 from recon_search.views.plots import save_figure
 from recon_search.views.tables import comparison_table

@@ -16,9 +16,9 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.data.dataset import MultiTaskData, n_batches
 from recon_search.errors import RecipeError
 from recon_search.recipe import LEAST_SEEDS, Recipe
-from recon_search.stages.pool import n_workers, train_all
+from recon_search.runs.pool import n_workers, train_all
+from recon_search.runs.training import Training, data_on
 from recon_search.stages.split import choose_layers, reading_of
-from recon_search.stages.train import Training, data_on
 
 
 def probe(

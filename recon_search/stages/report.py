@@ -15,9 +15,9 @@ from rich.table import Table
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.split import Split
+from recon_search.model.backbone import dissect_recorded
 from recon_search.recipe import Recipe
 from recon_search.stages.split import reading_of
-from recon_search.views.anatomy import dissect_recorded
 from recon_search.views.outline import cost_table
 from recon_search.views.picture import picture
 from recon_search.views.plots import comparison_plot, heat_map, trade_off_plot

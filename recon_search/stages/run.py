@@ -14,17 +14,16 @@ from recon_search.conflict.rules import find_rule
 from recon_search.conflict.scores import bins_below
 from recon_search.errors import RecipeError, nearest
 from recon_search.graph.layers import layers
+from recon_search.methods.registry import check_method
+from recon_search.model.backbone import create_backbone, dissect_recorded
 from recon_search.recipe import Recipe
+from recon_search.runs.training import copy_model, data_on
 from recon_search.search.space import check_space
 from recon_search.stages.compare import compare
 from recon_search.stages.export import export
 from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
 from recon_search.stages.split import check_k, choose_split, reading_of
-from recon_search.stages.train import copy_model, data_on
-from recon_search.training.methods import check_method
-from recon_search.training.model import create_backbone
-from recon_search.views.anatomy import dissect_recorded
 from recon_search.views.picture import picture
 from recon_search.views.plots import heat_map, save_figure
 

@@ -19,10 +19,11 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from recon_search import artefact
+from recon_search import artefact, parallel
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, ReconSearchError, TrainingError, in_one_line
 from recon_search.recipe import Recipe
+from recon_search.runs.pool import n_workers, prepare_worker
 from recon_search.search.ledger import Ledger
 from recon_search.search.sampling import make_pruner, make_sampler
 from recon_search.search.space import first_trials, make_space
@@ -38,9 +39,7 @@ from recon_search.search.storage import (
     recover,
 )
 from recon_search.search.tally import has_waiting_retry, tally
-from recon_search.stages.pool import n_workers, prepare_worker
 from recon_search.stages.trial import POLL, Failed, NotNeeded, Objective, directions
-from recon_search.training import parallel
 from recon_search.training.loop import Report
 from recon_search.views.trials import SearchDisplay
 

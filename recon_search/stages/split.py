@@ -15,9 +15,9 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split, load_counts
+from recon_search.model.backbone import backbone_identity, create_backbone
 from recon_search.recipe import Recipe
-from recon_search.stages.train import backbone_identity, data_on
-from recon_search.training.model import create_backbone
+from recon_search.runs.training import data_on
 
 FROM_PROBE = ("backbone", "layer_infos", "recipe", "seeds")
 """What a probe notes beside its scores."""

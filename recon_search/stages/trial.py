@@ -17,14 +17,14 @@ from optuna.trial import Trial, TrialState
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import ReconSearchError, TrainingError, in_one_line
 from recon_search.recipe import Recipe
+from recon_search.runs.training import Training, train
 from recon_search.search.ledger import Entry, Ledger
 from recon_search.search.space import Space, draw, with_values
 from recon_search.search.storage import PatientStorage, owner, recover
 from recon_search.search.tally import is_surplus
 from recon_search.stages.split import choose_split
-from recon_search.stages.train import Training, train
+from recon_search.tasks.scoring import Metrics, delta_m
 from recon_search.training.loop import Report
-from recon_search.training.tasks import Metrics, delta_m
 
 POLL = 0.5
 """Seconds between two looks at what another worker computes."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recon_search import parallel
 from recon_search.errors import RecipeError, TrainingError
+from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
-from recon_search.training import parallel
-from recon_search.training.model import MultiTaskModel
 
 
 def check_divisible(batch_size: int) -> None:

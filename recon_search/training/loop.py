@@ -15,12 +15,14 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor
 
-from recon_search import artefact
+from recon_search import artefact, parallel
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.dataset import MultiTaskData, Part, batches, n_batches
 from recon_search.errors import TrainingError
+from recon_search.methods.surgeon import Surgeon, create_surgeon
+from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
-from recon_search.training import parallel
+from recon_search.tasks.scoring import IGNORED, Metrics, task_loss, task_metrics
 from recon_search.training.checkpoint import (
     load_checkpoint,
     random_state,
@@ -28,9 +30,6 @@ from recon_search.training.checkpoint import (
     save_checkpoint,
 )
 from recon_search.training.checks import check_divisible, check_finite, check_parameters
-from recon_search.training.model import MultiTaskModel
-from recon_search.training.surgery import Surgeon, create_surgeon
-from recon_search.training.tasks import IGNORED, Metrics, task_loss, task_metrics
 
 CHECK_EVERY = 25
 """Losses are read from the device, checked and reported every so many steps."""

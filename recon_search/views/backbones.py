@@ -12,9 +12,9 @@ from rich.table import Table
 
 from recon_search.errors import BackboneError, ReconSearchError, nearest
 from recon_search.graph.layers import describe
+from recon_search.graph.naming import block, short, stage
+from recon_search.model.backbone import create_backbone
 from recon_search.recipe import BackboneConfig
-from recon_search.training.model import create_backbone
-from recon_search.views.naming import block, short, stage
 
 
 def backbone_rows(pattern: str = "*", *, sizes: bool = False) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from recon_search.training.methods import METHODS
+from recon_search.methods.registry import METHODS
 
 
 def method_rows() -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from recon_search.graph.anatomy import Anatomy, Row
+from recon_search.graph.naming import name_of, short
 from recon_search.graph.partition import Group
-from recon_search.views.anatomy import Anatomy, Row
-from recon_search.views.naming import name_of, short
 
 
 def outline(anatomy: Anatomy) -> Tree:

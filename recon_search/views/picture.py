@@ -14,9 +14,9 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from recon_search.graph.anatomy import Anatomy
+from recon_search.graph.naming import name_of, short
 from recon_search.graph.partition import Group
-from recon_search.views.anatomy import Anatomy
-from recon_search.views.naming import name_of, short
 
 PALETTE = ("#c44e52", "#4c72b0", "#55a868", "#dd8452", "#8172b3", "#937860", "#da8bc3", "#64b5cd")
 TRUNK, REUSED, INK, PALE = "#c3c9d1", "#f1f3f5", "#2b2f36", "#7c858f"

@@ -11,7 +11,7 @@ from rich.table import Table
 from recon_search.conflict.reliability import Reliability, measure_reliability
 from recon_search.conflict.rules import Reading, rank
 from recon_search.conflict.scores import ConflictScores
-from recon_search.training.tasks import mean_and_deviation
+from recon_search.tasks.scoring import mean_and_deviation
 
 STABLE = 0.7
 """Stability below which a warning is printed with a ranking."""

@@ -24,7 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from recon_search.graph import Split, branch, layers
+from recon_search.graph.branch import branch
+from recon_search.graph.layers import layers
+from recon_search.graph.split import Split
 
 TASKS = ("first", "second")
 BACKBONES = {  # arguments and input size

@@ -33,12 +33,12 @@ from recon_search.conflict.rules import Reading, find_rule
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.dataset import MultiTaskData, batches
 from recon_search.graph.layers import describe
+from recon_search.methods.combiner import GradientCombiner
+from recon_search.model.network import build_model, create_backbone
 from recon_search.recipe import Recipe, load_recipe
-from recon_search.stages.train import data_on
+from recon_search.runs.training import data_on
+from recon_search.tasks.scoring import task_loss
 from recon_search.training.loop import normaliser
-from recon_search.training.model import build_model, create_backbone
-from recon_search.training.tasks import task_loss
-from recon_search.training.weighting import GradientCombiner
 
 LENGTHS = (100, 300, 1000, 3000)
 LATE = (0.6, 1.0)

@@ -25,9 +25,9 @@ from recon_search.conflict.reliability import measure_reliability
 from recon_search.conflict.rules import Reading, rank
 from recon_search.conflict.scores import ConflictScores
 from recon_search.recipe import load_recipe
-from recon_search.stages.pool import train_all
+from recon_search.runs.pool import train_all
+from recon_search.runs.training import data_on
 from recon_search.stages.probe import probe_training
-from recon_search.stages.train import data_on
 
 CPU = torch.device("cpu")
 

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from recon_search.conflict.gramian import layer_gramians, task_gradients
 from recon_search.conflict.scores import ConflictScores
+from recon_search.methods.surgeon import create_surgeon
+from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, HeadConfig
-from recon_search.training.model import MultiTaskModel, build_model
-from recon_search.training.surgery import create_surgeon
 from tests.benchmarks.bench_branch import spread
 from tests.memory import PeakMemory
 

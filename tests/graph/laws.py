@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from recon_search.graph import BranchedBackbone, Split
+from recon_search.graph.branched import BranchedBackbone
+from recon_search.graph.split import Split
 
 TASKS = ("a", "b", "c")
 PARTITIONS = [

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from recon_search.errors import BackboneError, SplitError
-from recon_search.graph import Split, branch, layers
+from recon_search.graph.branch import branch
+from recon_search.graph.layers import layers
+from recon_search.graph.split import Split
 from tests import toys
 from tests.graph.laws import TASKS, check_paths, random_split, randomise
 from tests.graph.models import images, small_resnet

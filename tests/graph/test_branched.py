@@ -16,7 +16,10 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from recon_search.errors import SplitError
-from recon_search.graph import BranchedBackbone, Split, branch, layers
+from recon_search.graph.branch import branch
+from recon_search.graph.branched import BranchedBackbone
+from recon_search.graph.layers import layers
+from recon_search.graph.split import Split
 from tests import toys
 from tests.graph.laws import TASKS, assert_close, check_paths, random_split, randomise
 from tests.graph.models import images, small_resnet

@@ -5,7 +5,10 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from recon_search.graph import Split, branch, cost, layer_graph, layers
+from recon_search.graph.branch import branch
+from recon_search.graph.cost import cost, layer_graph
+from recon_search.graph.layers import layers
+from recon_search.graph.split import Split
 from tests import toys
 from tests.graph.laws import random_split
 

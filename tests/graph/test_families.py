@@ -12,7 +12,8 @@ import torch
 from timm.models import convmixer, pnasnet
 from torch import nn
 
-from recon_search.graph import branch, layers
+from recon_search.graph.branch import branch
+from recon_search.graph.layers import layers
 from tests.graph.laws import assert_close, check_paths, random_split, randomise, silence
 
 # Smallest model by parameters, input size and arguments that make it smaller; fastest first.

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from recon_search.errors import BackboneError, SplitError
-from recon_search.graph import BranchedBackbone, Split, branch, layers
+from recon_search.graph.branch import branch
+from recon_search.graph.branched import BranchedBackbone
+from recon_search.graph.layers import layers
+from recon_search.graph.split import Split
 from tests import toys
 from tests.graph.laws import check_paths, randomise, silence
 

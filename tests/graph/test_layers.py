@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from recon_search.graph import backbone_digest, describe, layers
+from recon_search.graph.layers import backbone_digest, describe, layers
 from tests import toys
 from tests.graph.published import RESNET18
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from recon_search.errors import ArtefactError, SplitError
-from recon_search.graph import Split, backbone_digest, load_counts
+from recon_search.graph.layers import backbone_digest
+from recon_search.graph.split import Split, load_counts
 from tests import toys
 
 

@@ -4,8 +4,8 @@ import torch
 
 from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.layers import describe
-from recon_search.stages.train import backbone_identity
-from recon_search.training.model import create_backbone
+from recon_search.model.backbone import create_backbone
+from recon_search.runs.training import backbone_identity
 
 TASKS = ("left", "right")
 

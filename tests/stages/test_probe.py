@@ -13,11 +13,11 @@ from recon_search.conflict.reliability import measure_reliability
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
 from recon_search.recipe import load_recipe
-from recon_search.stages import pool
-from recon_search.stages.pool import train_all
+from recon_search.runs import pool
+from recon_search.runs.pool import train_all
+from recon_search.runs.training import train
 from recon_search.stages.probe import continue_probe, probe, probe_training
 from recon_search.stages.split import choose_layers, reading_of
-from recon_search.stages.train import train
 from tests.stages.recipes import TINY
 
 LIMIT = 4

@@ -15,6 +15,7 @@ import recon_search as rs
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.recipe import Recipe, parse_recipe
+from recon_search.runs.training import Training, train
 from recon_search.search import storage as storage_module
 from recon_search.search.sampling import make_pruner
 from recon_search.search.space import draw, first_trials, make_space
@@ -24,7 +25,6 @@ from recon_search.stages import judge, search, trial
 from recon_search.stages.judge import choose_best
 from recon_search.stages.search import Job, default_url, find_study, work
 from recon_search.stages.split import choose_split
-from recon_search.stages.train import Training, train
 from tests.stages.recipes import TINY
 from tests.stages.scores import TASKS, noisy_scores
 

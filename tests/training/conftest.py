@@ -2,9 +2,9 @@ import pytest
 
 from recon_search.data.registry import load_data
 from recon_search.graph.split import Split
+from recon_search.model.network import build_model
 from recon_search.recipe import BackboneConfig, HeadConfig, TrainConfig
-from recon_search.training.model import build_model
-from tests.training.gradients import randomise
+from tests.methods.gradients import randomise
 
 BACKBONE = BackboneConfig(name="resnet18", args={"channels": [4, 4, 8, 8]}, features=6)
 HEAD = HeadConfig(activation="relu")

@@ -7,10 +7,10 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import TrainingError
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
+from recon_search.methods.combiner import GradientCombiner
+from recon_search.model.network import build_model, create_backbone
 from recon_search.recipe import HeadConfig
 from recon_search.training.loop import fit
-from recon_search.training.model import build_model, create_backbone
-from recon_search.training.weighting import GradientCombiner
 from tests.training.conftest import BACKBONE
 
 

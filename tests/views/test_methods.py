@@ -7,10 +7,10 @@ from click.testing import CliRunner
 
 from recon_search.cli import cli
 from recon_search.errors import RecipeError
+from recon_search.methods.registry import METHODS
 from recon_search.recipe import load_recipe
+from recon_search.runs.training import Training
 from recon_search.stages.run import check
-from recon_search.stages.train import Training
-from recon_search.training.methods import METHODS
 from tests.stages.recipes import TINY
 
 

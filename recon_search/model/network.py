@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from recon_search import artefact
-from recon_search.errors import ArtefactError, BackboneError, nearest
 from recon_search.graph.branch import branch
 from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
+from recon_search.model.backbone import create_backbone, seeded
+from recon_search.model.heads import create_head
+from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations
 from recon_search.recipe import BackboneConfig, HeadConfig
-from recon_search.training.rotation import (
-    RotatedHead,
-    add_rotations,
-    fold_rotations,
-    has_rotations,
-)
 
 FORMAT = "recon-search/model/1"
 
@@ -81,39 +75,6 @@ class MultiTaskModel(nn.Module):
         artefact.write_json(directory / "config.json", config)
 
 
-def load(path: str | Path) -> MultiTaskModel:
-    """Load a model directory, in eval mode on the CPU.
-
-    Raises:
-        ArtefactError: a file is missing or damaged, or names and shapes do not fit.
-        SplitError: the split belongs to another backbone.
-    """
-    path = Path(path)
-    config = artefact.read_json(path / "config.json", "model's config.json")
-    artefact.check_format(config, FORMAT, path / "config.json")
-    state, metadata = artefact.read_tensors(path / "model.safetensors", "model file")
-    artefact.check_format(metadata, FORMAT, path / "model.safetensors")
-    split = Split.load(path / "split.json")
-    try:
-        model = build_model(
-            BackboneConfig(**{**config["backbone"], "weights": None}),
-            HeadConfig(**config["head"]),
-            config["tasks"],
-            in_chans=config["input"]["shape"][0],
-            split=split,
-        )
-    except (KeyError, TypeError) as error:
-        raise ArtefactError(
-            f"{path / 'config.json'} must describe backbone, head, tasks and input, found no "
-            f"{error}. Export the model again."
-        ) from None
-    model.config = {key: value for key, value in config.items() if key != "format"}
-    if config.get("rotated", False):
-        add_rotations(model.heads)
-    _load_strictly(model, state, path / "model.safetensors")
-    return model.eval()
-
-
 def build_model(
     backbone: BackboneConfig,
     head: HeadConfig,
@@ -152,65 +113,13 @@ def build_model(
     heads = {}
     for task, classes in n_classes.items():
         with seeded(seed, task):
-            heads[task] = _create_head(head, width, classes)
+            heads[task] = create_head(head, width, classes)
     config = {
         "backbone": backbone.model_dump(exclude={"weights"}),
         "head": head.model_dump(),
         "tasks": dict(n_classes),
     }
     return MultiTaskModel(branched, heads, config)
-
-
-def create_backbone(config: BackboneConfig, *, in_chans: int, seed: int = 0) -> nn.Module:
-    """Create the plain timm model.
-
-    Raises:
-        BackboneError: timm does not know the name, refuses an argument, or cannot load the weights.
-    """
-    if not timm.is_model(config.name):
-        known = timm.list_models()
-        raise BackboneError(
-            f"`backbone.name` must be a timm model, got '{config.name}'."
-            f"{nearest(config.name, known)}"
-        )
-    arguments = {"in_chans": in_chans, "num_classes": config.features, **config.args}
-    if config.weights is not None:
-        arguments |= _pretrained_arguments(config.weights)
-    try:
-        with seeded(seed, "backbone"):
-            model: nn.Module = timm.create_model(config.name, **arguments)
-    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
-        raise BackboneError(
-            f"timm must be able to create {config.name} with {arguments}, got: "
-            f"{' '.join(str(error).split())} Check `backbone.args` and `backbone.weights`."
-        ) from None
-    return model
-
-
-@contextmanager
-def seeded(seed: int, purpose: str) -> Iterator[None]:
-    """Seed torch for a purpose inside the block, and put the global state back after it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(int(artefact.digest([seed, purpose])[:12], 16))
-        yield
-
-
-def _pretrained_arguments(weights: str) -> dict[str, Any]:
-    if not weights.endswith(".safetensors") or not Path(weights).is_file():
-        raise BackboneError(
-            f"`backbone.weights` must be a local .safetensors file, got {weights}. "
-            "Convert a pickled checkpoint with safetensors first."
-        )
-    return {"pretrained": True, "pretrained_cfg_overlay": {"file": weights, "num_classes": -1}}
-
-
-def _create_head(config: HeadConfig, width: int, classes: int) -> nn.Sequential:
-    activations = {"none": nn.Identity, "relu": nn.ReLU, "gelu": nn.GELU}
-    parts: list[nn.Module] = [activations[config.activation]()]
-    if config.kind == "mlp":
-        parts += [nn.Linear(width, config.hidden), nn.ReLU()]
-        width = config.hidden
-    return nn.Sequential(*parts, nn.Linear(width, classes))
 
 
 @torch.no_grad()
@@ -231,13 +140,3 @@ def _draw_copies(
             if index < len(blocks):
                 for parameter, drawn in zip(blocks[index].parameters, fresh[name], strict=True):
                     parameter.copy_(drawn)
-
-
-def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ArtefactError(
-            f"{source} must hold exactly the tensors its config.json describes: "
-            f"{' '.join(str(error).split())} Export the model again."
-        ) from None

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from recon_search.errors import RecipeError
-from recon_search.training.surgery import create_surgeon
-from recon_search.training.weighting import GradientCombiner
+from recon_search.methods.combiner import GradientCombiner
+from recon_search.methods.surgeon import create_surgeon
 from tests.memory import PeakMemory
-from tests.training.gradients import SPLIT, forward, gradients_of, losses_of, task_gradients
+from tests.methods.gradients import SPLIT, forward, gradients_of, losses_of, task_gradients
 
 
 def pcgrad(vectors):

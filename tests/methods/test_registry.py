@@ -5,12 +5,12 @@ import torch
 from torchjd import aggregation, scalarization
 
 from recon_search.errors import RecipeError
+from recon_search.methods.combiner import GradientCombiner
+from recon_search.methods.method import Method
+from recon_search.methods.registry import METHODS, check_method
+from recon_search.methods.surgeon import create_surgeon
 from recon_search.training.checkpoint import load_checkpoint, save_checkpoint
-from recon_search.training.method import Method
-from recon_search.training.methods import METHODS, check_method
-from recon_search.training.surgery import create_surgeon
-from recon_search.training.weighting import GradientCombiner
-from tests.training.gradients import (
+from tests.methods.gradients import (
     SPLIT,
     flat,
     forward,

@@ -6,14 +6,13 @@ import torch
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.dataset import MultiTaskData, Part
 from recon_search.graph.split import Split
+from recon_search.methods.combiner import GradientCombiner
+from recon_search.methods.surgeon import create_surgeon
+from recon_search.model.network import build_model
 from recon_search.recipe import HeadConfig
+from recon_search.tasks.scoring import IGNORED, task_loss, task_metrics
 from recon_search.training.loop import fit
-from recon_search.training.model import build_model
-from recon_search.training.surgery import create_surgeon
-from recon_search.training.tasks import IGNORED, task_loss, task_metrics
-from recon_search.training.weighting import GradientCombiner
-from tests.training.conftest import BACKBONE
-from tests.training.gradients import (
+from tests.methods.gradients import (
     SPLIT,
     flat,
     forward,
@@ -22,6 +21,7 @@ from tests.training.gradients import (
     shared_names,
     task_gradients,
 )
+from tests.training.conftest import BACKBONE
 
 KINDS = ["joint", "uw", "pcgrad", "gradvac", "graddrop", "rotograd", "rotate-only"]
 """One or two methods for each thing a method may need."""

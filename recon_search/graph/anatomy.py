@@ -6,23 +6,18 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 from torch import Tensor, fx, nn
 
-from recon_search.errors import SplitError
 from recon_search.graph.branch import plan
 from recon_search.graph.cost import Cost, cost_of
+from recon_search.graph.latency import Latency, latency
 from recon_search.graph.layers import layer_names
 from recon_search.graph.layout import Layout
+from recon_search.graph.naming import block, stage
 from recon_search.graph.partition import Group, refine, to_groups
 from recon_search.graph.split import Split
 from recon_search.graph.trace import Trace
-from recon_search.recipe import BackboneConfig
-from recon_search.training.model import create_backbone
-from recon_search.views.latency import Latency, latency
-from recon_search.views.naming import block, stage
 
 
 @dataclass(frozen=True)
@@ -122,45 +117,6 @@ def dissect(
         cost_of(traced, layout, example),
         latency(traced, layout, example[:1]) if timed else None,
     )
-
-
-def dissect_recorded(
-    config: BackboneConfig, split: Split, shape: Sequence[int] | None = None, *, timed: bool = False
-) -> Anatomy:
-    """Create a backbone with random weights and dissect it (see `dissect`).
-
-    Args:
-        config: the backbone; its weights are not loaded.
-        split: the plan.
-        shape: of one image, (C, H, W); what timm configured the backbone for if None.
-        timed: estimate the latency as well.
-
-    Raises:
-        BackboneError: timm does not know the backbone, or its graph cannot be taken apart.
-        SplitError: the split does not fit the backbone.
-    """
-    config = config.model_copy(update={"weights": None})
-    backbone = create_backbone(config, in_chans=shape[0] if shape else 3)
-    example = torch.zeros(2, *shape) if shape else None
-    return dissect(backbone, split, title=config.name, example=example, timed=timed)
-
-
-def recorded_backbone(split: Split, source: str | Path) -> BackboneConfig:
-    """Return the backbone that a split file says it was made for.
-
-    Raises:
-        SplitError: it does not say.
-    """
-    record = split.backbone
-    try:
-        return BackboneConfig(
-            name=record["name"], args=record["args"], features=record.get("features", 0)
-        )
-    except (KeyError, ValueError):
-        raise SplitError(
-            f"A split to show must say its backbone's timm name and arguments, {source} says "
-            f"{dict(record)}. Write it again with recon-search split."
-        ) from None
 
 
 def _layers(traced: Trace, layout: Layout) -> list[Row]:

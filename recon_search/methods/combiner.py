@@ -24,14 +24,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recon_search import parallel
 from recon_search.conflict.gramian import Gradients, layer_gramians, task_gradients
 from recon_search.conflict.lockstep import lockstep_gramians
 from recon_search.errors import TrainingError
-from recon_search.training import parallel
-from recon_search.training.methods import find_method
-from recon_search.training.model import MultiTaskModel
-from recon_search.training.sharing import Group, group_parameters
-from recon_search.training.state import read_state, write_state
+from recon_search.methods.registry import find_method
+from recon_search.methods.sharing import Group, group_parameters
+from recon_search.methods.state import read_state, write_state
+from recon_search.model.network import MultiTaskModel
 
 Forward = Callable[[], tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]
 """Computes a batch's losses and features, by task."""

@@ -1,4 +1,4 @@
-"""What every process does in test_parallel.py: `torchrun -m tests.training.parallel_worker FOLDER`.
+"""What every process does in test_parallel.py: `torchrun -m tests.parallel_worker FOLDER`.
 
 Every training is in double precision, loss included, so that one process and two differ by rounding
 only, and no cosine changes its bin.
@@ -13,18 +13,18 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 
-from recon_search import artefact
+from recon_search import artefact, parallel
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.dataset import MultiTaskData, Part
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.graph.split import Split
+from recon_search.model.network import build_model
 from recon_search.recipe import BackboneConfig, HeadConfig, TrainConfig, parse_recipe
-from recon_search.stages import train as stage
-from recon_search.stages.follow import in_step
-from recon_search.stages.pool import train_all
-from recon_search.training import loop, parallel
-from recon_search.training.model import build_model
-from recon_search.training.tasks import IGNORED
+from recon_search.runs import training as stage
+from recon_search.runs.follow import in_step
+from recon_search.runs.pool import train_all
+from recon_search.tasks.scoring import IGNORED
+from recon_search.training import loop
 
 TASKS = ("a", "b", "c")
 STEPS = 5

@@ -17,8 +17,8 @@ import torch
 from rich.console import Console
 
 from recon_search.recipe import Recipe
-from recon_search.stages.train import Training, train
-from recon_search.training import parallel
+from recon_search.runs.training import Training, train
+from recon_search import parallel
 from recon_search.training.loop import Progress
 from recon_search.views.display import Display
 

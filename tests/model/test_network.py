@@ -7,9 +7,9 @@ from safetensors.torch import save_file
 
 import recon_search as rs
 from recon_search.errors import ArtefactError, BackboneError
+from recon_search.model.network import build_model, create_backbone
 from recon_search.recipe import BackboneConfig, HeadConfig
-from recon_search.training.model import build_model, create_backbone
-from recon_search.training.tasks import delta_m
+from recon_search.tasks.scoring import delta_m
 from tests.training.conftest import BACKBONE
 
 

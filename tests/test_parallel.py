@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recon_search import artefact
+from recon_search import artefact, parallel
 from recon_search.data.dataset import batches
-from recon_search.training import loop, parallel
-from recon_search.training.tasks import IGNORED
-from tests.training import parallel_worker as worker
+from recon_search.tasks.scoring import IGNORED
+from recon_search.training import loop
+from tests import parallel_worker as worker
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -45,7 +45,7 @@ def torchrun(*arguments, cwd):
 def folder(tmp_path_factory):
     """What two processes leave behind."""
     folder = tmp_path_factory.mktemp("two")
-    with torchrun("tests.training.parallel_worker", folder, cwd=folder) as running:
+    with torchrun("tests.parallel_worker", folder, cwd=folder) as running:
         assert running.wait(timeout=300) == 0, (folder / "errors").read_text()
     return folder
 

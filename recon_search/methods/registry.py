@@ -11,9 +11,9 @@ from torch import nn
 from torchjd import aggregation, scalarization
 
 from recon_search.errors import RecipeError, nearest
-from recon_search.training import adapters
-from recon_search.training.method import Method
-from recon_search.training.rotograd import RotoGrad
+from recon_search.methods import adapters
+from recon_search.methods.method import Method
+from recon_search.methods.rotograd import RotoGrad
 
 
 def find_method(name: str) -> Method:

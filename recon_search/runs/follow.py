@@ -10,8 +10,8 @@ import torch
 
 from recon_search.errors import BackboneError, ProcessError, RecipeError, SplitError, TrainingError
 from recon_search.recipe import Recipe
-from recon_search.stages.train import Training, fit_training
-from recon_search.training import parallel
+from recon_search.runs.training import Training, fit_training
+from recon_search import parallel
 
 SHARED = (BackboneError, RecipeError, SplitError, TrainingError, parallel.LeftError)
 """What a training raises in all processes alike; after anything else they are out of step."""

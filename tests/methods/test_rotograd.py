@@ -9,21 +9,21 @@ from torch import nn
 
 import recon_search as rs
 from recon_search.errors import RecipeError
+from recon_search.methods.combiner import GradientCombiner
+from recon_search.methods.registry import METHODS
+from recon_search.methods.rotograd import RotoGrad, _Rotation
+from recon_search.methods.surgeon import create_surgeon
+from recon_search.model.network import build_model
+from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations, rotate
 from recon_search.recipe import HeadConfig
-from recon_search.training.methods import METHODS
-from recon_search.training.model import build_model
-from recon_search.training.rotation import RotatedHead, fold_rotations, has_rotations, rotate
-from recon_search.training.rotograd import RotoGrad, _Rotation
-from recon_search.training.surgery import create_surgeon
-from recon_search.training.weighting import GradientCombiner
-from tests.training.conftest import BACKBONE
-from tests.training.gradients import (
+from tests.methods.gradients import (
     SPLIT,
     forward,
     gradients_of,
     shared_names,
     task_gradients,
 )
+from tests.training.conftest import BACKBONE
 
 EXACT = {"every": 1, "map": "matrix_exp", "decay": 1.0, "lr": 0.02, "burn_in": 3}
 DEFAULTS = dict(METHODS["rotograd"].options)

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 from torch import nn
 
 from recon_search.errors import RecipeError
-from recon_search.training.methods import find_method
-from recon_search.training.model import MultiTaskModel
-from recon_search.training.rotograd import Combiner
-from recon_search.training.weighting import Forward, GradientCombiner
+from recon_search.methods.combiner import Forward, GradientCombiner
+from recon_search.methods.registry import find_method
+from recon_search.methods.rotograd import Combiner
+from recon_search.model.network import MultiTaskModel
 
 
 class Surgeon(Combiner, Protocol):

@@ -23,10 +23,12 @@ from recon_search.errors import BackboneError, RecipeError
 from recon_search.graph.layers import backbone_digest, describe
 from recon_search.graph.split import Split
 from recon_search.recipe import BackboneConfig, DataConfig, Recipe, TrainConfig
-from recon_search.training import parallel
+from recon_search import parallel
 from recon_search.training.loop import AfterEpoch, Report, evaluate, fit, normaliser
-from recon_search.training.model import MultiTaskModel, build_model, create_backbone, load
-from recon_search.training.tasks import Metrics
+from recon_search.model.backbone import backbone_identity, create_backbone
+from recon_search.model.files import load
+from recon_search.model.network import MultiTaskModel, build_model
+from recon_search.tasks.scoring import Metrics
 from recon_search.views.display import Display
 
 
@@ -216,16 +218,6 @@ def copy_model(result: dict[str, Any], target: Path) -> None:
 def data_on(config: DataConfig, device: torch.device) -> MultiTaskData:
     """Load a data set onto a device, once for all trainings of a process."""
     return load_data(**config.model_dump()).to(device)
-
-
-def backbone_identity(config: BackboneConfig, backbone: nn.Module) -> dict[str, Any]:
-    """What a split file says of its backbone, which `config` made."""
-    return {
-        "name": config.name,
-        "args": config.args,
-        "features": config.features,
-        "digest": backbone_digest(backbone),
-    }
 
 
 @torch.no_grad()

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
-from recon_search.training import parallel
-from recon_search.training.rotation import RotatedHead, add_rotations, fold_rotations
+from recon_search import parallel
+from recon_search.model.rotation import RotatedHead, add_rotations, fold_rotations
 
 EPSILON = 1e-15
 """The smallest norm divided by, as in the authors' package."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from recon_search.training.model import MultiTaskModel
+from recon_search.model.network import MultiTaskModel
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The network that is trained: a timm backbone, branched, and heads."""
