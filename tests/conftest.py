@@ -1,5 +1,42 @@
-"""One thread a test process: small tensors gain nothing from more, and a busy machine loses."""
+"""One thread a test process, for small tensors gain nothing from more; and a small model."""
 
+import pytest
 import torch
+
+from recon_search.data.registry import load_data
+from recon_search.graph.split import Split
+from recon_search.model.network import build_model
+from recon_search.recipe import BackboneConfig, HeadConfig, TrainConfig
+from tests.methods.gradients import randomise
+
+BACKBONE = BackboneConfig(name="resnet18", args={"channels": [4, 4, 8, 8]}, features=6)
+HEAD = HeadConfig(activation="relu")
+
+
+@pytest.fixture(scope="session")
+def data():
+    return load_data("multi-digits", train=96, validation=32, test=32, canvas=12)
+
+
+@pytest.fixture
+def make_model():
+    """Build a small float64 model for T tasks with some layers split, and change its weights."""
+
+    def make(split_layers=(), n_tasks=2, groups=None, seed=0, init="copy", as_built=False):
+        tasks = tuple("abc"[:n_tasks])
+        partition = groups or tuple((task,) for task in tasks)
+        split = Split(tasks, dict.fromkeys(split_layers, partition))
+        model = build_model(
+            BACKBONE, HEAD, dict.fromkeys(tasks, 5), in_chans=1, split=split, init=init, seed=seed
+        ).double()
+        return model if as_built else randomise(model)
+
+    return make
+
+
+@pytest.fixture
+def train_config():
+    return TrainConfig(epochs=2, batch_size=32, lr=0.05)
+
 
 torch.set_num_threads(1)

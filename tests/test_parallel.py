@@ -19,7 +19,7 @@ from recon_search.tasks.scoring import IGNORED
 from recon_search.training import loop
 from tests import parallel_worker as worker
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 NAMES = [*worker.CASES, *(f"{name}, partial" for name in worker.PARTIAL)]

@@ -11,12 +11,13 @@ import torch
 from rich.console import Console
 
 from recon_search.errors import SplitError
-from recon_search.graph.anatomy import Anatomy, dissect, recorded_backbone
+from recon_search.graph.anatomy import Anatomy, dissect
 from recon_search.graph.branch import branch
 from recon_search.graph.cost import cost
 from recon_search.graph.layers import layers
 from recon_search.graph.naming import block, short, stage
 from recon_search.graph.split import Split
+from recon_search.model.backbone import recorded_backbone
 from recon_search.views.outline import cost_rows, cost_table, outline
 from recon_search.views.picture import picture
 from recon_search.views.plots import save_figure
