@@ -16,6 +16,7 @@ from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import build_model
 from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations, rotate
 from recon_search.recipe import HeadConfig
+from tests.conftest import BACKBONE
 from tests.methods.gradients import (
     SPLIT,
     forward,
@@ -23,7 +24,6 @@ from tests.methods.gradients import (
     shared_names,
     task_gradients,
 )
-from tests.training.conftest import BACKBONE
 
 EXACT = {"every": 1, "map": "matrix_exp", "decay": 1.0, "lr": 0.02, "burn_in": 3}
 DEFAULTS = dict(METHODS["rotograd"].options)

@@ -12,6 +12,7 @@ from recon_search.model.network import build_model
 from recon_search.recipe import HeadConfig
 from recon_search.tasks.scoring import IGNORED, task_loss, task_metrics
 from recon_search.training.loop import fit
+from tests.conftest import BACKBONE
 from tests.methods.gradients import (
     SPLIT,
     flat,
@@ -21,7 +22,6 @@ from tests.methods.gradients import (
     shared_names,
     task_gradients,
 )
-from tests.training.conftest import BACKBONE
 
 KINDS = ["joint", "uw", "pcgrad", "gradvac", "graddrop", "rotograd", "rotate-only"]
 """One or two methods for each thing a method may need."""

@@ -10,7 +10,7 @@ from recon_search.errors import ArtefactError, BackboneError
 from recon_search.model.network import build_model, create_backbone
 from recon_search.recipe import BackboneConfig, HeadConfig
 from recon_search.tasks.scoring import delta_m
-from tests.training.conftest import BACKBONE
+from tests.conftest import BACKBONE
 
 
 @pytest.fixture

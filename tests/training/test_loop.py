@@ -11,7 +11,7 @@ from recon_search.methods.combiner import GradientCombiner
 from recon_search.model.network import build_model, create_backbone
 from recon_search.recipe import HeadConfig
 from recon_search.training.loop import fit
-from tests.training.conftest import BACKBONE
+from tests.conftest import BACKBONE
 
 
 def build(data, split_layers=(), tasks=("left", "right"), seed=0):
