@@ -1,31 +1,76 @@
 """Find the layers in which tasks' gradients conflict, split them, retrain, and prove it.
 
-Names are imported when first used, so that `recon-search --help` does not wait for torch.
+Names are imported when first used, so that `recon-search --help` does not wait for torch; type
+checkers see them all.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recon_search.conflict.gramian import gramians
+    from recon_search.conflict.scores import ConflictScores
+    from recon_search.errors import ReconSearchError
+    from recon_search.graph.branch import branch
+    from recon_search.graph.branched import BranchedBackbone
+    from recon_search.graph.layers import layers
+    from recon_search.graph.split import Split
+    from recon_search.model.files import load
+    from recon_search.model.network import MultiTaskModel
+    from recon_search.runs.listener import Listener
+    from recon_search.stages.api import compare, probe, run, search_splits
+    from recon_search.tasks.classes import Classes
+    from recon_search.tasks.task import Task
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BranchedBackbone": "recon_search.graph.branched",
-    "ConflictScores": "recon_search.conflict.scores",
-    "MultiTaskModel": "recon_search.model.network",
-    "ReconSearchError": "recon_search.errors",
-    "Split": "recon_search.graph.split",
-    "branch": "recon_search.graph.branch",
-    "gramians": "recon_search.conflict.gramian",
-    "layers": "recon_search.graph.layers",
-    "load": "recon_search.model.files",
+    "BranchedBackbone": "graph.branched",
+    "Classes": "tasks.classes",
+    "ConflictScores": "conflict.scores",
+    "Listener": "runs.listener",
+    "MultiTaskModel": "model.network",
+    "ReconSearchError": "errors",
+    "Split": "graph.split",
+    "Task": "tasks.task",
+    "branch": "graph.branch",
+    "compare": "stages.api",
+    "gramians": "conflict.gramian",
+    "layers": "graph.layers",
+    "load": "model.files",
+    "probe": "stages.api",
+    "run": "stages.api",
+    "search_splits": "stages.api",
 }
+"""Where each public name lives."""
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "BranchedBackbone",
+    "Classes",
+    "ConflictScores",
+    "Listener",
+    "MultiTaskModel",
+    "ReconSearchError",
+    "Split",
+    "Task",
+    "branch",
+    "compare",
+    "gramians",
+    "layers",
+    "load",
+    "probe",
+    "run",
+    "search_splits",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'recon_search' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(f"recon_search.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -99,14 +99,16 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
         ) from None
 
 
-def check_format(metadata: Mapping[str, Any], expected: str, path: str | Path) -> None:
-    """Refuse a file whose `format` is not `expected`.
+def check_format(
+    metadata: Mapping[str, Any], expected: str, path: str | Path, *earlier: str
+) -> None:
+    """Refuse a file whose `format` is neither `expected` nor an earlier one that is still read.
 
     Raises:
         ArtefactError: naming the format found.
     """
     found = metadata.get("format") if isinstance(metadata, Mapping) else None
-    if found != expected:
+    if found not in (expected, *earlier):
         raise ArtefactError(
             f"{path} must have format '{expected}', found {found!r}. "
             "Write it again with this version of recon-search."

@@ -6,9 +6,9 @@ import json
 import math
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from recon_search.errors import RecipeError, nearest
 
@@ -28,11 +29,23 @@ LEAST_SEEDS = 2
 """Probes that show how far seeds differ."""
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A table of a recipe: typed, frozen, strict. Rules between its keys are `broken_rules`."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    def broken_rules(self) -> Iterator[str]:
+        """Say what does not fit together, a sentence a rule; called on keys that are valid."""
+        yield from ()
 
-class DataConfig(_Section):
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        if broken := list(self.broken_rules()):
+            raise PydanticCustomError("rules", "{broken}", {"broken": broken})
+        return self
+
+
+class DataConfig(Section):
     """What is learned: a data set by name and the sizes of its parts."""
 
     name: str
@@ -45,7 +58,7 @@ class DataConfig(_Section):
     seed: int = 0
 
 
-class BackboneConfig(_Section):
+class BackboneConfig(Section):
     """A timm model: its name, its arguments, and the width of the features the heads share."""
 
     name: str
@@ -54,7 +67,7 @@ class BackboneConfig(_Section):
     weights: str | None = None  # a local checkpoint, .safetensors
 
 
-class HeadConfig(_Section):
+class HeadConfig(Section):
     """The head of every task: the features' activation, then a linear layer or an MLP."""
 
     kind: Literal["linear", "mlp"] = "linear"
@@ -62,7 +75,7 @@ class HeadConfig(_Section):
     hidden: int = Field(default=128, gt=0)
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """How networks are trained: the same for baselines, joint and split networks."""
 
     method: str = "joint"
@@ -83,8 +96,16 @@ class TrainConfig(_Section):
     measure_every: int = Field(default=0, ge=0)  # conflicts are measured every n-th step; 0: never
     low_memory: bool = False  # measure without keeping gradients; methods on gradients keep them
 
+    def broken_rules(self) -> Iterator[str]:
+        """Low memory keeps no gradients that could be accumulated."""
+        if self.low_memory and self.accumulate > 1:
+            yield (
+                f"`train.low_memory` needs `train.accumulate` 1, got {self.accumulate}: the "
+                "gradients of several batches must be kept. Drop one."
+            )
 
-class ProbeConfig(_Section):
+
+class ProbeConfig(Section):
     """How conflicts are measured before splitting."""
 
     epochs: int = Field(gt=0)
@@ -96,8 +117,16 @@ class ProbeConfig(_Section):
     confidence: float | None = Field(default=None, gt=0, le=1)  # stability at which to stop
     window: tuple[float, float] = (0.6, 1.0)  # the part of the probe that rules read
 
+    def broken_rules(self) -> Iterator[str]:
+        """One seed has no confidence."""
+        if self.confidence is not None and self.seeds < LEAST_SEEDS:
+            yield (
+                f"`probe.confidence` needs `probe.seeds` of {LEAST_SEEDS} at least, got "
+                f"{self.seeds}: one seed cannot show how far seeds differ. Raise it."
+            )
 
-class SplitConfig(_Section):
+
+class SplitConfig(Section):
     """Which layers get private copies."""
 
     rule: str = "projection"
@@ -108,8 +137,23 @@ class SplitConfig(_Section):
     group_share: float = Field(default=0.5, gt=0, le=1)  # conflicting steps that separate two tasks
     init: Literal["copy", "fresh"] = "copy"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _settle_k(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("k") is values.get("max_params") is None:
+            return {**values, "k": DEFAULT_K}
+        return values
 
-class CompareConfig(_Section):
+    def broken_rules(self) -> Iterator[str]:
+        """A number of layers and a budget exclude each other."""
+        if self.k is not None and self.max_params is not None:
+            yield (
+                f"`split.k` and `split.max_params` exclude each other, got {self.k} and "
+                f"{self.max_params}. Leave one out."
+            )
+
+
+class CompareConfig(Section):
     """What the split network is measured against, and how often."""
 
     seeds: int = Field(default=3, ge=1)
@@ -129,12 +173,20 @@ class CompareConfig(_Section):
             raise ValueError(f"each may be named once, {twice[0]!r} is named twice")
         return values
 
+    def broken_rules(self) -> Iterator[str]:
+        """Rules need sizes, and sizes rules."""
+        if bool(self.rules) != bool(self.ks):
+            yield (
+                f"`compare.rules` and `compare.ks` need each other, got {self.rules} and "
+                f"{self.ks}. Set both, or neither."
+            )
+
 
 Value = bool | int | float | str
 """What a searched key may be set to."""
 
 
-class Range(_Section):
+class Range(Section):
     """A range of a searched key, both ends included; of integers if both ends are."""
 
     low: int | float
@@ -165,7 +217,7 @@ class Range(_Section):
         return self.low + math.floor((self.high - self.low) / self.step + 1e-9) * self.step
 
 
-class SearchConfig(_Section):
+class SearchConfig(Section):
     """What Optuna searches for, and how much it may spend."""
 
     trials: int = Field(default=30, gt=0)  # in all, for the study; deduplicated ones do not count
@@ -180,7 +232,7 @@ class SearchConfig(_Section):
     retries: int = Field(default=3, ge=0)  # of a trial whose worker died
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A whole run."""
 
     seed: int = Field(default=0, ge=0)
@@ -228,34 +280,10 @@ def parse_recipe(raw: Any, source: str = "recipe") -> Recipe:
     except TypeError as error:
         raise RecipeError(f"{source} must hold plain values: {error}.") from None
     try:
-        recipe = Recipe.model_validate_json(text)
+        return Recipe.model_validate_json(text)
     except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
-        raise RecipeError(f"{source}: " + " ".join(lines)) from None
-    if recipe.train.low_memory and recipe.train.accumulate > 1:
-        raise RecipeError(
-            f"{source}: `train.low_memory` needs `train.accumulate` 1, got "
-            f"{recipe.train.accumulate}: the gradients of several batches must be kept. Drop one."
-        )
-    if recipe.probe.confidence is not None and recipe.probe.seeds < LEAST_SEEDS:
-        raise RecipeError(
-            f"{source}: `probe.confidence` needs `probe.seeds` of {LEAST_SEEDS} at least, got "
-            f"{recipe.probe.seeds}: one seed cannot show how far seeds differ. Raise it."
-        )
-    if recipe.split.k is not None and recipe.split.max_params is not None:
-        raise RecipeError(
-            f"{source}: `split.k` and `split.max_params` exclude each other, got {recipe.split.k} "
-            f"and {recipe.split.max_params}. Leave one out."
-        )
-    if recipe.split.k is None and recipe.split.max_params is None:
-        split = recipe.split.model_copy(update={"k": DEFAULT_K})
-        recipe = recipe.model_copy(update={"split": split})
-    if bool(recipe.compare.rules) != bool(recipe.compare.ks):
-        raise RecipeError(
-            f"{source}: `compare.rules` and `compare.ks` need each other, got "
-            f"{recipe.compare.rules} and {recipe.compare.ks}. Set both, or neither."
-        )
-    return recipe
+        lines = [line for problem in error.errors() for line in _describe(problem)]
+        raise RecipeError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -276,15 +304,17 @@ def _override(raw: dict[str, Any], override: str) -> None:
     raw[key] = value
 
 
-def _describe(problem: Any) -> str:
-    """One sentence for one pydantic error, addressed by its path."""
+def _describe(problem: Any) -> list[str]:
+    """One sentence for one pydantic error, addressed by its path; of broken rules one each."""
+    if problem["type"] == "rules":
+        return list(problem["ctx"]["broken"])
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = _keys_beside(problem["loc"])
-        return f"`{path}` is no key of a recipe.{nearest(str(problem['loc'][-1]), known)}"
+        return [f"`{path}` is no key of a recipe.{nearest(str(problem['loc'][-1]), known)}"]
     if problem["type"] == "missing":
-        return f"`{path}` is needed and missing."
-    return f"`{path}`: {problem['msg'].lower()}, got {problem['input']!r}."
+        return [f"`{path}` is needed and missing."]
+    return [f"`{path}`: {problem['msg'].lower()}, got {problem['input']!r}."]
 
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from recon_search import __version__
-from recon_search.cli import looking, searching, stages
+from recon_search.cli import conflict, looking, run, search, split, training
 from recon_search.errors import ReconSearchError
 
 
@@ -19,7 +19,8 @@ def main() -> None:
     except ReconSearchError as error:
         if debug:
             raise
-        click.echo(f"error: {error}", err=True)
+        for line in str(error).splitlines():  # a recipe has one for each mistake
+            click.echo(f"error: {line}", err=True)
         sys.exit(2)
 
 
@@ -30,5 +31,15 @@ def cli(debug: bool) -> None:
     """Find the layers in which tasks' gradients conflict, split them, retrain, and prove it."""
 
 
-for _command in (*stages.COMMANDS, searching.search, *looking.COMMANDS):
+COMMANDS = (
+    run.run,
+    conflict.probe,
+    conflict.rank,
+    split.split,
+    training.train,
+    training.compare,
+    search.search,
+    *looking.COMMANDS,
+)
+for _command in COMMANDS:
     cli.add_command(_command)

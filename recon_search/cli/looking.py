@@ -47,7 +47,7 @@ def validate(**options: Any) -> None:
     """Check a recipe without running it."""
     recipe = load_overridden(options)
 
-    from recon_search.stages.run import check
+    from recon_search.stages.check import check
 
     n_layers = check(recipe)
     click.echo(f"Valid. {recipe.backbone.name} has {n_layers} splittable layers.")

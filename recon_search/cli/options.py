@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from recon_search.recipe import Recipe
+    from recon_search.runs.run import Run
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -96,28 +97,32 @@ def load_overridden(options: dict[str, Any]) -> Recipe:
 
 def open_run(
     options: dict[str, Any],
-    check_inputs: Callable[[Recipe, torch.device], None] | None = None,
+    read_inputs: Callable[[Run], None] | None = None,
     *,
     is_search: bool = False,
-) -> tuple[Recipe, Path, torch.device, Console]:
-    """Load the recipe, choose the device, open the run directory.
+) -> Run:
+    """Load the recipe, choose the device, open the run folder.
 
     Args:
         options: of the command.
-        check_inputs: refuses what else the command reads, before anything is written.
+        read_inputs: reads what else the command takes, or refuses it, before anything is written.
         is_search: the command is `search`.
     """
     recipe = load_overridden(options)  # before the heavy imports, so that its errors come at once
 
-    from recon_search.stages.run import check, open_run_directory
+    from recon_search.runs.folder import open_folder
+    from recon_search.runs.run import Run
+    from recon_search.stages.check import check
+    from recon_search.views.display import ConsoleListener
 
     check(recipe)
-    device = choose_device(options["device"])
-    if check_inputs is not None:
-        check_inputs(recipe, device)
     out = run_directory(options, "-search" if is_search else "")
-    open_run_directory(recipe, out, resume=options["resume"], is_search=is_search)
-    return recipe, out, device, make_console()
+    device = choose_device(options["device"])
+    run = Run(recipe, out, device, options["workers"], ConsoleListener(make_console()))
+    if read_inputs is not None:
+        read_inputs(run)
+    open_folder(recipe, out, resume=options["resume"], is_search=is_search)
+    return run
 
 
 def run_directory(options: dict[str, Any], suffix: str = "") -> Path:
@@ -145,3 +150,8 @@ def make_console(minimum: int = 0) -> Console:
     if not console.is_terminal and console.width < minimum:
         return Console(width=minimum)
     return console
+
+
+def tell(text: str) -> None:
+    """Print a line as it is, brackets and all, however long."""
+    make_console().print(text, highlight=False, markup=False, soft_wrap=True)

@@ -6,14 +6,15 @@ wins. Items of the three parts come from disjoint pools.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recon_search.data.dataset import MultiTaskData, Part
+from recon_search.data.resident import Part, ResidentFeed
+from recon_search.data.source import PARTS, PartName, Schema
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,44 @@ class Pool:
         return Pool(self.images[indices], self.classes[indices])
 
 
+Pools = Mapping[PartName, tuple[Pool, Pool]]
+"""By part, the pools of the first and of the second item."""
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A two-task data set composed of items.
+
+    Attributes:
+        schema: its tasks, one an item, and the canvas.
+        sizes: how many pairs each part has.
+        seed: of the pools and of the pairs; same seed, same bytes.
+        read: reads the pools.
+    """
+
+    schema: Schema
+    sizes: Mapping[PartName, int]
+    seed: int
+    read: Callable[[], Pools]
+
+    def open(self, device: torch.device) -> ResidentFeed:
+        """Compose all pairs and move them to a device."""
+        pools = self.read()
+        return ResidentFeed(
+            self.schema,
+            {
+                name: compose(
+                    pools[name],
+                    self.sizes[name],
+                    self.schema.shape[1],
+                    [self.seed, index],
+                    self.schema.names,
+                ).to(device)
+                for index, name in enumerate(PARTS)
+            },
+        )
+
+
 def divide(pool: Pool, fractions: tuple[float, ...], seed: int) -> list[Pool]:
     """Cut a shuffled pool into disjoint pools of the given fractions; the last takes the rest."""
     order = np.random.default_rng(seed).permutation(len(pool.classes))
@@ -36,38 +75,20 @@ def divide(pool: Pool, fractions: tuple[float, ...], seed: int) -> list[Pool]:
 
 
 def compose(
-    pools: Mapping[str, tuple[Pool, Pool]],
-    sizes: Mapping[str, int],
-    canvas: int,
-    seed: int,
-    tasks: tuple[str, str],
-) -> MultiTaskData:
-    """Compose the three parts of a two-task data set.
+    pair: tuple[Pool, Pool], size: int, canvas: int, seed: list[int], tasks: tuple[str, ...]
+) -> Part:
+    """Compose the pairs of one part.
 
     Args:
-        pools: for `train`, `validation` and `test` the pools of the first and the second item.
-        sizes: how many pairs each part has.
+        pair: pools of the first and of the second item.
+        size: how many pairs.
         canvas: side of the square canvas, at least the side of an item.
         seed: same seed, same bytes.
         tasks: names of the two tasks.
     """
-    parts = {
-        name: _compose_part(pools[name], sizes[name], canvas, [seed, index], tasks)
-        for index, name in enumerate(("train", "validation", "test"))
-    }
-    n_classes = {
-        task: 1 + max(int(pair[place].classes.max()) for pair in pools.values())
-        for place, task in enumerate(tasks)
-    }
-    return MultiTaskData(n_classes, **parts)
-
-
-def _compose_part(
-    pair: tuple[Pool, Pool], size: int, canvas: int, seed: list[int], tasks: tuple[str, str]
-) -> Part:
     rng = np.random.default_rng(seed)
     images = np.zeros((size, canvas, canvas), dtype=np.uint8)
-    targets, items = {}, {}
+    targets = {}
     for place, (task, pool) in enumerate(zip(tasks, pair, strict=True)):
         # Every item is used equally often, up to one: whole permutations, one after another.
         rounds = -(-size // len(pool.classes))
@@ -77,5 +98,4 @@ def _compose_part(
         window = images[:, corner, corner]
         np.maximum(window, pool.images[order], out=window)
         targets[task] = torch.from_numpy(pool.classes[order])
-        items[task] = torch.from_numpy(order)
-    return Part(torch.from_numpy(images)[:, None], targets, items)
+    return Part(torch.from_numpy(images)[:, None], targets)

@@ -7,27 +7,32 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from recon_search.data.compose import Pool, compose, divide
-from recon_search.data.dataset import MultiTaskData
+from recon_search.data.compose import Composed, Pool, Pools, divide
+from recon_search.data.source import PARTS, PartName, Schema
+from recon_search.tasks.classes import Classes
 
 ITEM_SHARE = 2 / 3
 """Side of an item as a share of the canvas: 16 on 24, so that the items overlap by a third."""
 
 
-def load_multi_digits(sizes: Mapping[str, int], canvas: int, seed: int) -> MultiTaskData:
-    """Compose pairs of digits from disjoint pools: 60 % of the digits for train, 20 %, 20 %.
+TASKS = (Classes("left", 10), Classes("right", 10))
+
+
+def multi_digits(sizes: Mapping[PartName, int], canvas: int, seed: int) -> Composed:
+    """Pairs of digits from disjoint pools: 60 % of the digits for train, 20 %, 20 %.
 
     Args:
         sizes: pairs of each part.
         canvas: side of the canvas; digits are enlarged to two thirds of it.
         seed: seed of the pools and of the pairs.
     """
-    pools = divide(_digits(round(canvas * ITEM_SHARE)), (0.6, 0.2, 0.2), seed)
-    parts = {
-        name: (pool, pool)
-        for name, pool in zip(("train", "validation", "test"), pools, strict=True)
-    }
-    return compose(parts, sizes, canvas, seed, ("left", "right"))
+    schema = Schema(TASKS, (1, canvas, canvas), frozenset(task.name for task in TASKS))
+
+    def read() -> Pools:
+        pools = divide(_digits(round(canvas * ITEM_SHARE)), (0.6, 0.2, 0.2), seed)
+        return {name: (pool, pool) for name, pool in zip(PARTS, pools, strict=True)}
+
+    return Composed(schema, sizes, seed, read)
 
 
 def _digits(side: int) -> Pool:

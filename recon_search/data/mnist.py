@@ -7,6 +7,7 @@ The construction and the sizes of Recon's first benchmark (120,000 train and 20,
 from __future__ import annotations
 
 import gzip
+import hashlib
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_search.data.compose import Pool, compose, divide
-from recon_search.data.dataset import MultiTaskData
+from recon_search.artefact import digest
+from recon_search.data.compose import Composed, Pool, Pools, divide
+from recon_search.data.source import PARTS, PartName, Schema
 from recon_search.errors import DataError
+from recon_search.tasks.classes import Classes
 
 SOURCES = {
     "multi-mnist": ("mnist", "mnist"),
@@ -27,12 +30,19 @@ SOURCES = {
 
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 _VALIDATION_SHARE = 1 / 6
+TRAIN, TEST = "train", "t10k"
+"""How the files of the two parts begin."""
 
 
-def load_multi_mnist(
-    name: str, sizes: Mapping[str, int], canvas: int, seed: int, root: str | None, download: bool
-) -> MultiTaskData:
-    """Compose pairs from the standard IDX files, plain or gzipped.
+def multi_mnist(
+    name: str,
+    sizes: Mapping[PartName, int],
+    canvas: int,
+    seed: int,
+    root: str | None,
+    download: bool,
+) -> Composed:
+    """Pairs from the standard IDX files, plain or gzipped.
 
     Args:
         name: a key of `SOURCES`.
@@ -50,26 +60,45 @@ def load_multi_mnist(
             f"{name} needs the IDX files of {' and '.join(sorted(set(SOURCES[name])))}, got no "
             "data root. Pass --data-root FOLDER, or --set data.download=true to download into it."
         )
-    pools: dict[str, dict[str, Pool]] = {}
-    for source in set(SOURCES[name]):
-        train, validation = divide(
-            _read_pool(source, Path(root), "train", download),
-            (1 - _VALIDATION_SHARE, _VALIDATION_SHARE),
-            seed,
-        )
-        test = _read_pool(source, Path(root), "t10k", download)
-        pools[source] = {"train": train, "validation": validation, "test": test}
+    folder = Path(root)
     first, second = SOURCES[name]
-    parts = {
-        part: (pools[first][part], pools[second][part]) for part in ("train", "validation", "test")
+    labels = {
+        (source, prefix): _read_classes(source, folder, prefix, download)
+        for source in dict.fromkeys(SOURCES[name])
+        for prefix in (TRAIN, TEST)
     }
-    tasks = ("left", "right") if first == second else ("digit", "fashion")
-    return compose(parts, sizes, canvas, seed, tasks)
+    for source, prefix in labels:  # before anything is trained, not when they are read
+        _find(source, folder, f"{prefix}-images-idx3-ubyte", download)
+    names = ("left", "right") if first == second else ("digit", "fashion")
+    tasks = tuple(
+        Classes(task, 1 + max(int(labels[source, prefix].max()) for prefix in (TRAIN, TEST)))
+        for task, source in zip(names, SOURCES[name], strict=True)
+    )
+    fingerprint = digest([hashlib.sha256(own.tobytes()).hexdigest() for own in labels.values()])
+    schema = Schema(tasks, (1, canvas, canvas), frozenset(names), fingerprint)
+
+    def read() -> Pools:
+        pools: dict[str, dict[PartName, Pool]] = {}
+        for source in set(SOURCES[name]):
+            shares = (1 - _VALIDATION_SHARE, _VALIDATION_SHARE)
+            train, validation = divide(_read_pool(source, folder, TRAIN, download), shares, seed)
+            test = _read_pool(source, folder, TEST, download)
+            pools[source] = {"train": train, "validation": validation, "test": test}
+        return {part: (pools[first][part], pools[second][part]) for part in PARTS}
+
+    return Composed(schema, sizes, seed, read)
+
+
+def _read_classes(source: str, root: Path, prefix: str, download: bool) -> NDArray[np.uint8]:
+    classes = read_idx(_find(source, root, f"{prefix}-labels-idx1-ubyte", download))
+    if not classes.size:
+        raise DataError(f"The {prefix} labels of {source} in {root} must not be empty. Fetch them.")
+    return classes
 
 
 def _read_pool(source: str, root: Path, prefix: str, download: bool) -> Pool:
     images = read_idx(_find(source, root, f"{prefix}-images-idx3-ubyte", download))
-    classes = read_idx(_find(source, root, f"{prefix}-labels-idx1-ubyte", download))
+    classes = _read_classes(source, root, prefix, download)
     if images.ndim != 3 or len(images) != len(classes):
         raise DataError(
             f"The {prefix} files of {source} in {root} must hold as many images as labels, got "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from recon_search.data.dataset import MultiTaskData
-from recon_search.data.digits import load_multi_digits
-from recon_search.data.mnist import SOURCES, load_multi_mnist
+from recon_search.data.digits import multi_digits
+from recon_search.data.mnist import SOURCES, multi_mnist
+from recon_search.data.source import PARTS, Source
 from recon_search.errors import DataError, nearest
+from recon_search.recipe import DataConfig
 
 DEFAULTS = {
     "multi-digits": (24, 8_000, 2_000, 10_000),
@@ -14,46 +15,27 @@ DEFAULTS = {
 """Canvas and pairs in train, validation and test where the recipe says nothing."""
 
 
-def load_data(
-    name: str,
-    *,
-    train: int | None = None,
-    validation: int | None = None,
-    test: int | None = None,
-    canvas: int | None = None,
-    seed: int = 0,
-    root: str | None = None,
-    download: bool = False,
-) -> MultiTaskData:
-    """Load or compose a data set by name.
-
-    Args:
-        name: a key of `DEFAULTS`.
-        train: number of training pairs; likewise `validation` and `test`.
-        validation: see `train`.
-        test: see `train`.
-        canvas: side of the images.
-        seed: seed of the composition, not of the training: runs over seeds share their data.
-        root: folder with the files, where the set needs any.
-        download: fetch missing files into `root`.
+def find_source(config: DataConfig) -> Source:
+    """Find the data that `[data]` names; nothing but its schema is read yet.
 
     Raises:
         DataError: the name is unknown, or files are missing or malformed.
     """
+    name = config.name
     if name not in DEFAULTS:
         raise DataError(
             f"`data.name` must be one of {', '.join(DEFAULTS)}, got '{name}'."
             f"{nearest(name, DEFAULTS)}"
         )
     default_canvas, *default_sizes = DEFAULTS[name]
-    wanted = {"train": train, "validation": validation, "test": test}
+    wanted = (config.train, config.validation, config.test)
     sizes = {
         part: default if size is None else size
-        for (part, size), default in zip(wanted.items(), default_sizes, strict=True)
+        for part, size, default in zip(PARTS, wanted, default_sizes, strict=True)
     }
-    side = default_canvas if canvas is None else canvas
+    side = default_canvas if config.canvas is None else config.canvas
     if name == "multi-digits":
-        return load_multi_digits(sizes, side, seed)
+        return multi_digits(sizes, side, config.seed)
     if side < 28:
         raise DataError(f"`data.canvas` must be at least 28 for {name}, got {side}. Raise it.")
-    return load_multi_mnist(name, sizes, side, seed, root, download)
+    return multi_mnist(name, sizes, side, config.seed, config.root, config.download)

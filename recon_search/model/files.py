@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,6 +14,10 @@ from recon_search.graph.split import Split
 from recon_search.model.network import FORMAT, MultiTaskModel, build_model
 from recon_search.model.rotation import add_rotations
 from recon_search.recipe import BackboneConfig, HeadConfig
+from recon_search.tasks.classes import Classes
+from recon_search.tasks.registry import create_task
+
+FIRST_FORMAT = "recon-search/model/1"
 
 
 def load(path: str | Path) -> MultiTaskModel:
@@ -24,19 +29,21 @@ def load(path: str | Path) -> MultiTaskModel:
     """
     path = Path(path)
     config = artefact.read_json(path / "config.json", "model's config.json")
-    artefact.check_format(config, FORMAT, path / "config.json")
+    artefact.check_format(config, FORMAT, path / "config.json", FIRST_FORMAT)
     state, metadata = artefact.read_tensors(path / "model.safetensors", "model file")
-    artefact.check_format(metadata, FORMAT, path / "model.safetensors")
+    artefact.check_format(metadata, FORMAT, path / "model.safetensors", FIRST_FORMAT)
     split = Split.load(path / "split.json")
     try:
+        if config["format"] == FIRST_FORMAT:
+            config = _from_first(config)
         model = build_model(
             BackboneConfig(**{**config["backbone"], "weights": None}),
             HeadConfig(**config["head"]),
-            config["tasks"],
+            [create_task(spec) for spec in config["tasks"]],
             in_chans=config["input"]["shape"][0],
             split=split,
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
             f"{path / 'config.json'} must describe backbone, head, tasks and input, found no "
             f"{error}. Export the model again."
@@ -46,6 +53,12 @@ def load(path: str | Path) -> MultiTaskModel:
         add_rotations(model.heads)
     _load_strictly(model, state, path / "model.safetensors")
     return model.eval()
+
+
+def _from_first(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring a first config.json, whose tasks were numbers of classes, to the present form."""
+    tasks = [Classes(name, n_classes).spec() for name, n_classes in config["tasks"].items()]
+    return {**config, "tasks": tasks}
 
 
 def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:

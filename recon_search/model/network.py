@@ -18,8 +18,9 @@ from recon_search.model.backbone import create_backbone, seeded
 from recon_search.model.heads import create_head
 from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations
 from recon_search.recipe import BackboneConfig, HeadConfig
+from recon_search.tasks.task import Task
 
-FORMAT = "recon-search/model/1"
+FORMAT = "recon-search/model/2"
 
 
 class MultiTaskModel(nn.Module):
@@ -78,7 +79,7 @@ class MultiTaskModel(nn.Module):
 def build_model(
     backbone: BackboneConfig,
     head: HeadConfig,
-    n_classes: Mapping[str, int],
+    tasks: Sequence[Task],
     *,
     in_chans: int,
     split: Split | None = None,
@@ -93,7 +94,7 @@ def build_model(
     Args:
         backbone: timm model and arguments.
         head: kind of head, the same for all tasks.
-        n_classes: classes of each task.
+        tasks: what is learned.
         in_chans: channels of the images.
         split: which layers to branch; None branches nothing.
         init: `copy` starts the copies of a layer equal, `fresh` draws each anew.
@@ -103,21 +104,21 @@ def build_model(
         BackboneError: timm does not know the backbone or refuses its arguments.
         SplitError: the split does not fit the backbone.
     """
-    tasks = tuple(n_classes)
+    names = tuple(task.name for task in tasks)
     eager = create_backbone(backbone, in_chans=in_chans, seed=seed)
-    branched = branch(eager, split if split is not None else Split(tasks, {}))
+    branched = branch(eager, split if split is not None else Split(names, {}))
     if init == "fresh":
         _draw_copies(branched, backbone, in_chans, seed)
     width = backbone.features or eager.num_features
     assert isinstance(width, int)
     heads = {}
-    for task, classes in n_classes.items():
-        with seeded(seed, task):
-            heads[task] = create_head(head, width, classes)
+    for task in tasks:
+        with seeded(seed, task.name):
+            heads[task.name] = create_head(head, width, task.n_outputs)
     config = {
         "backbone": backbone.model_dump(exclude={"weights"}),
         "head": head.model_dump(),
-        "tasks": dict(n_classes),
+        "tasks": [task.spec() for task in tasks],
     }
     return MultiTaskModel(branched, heads, config)
 

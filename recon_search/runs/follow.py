@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
-from recon_search.errors import BackboneError, ProcessError, RecipeError, SplitError, TrainingError
-from recon_search.recipe import Recipe
-from recon_search.runs.training import Training, fit_training
 from recon_search import parallel
+from recon_search.errors import BackboneError, ProcessError, RecipeError, SplitError, TrainingError
+from recon_search.runs.run import Run
+from recon_search.runs.training import Training, fit_training
 
 SHARED = (BackboneError, RecipeError, SplitError, TrainingError, parallel.LeftError)
 """What a training raises in all processes alike; after anything else they are out of step."""
@@ -23,7 +23,7 @@ def in_step(command: Callable[[], None], device: torch.device) -> None:
     Call it inside `parallel.group`.
 
     Only the first process reads recipes, asks Optuna, writes and prints: a stage that trains by
-    `stages.train.train` need not know of the others. When it raises, its process must end with an
+    `runs.training.train` need not know of the others. When it raises, its process must end with an
     error, for `torchrun` to end the others.
 
     Args:
@@ -35,12 +35,13 @@ def in_step(command: Callable[[], None], device: torch.device) -> None:
         parallel.agree(None)
         return
     while (announced := _announced()) is not None:
+        training, run = announced
         with contextlib.suppress(*SHARED):
-            fit_training(*announced, device)
+            fit_training(training, replace(run, device=device))
 
 
-def _announced() -> tuple[Training, Recipe, Path] | None:
-    """Wait for what `stages.train.train` of the first process begins, or for the end."""
+def _announced() -> tuple[Training, Run] | None:
+    """Wait for what `runs.training.train` of the first process begins, or for the end."""
     try:
         return parallel.agree(None)
     except ProcessError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import os
 import queue
@@ -11,121 +10,90 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.console import Console
 
-from recon_search.recipe import Recipe
-from recon_search.runs.training import Training, train
+from recon_search.runs.listener import Listener
+from recon_search.runs.result import Result
+from recon_search.runs.run import Run
+from recon_search.runs.training import Training, reporter, train
 from recon_search import parallel
 from recon_search.training.loop import Progress
-from recon_search.views.display import Display
 
 
-def train_all(
-    trainings: Sequence[Training],
-    recipe: Recipe,
-    out: Path,
-    device: torch.device,
-    *,
-    title: str,
-    console: Console,
-    workers: int | None = None,
-) -> list[dict[str, Any]]:
+def train_all(trainings: Sequence[Training], run: Run, title: str) -> list[Result]:
     """Run trainings and return their results in order; equal ones run once.
 
     On the CPU the cores are divided among the workers.
 
     Args:
         trainings: what to train.
-        recipe: the run's recipe.
-        out: the run directory.
-        device: where to train.
-        title: what the progress bar says.
-        console: where the progress bar goes.
-        workers: as `n_workers` takes them.
+        run: where, with how many workers.
+        title: what its listener is told that they are for.
     """
-    unique = {training.directory(recipe, out): training for training in trainings}
-    workers = min(n_workers(workers, device), len(unique))
-    with Display(title, len(unique), console) as display:
+    unique = {training.directory(run): training for training in trainings}
+    workers = min(n_workers(run), len(unique))
+    with run.listener.over(title, len(unique)):
         if workers <= 1:
-            results = _one_by_one(unique, recipe, out, device, display)
+            results = _one_by_one(unique, run)
         else:
-            results = _in_processes(unique, recipe, out, device, display, workers)
-    return [
-        {**results[training.directory(recipe, out)], "label": training.label}
-        for training in trainings
-    ]
+            results = _in_processes(unique, run, workers)
+    return [results[training.directory(run)] for training in trainings]
 
 
-def n_workers(workers: int | None, device: torch.device) -> int:
+def n_workers(run: Run) -> int:
     """Trainings at once: what is asked for, or one a core on the CPU.
 
     A GPU is not shared, and a group of processes works on one training at a time.
     """
-    if device.type != "cpu" or parallel.size() > 1:
+    if run.device.type != "cpu" or parallel.size() > 1:
         return 1
-    return workers or os.cpu_count() or 1
+    return run.workers or os.cpu_count() or 1
 
 
-def _one_by_one(
-    unique: dict[Path, Training], recipe: Recipe, out: Path, device: torch.device, display: Display
-) -> dict[Path, dict[str, Any]]:
+def _one_by_one(unique: dict[Path, Training], run: Run) -> dict[Path, Result]:
     results = {}
     for directory, training in unique.items():
-        show = functools.partial(display.step, _name(training))
-        results[directory] = train(training, recipe, out, device, show)
-        display.finish(_name(training), results[directory]["seconds"])
+        results[directory] = train(training, run, reporter(training, run))
+        run.listener.finish(training.name, results[directory].seconds)
     return results
 
 
-def _in_processes(
-    unique: dict[Path, Training],
-    recipe: Recipe,
-    out: Path,
-    device: torch.device,
-    display: Display,
-    workers: int,
-) -> dict[Path, dict[str, Any]]:
+def _in_processes(unique: dict[Path, Training], run: Run, workers: int) -> dict[Path, Result]:
     context = multiprocessing.get_context("spawn")
     steps: multiprocessing.Queue[tuple[str, Progress]] = context.Queue()
     threads = max(1, torch.get_num_threads() // workers)
-    results: dict[Path, dict[str, Any]] = {}
+    results: dict[Path, Result] = {}
     with ProcessPoolExecutor(
         workers,
         mp_context=context,
         initializer=_start_worker,
         initargs=(steps, os.getpid(), threads),
     ) as pool:
-        pending: dict[Future[dict[str, Any]], Path] = {
-            pool.submit(_train_in_worker, training, recipe, out, device): directory
+        pending: dict[Future[Result], Path] = {
+            pool.submit(_train_in_worker, training, run.silent()): directory
             for directory, training in unique.items()
         }
         try:
             while pending:
                 done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-                _show(steps, display)
+                _tell(steps, run.listener)
                 for future in done:
                     directory = pending.pop(future)
                     results[directory] = future.result()
-                    display.finish(_name(unique[directory]), results[directory]["seconds"])
+                    run.listener.finish(unique[directory].name, results[directory].seconds)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return results
 
 
-def _show(steps: multiprocessing.Queue[tuple[str, Progress]], display: Display) -> None:
+def _tell(steps: multiprocessing.Queue[tuple[str, Progress]], listener: Listener) -> None:
     while True:
         try:
-            display.step(*steps.get_nowait())
+            listener.step(*steps.get_nowait())
         except queue.Empty:
             return
-
-
-def _name(training: Training) -> str:
-    return f"{training.label}, seed {training.seed}"
 
 
 _steps: multiprocessing.Queue[tuple[str, Progress]] | None = None
@@ -151,10 +119,7 @@ def prepare_worker(parent: int, threads: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train_in_worker(
-    training: Training, recipe: Recipe, out: Path, device: torch.device
-) -> dict[str, Any]:
+def _train_in_worker(training: Training, run: Run) -> Result:
     assert _steps is not None
     put = _steps.put
-    name = _name(training)
-    return train(training, recipe, out, device, lambda step: put((name, step)))
+    return train(training, run, lambda step: put((training.name, step)))

@@ -20,6 +20,8 @@ from recon_search.model.backbone import create_backbone
 from recon_search.model.files import load
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import BackboneConfig
+from recon_search.runs.comparison import Comparison
+from recon_search.runs.training import copy_model
 
 Exporter = Callable[[MultiTaskModel, str | None, Path], float]
 
@@ -48,6 +50,18 @@ def export(model_directory: Path, kind: str, task: str | None, target: Path) -> 
             f"{nearest(task, model.tasks)}"
         )
     return EXPORTERS[kind](model, task, target)
+
+
+def hand_over(comparison: Comparison, out: Path) -> None:
+    """Copy the best model of a comparison to `model`, and export each task as plain timm weights.
+
+    Args:
+        comparison: says which training was best.
+        out: the run folder; `export` holds one file a task.
+    """
+    copy_model(Path(comparison.best.directory), out / "model")
+    for task in comparison.single:
+        export(out / "model", "timm", task, out / "export" / f"{task}.safetensors")
 
 
 def default_target(kind: str, task: str | None) -> Path:
@@ -237,6 +251,6 @@ def _describe(model: MultiTaskModel, task: str) -> dict[str, Any]:
         },
         "head": config["head"],
         "rotated": config.get("rotated", False),  # the head file then begins with a rotation
-        "n_classes": config["tasks"][task],
+        "output": next(spec for spec in config["tasks"] if spec["name"] == task),
         "input": config["input"],
     }

@@ -5,80 +5,73 @@ from __future__ import annotations
 import shutil
 import socket
 from pathlib import Path
-from typing import Any
 
-import torch
 from optuna.study import Study
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
-from rich.console import Console
 
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import TrainingError
-from recon_search.recipe import Recipe
-from recon_search.runs.training import copy_model
-from recon_search.search.space import draw, make_space
+from recon_search.runs.comparison import Comparison
+from recon_search.runs.run import Run
+from recon_search.search.space import draw
 from recon_search.search.storage import is_local, open_storage
 from recon_search.stages.compare import compare
-from recon_search.stages.export import export
+from recon_search.stages.export import hand_over
+from recon_search.stages.probe import FILE as SCORES
 from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
-from recon_search.stages.search import Job, join, search
-from recon_search.stages.split import check_scores
-from recon_search.stages.trial import Objective
+from recon_search.stages.search import Job, Joined, default_url, join, objective_of, search
 from recon_search.views.plots import save_figure
-from recon_search.views.tables import comparison_table
 from recon_search.views.trial_plots import search_plot
-from recon_search.views.trials import summarise, trial_table
+from recon_search.views.trials import summarise
+
+SUMMARY = "search.json"
+"""What was tried, in the run folder."""
 
 
 def search_and_judge(
-    job: Job,
-    console: Console,
-    workers: int | None = None,
+    run: Run,
+    scores: ConflictScores | None = None,
     *,
-    has_scores: bool,
+    url: str | None = None,
+    study: str = "search",
+    deadline: float | None = None,
     judged: bool | None = None,
-) -> dict[str, Any] | None:
+) -> Comparison | None:
     """Probe, search, and judge the best split: the whole of `recon-search search`.
 
     Args:
-        job: the search.
-        console: where progress and tables go.
-        workers: processes.
-        has_scores: `job.scores` is there; if not, probe and write it.
+        run: the recipe, and the folder for its trainings.
+        scores: of a probe; None probes.
+        url: of the database; None for `search.db` in the run folder.
+        study: its name.
+        deadline: time after which no trial begins, in seconds since the epoch.
         judged: judge the best split; None leaves that to the machine that was first to ask.
 
     Returns:
         The comparison, if there was a split to judge here.
     """
-    if has_scores:
-        scores = ConflictScores.load(job.scores)
-        check_scores(scores, job.recipe, job.device)
-        join(job)  # refuses scores that the study was not begun with
-        scores.save(job.out / "scores.safetensors")
-    else:
-        probe(job.recipe, job.out, job.device, console, workers)
-    study = search(job, console, workers)
-    summary = summarise(study)
-    artefact.write_json(job.out / "search.json", summary)
-    save_figure(search_plot(study), job.out / "search.png")
-    console.print(trial_table(summary))
+    url = url or default_url(run.out)
+    is_given = scores is not None
+    if scores is None:
+        scores = probe(run)
+    job = Job(run, scores, url, study, deadline)
+    joined = join(job)  # refuses scores that the study was not begun with
+    if is_given:
+        scores.save(run.out / SCORES)
+    search(job, joined)
+    summary = summarise(joined.study)
+    artefact.write_json(run.out / SUMMARY, summary)
+    save_figure(search_plot(joined.study), run.out / "search.png")
     if judged is None:
-        judged = is_local(job.url) or _is_first_to_judge(job, console)
+        judged = is_local(url) or _is_first_to_judge(run, joined)
     if not judged:
         return None
-    comparison = judge(job, study, console, workers)
-    if comparison is None:
-        write_report(job.out)
-        return None
-    copy_model(comparison["best"], job.out / "model")
-    for task in comparison["single"]:
-        export(job.out / "model", "timm", task, job.out / "export" / f"{task}.safetensors")
-    write_report(job.out)
-    console.print(comparison_table(comparison))
-    console.print(comparison["verdict"], highlight=False)
-    console.print(f"Open {job.out / 'report.html'} first.", highlight=False, soft_wrap=True)
+    comparison = judge(job, joined)
+    if comparison is not None:
+        hand_over(comparison, run.out)
+    write_report(run.out)
     return comparison
 
 
@@ -100,20 +93,19 @@ def choose_best(study: Study) -> FrozenTrial:
     return max(complete, key=lambda trial: trial.values[0])
 
 
-def judge(
-    job: Job, study: Study, console: Console, workers: int | None = None
-) -> dict[str, Any] | None:
+def judge(job: Job, joined: Joined) -> Comparison | None:
     """Retrain the best split over fresh seeds against all controls, and test it once.
 
     The seeds differ from the search's, on whose luck the choice has been made.
 
     Returns:
-        The comparison (see `compare`), whose split `out` then holds as `split.json`; None if the
-        unsplit network was best.
+        The comparison (see `compare`), whose split the run folder then holds as `split.json`; None
+        if the unsplit network was best.
     """
-    best = choose_best(study)
-    objective = _objective_of(job, study)
-    recipe, training = objective.plan(draw(FixedTrial(best.params), objective.space))
+    out, best = job.run.out, choose_best(joined.study)
+    objective = objective_of(job, joined)
+    run, training = objective.plan(draw(FixedTrial(best.params), objective.space))
+    recipe, split = run.recipe, training.split
     methods = list(dict.fromkeys([recipe.train.method, *recipe.compare.methods]))
     recipe = recipe.model_copy(
         update={
@@ -121,36 +113,23 @@ def judge(
             "compare": recipe.compare.model_copy(update={"methods": methods}),
         }
     )
-    split = training.split
     if split is None:
-        console.print("No split did better than the network without one: nothing to judge.")
-        _forget_earlier(job.out)
+        run.listener.say("No split did better than the network without one: nothing to judge.")
+        _forget_earlier(out)
         return None
-    split.save(job.out / "split.json")
-    artefact.write_json(job.out / "best.json", recipe.model_dump(mode="json"))
-    return compare(recipe, split, objective.scores, job.out, job.device, console, workers)
+    split.save(out / "split.json")
+    artefact.write_json(out / "best.json", recipe.model_dump(mode="json"))
+    return compare(run.with_recipe(recipe), split, job.scores)
 
 
-def _objective_of(job: Job, study: Study) -> Objective:
-    scores = ConflictScores.load(job.scores)
-    space = make_space(job.recipe, scores)
-    ledger = join(job)[2]
-    limit = job.recipe.search.trials
-    return Objective(job.recipe, scores, space, job.out, job.device, study, ledger, limit)
-
-
-def check_search_inputs(
-    recipe: Recipe, device: torch.device, scores: Path | None, url: str | None
-) -> None:
-    """Refuse scores that do not fit and a database that does not answer, before all else.
+def check_database(run: Run, url: str | None) -> None:
+    """Refuse a database that does not answer, before all else.
 
     Raises:
-        ReconSearchError: what is wrong.
+        RecipeError: what is wrong.
     """
-    if scores is not None:
-        check_scores(ConflictScores.load(scores), recipe, device)
     if url is not None:
-        settings = recipe.search
+        settings = run.recipe.search
         open_storage(url, settings.heartbeat, settings.retries).engine.dispose()
 
 
@@ -162,18 +141,16 @@ def _forget_earlier(out: Path) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-def _is_first_to_judge(job: Job, console: Console) -> bool:
+def _is_first_to_judge(run: Run, joined: Joined) -> bool:
     """Whether the best split is judged here: in the folder and on the host that ask first.
 
     A host that was started anew is the same.
     """
-    here = {"host": socket.gethostname(), "out": str(job.out.resolve())}
-    first = join(job)[2].settle("judge", here)
+    here = {"host": socket.gethostname(), "out": str(run.out.resolve())}
+    first = joined.ledger.settle("judge", here)
     if first != here:
-        console.print(
+        run.listener.say(
             f"The best split is judged on {first['host']}, in {first['out']}. If that machine is "
-            "gone, add --judge to do it here.",
-            highlight=False,
-            soft_wrap=True,
+            "gone, add --judge to do it here."
         )
     return first == here

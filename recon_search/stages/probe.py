@@ -5,84 +5,70 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
-import torch
-from rich.console import Console
-
-from recon_search import artefact
 from recon_search.conflict.reliability import measure_reliability
 from recon_search.conflict.scores import ConflictScores
-from recon_search.data.dataset import MultiTaskData, n_batches
 from recon_search.errors import RecipeError
 from recon_search.recipe import LEAST_SEEDS, Recipe
 from recon_search.runs.pool import n_workers, train_all
-from recon_search.runs.training import Training, data_on
+from recon_search.runs.run import Run
+from recon_search.runs.training import Training
 from recon_search.stages.split import choose_layers, reading_of
 
+FILE = "scores.safetensors"
 
-def probe(
-    recipe: Recipe, out: Path, device: torch.device, console: Console, workers: int | None = None
-) -> ConflictScores:
+
+def probe(run: Run) -> ConflictScores:
     """Run the probe and write `scores.safetensors`, the seeds' scores added up.
 
     With `probe.confidence` the seeds are added one after the other until the layers that the
     recipe would split are that stable (see `measure_reliability`; one seed cannot tell), or until
     there are `probe.seeds`. How many trainings run at once does not change which seeds are used.
-    Scores that `out` already holds are taken as they are: `continue_probe` may have added to them.
+    Scores that the folder already holds are taken as they are, if they are of enough seeds:
+    `continue_probe` may have added to them.
     """
-    path = out / "scores.safetensors"
-    if path.is_file() and _is_of(recipe, scores := ConflictScores.load(path)):
+    recipe, path = run.recipe, run.out / FILE
+    if path.is_file() and _is_enough(run, scores := ConflictScores.load(path)):
         return scores
-    _check_window(recipe, data_on(recipe.data, device))
+    _check_window(run)
     limit = recipe.probe.seeds
-    at_once = limit if recipe.probe.confidence is None else n_workers(workers, device)
+    at_once = limit if recipe.probe.confidence is None else n_workers(run)
     seeds = range(recipe.seed, recipe.seed + limit)
-    for scores in itertools.accumulate(
-        _measure_seeds(recipe, seeds, at_once, out, device, console, workers)
-    ):
+    for scores in itertools.accumulate(_measure_seeds(run, seeds, at_once)):
         if _is_stable(recipe, scores):
             break
-    scores.metadata["recipe"] = _digest(recipe)  # a training found here may be another recipe's
     scores.save(path)
-    _tell_stability(recipe, scores, console)
+    _tell_stability(run, scores)
     return scores
 
 
-def continue_probe(
-    recipe: Recipe,
-    out: Path,
-    device: torch.device,
-    console: Console,
-    workers: int | None = None,
-    n_seeds: int = 1,
-) -> ConflictScores:
-    """Add `n_seeds` more seeds to the scores in `out`: those after the seeds already there.
+def continue_probe(run: Run, n_seeds: int = 1) -> ConflictScores:
+    """Add `n_seeds` more seeds to the scores in the folder: those after the seeds already there.
 
     The file is replaced after the last one, so that a call that was killed is repeated as it was.
 
     Raises:
-        ArtefactError: `out` holds no scores.
+        ArtefactError: the folder holds no scores.
         RecipeError: they were measured with another recipe.
     """
-    path = out / "scores.safetensors"
+    path = run.out / FILE
     scores = ConflictScores.load(path)
-    if not _is_of(recipe, scores):
+    if not _is_of(run, scores):
         raise RecipeError(
             f"--continue needs the recipe that the scores were measured with, found those of "
             f"another in {path}. Choose another --out, or probe anew without --continue."
         )
     first = max(scores.metadata["seeds"]) + 1
-    seeds = range(first, first + n_seeds)
-    for more in _measure_seeds(recipe, seeds, n_seeds, out, device, console, workers):
+    for more in _measure_seeds(run, range(first, first + n_seeds), n_seeds):
         scores = scores + more
     scores.save(path)
-    _tell_stability(recipe, scores, console)
+    _tell_stability(run, scores)
     return scores
 
 
-def probe_training(recipe: Recipe, tasks: tuple[str, ...], seed: int) -> Training:
+def probe_training(run: Run, seed: int) -> Training:
     """The training of one probe seed: the shared network, briefly."""
+    recipe = run.recipe
     config = recipe.train.model_copy(
         update={
             "method": recipe.probe.method,
@@ -90,38 +76,28 @@ def probe_training(recipe: Recipe, tasks: tuple[str, ...], seed: int) -> Trainin
             "measure_every": recipe.probe.every,
         }
     )
-    return Training("probe", tasks, None, config, recipe.backbone, seed, test=False)
+    return Training(run.schema.names, None, config, recipe.backbone, seed, "probe", test=False)
 
 
-def _measure_seeds(
-    recipe: Recipe,
-    seeds: range,
-    at_once: int,
-    out: Path,
-    device: torch.device,
-    console: Console,
-    workers: int | None,
-) -> Iterator[ConflictScores]:
+def _measure_seeds(run: Run, seeds: range, at_once: int) -> Iterator[ConflictScores]:
     """Yield the scores of each seed, in order; train `at_once` of them when the next is asked for.
 
-    Trainings that `out` already holds are not run again.
+    Trainings that the folder already holds are not run again.
     """
-    tasks = data_on(recipe.data, device).tasks
     for first in range(0, len(seeds), at_once):
-        trainings = [probe_training(recipe, tasks, seed) for seed in seeds[first : first + at_once]]
-        for result in train_all(
-            trainings, recipe, out, device, title="probe", console=console, workers=workers
-        ):
-            yield ConflictScores.load(Path(result["directory"]) / "scores.safetensors")
+        trainings = [probe_training(run, seed) for seed in seeds[first : first + at_once]]
+        for result in train_all(trainings, run, "probe"):
+            yield ConflictScores.load(result.directory / FILE)
 
 
-def _check_window(recipe: Recipe, data: MultiTaskData) -> None:
+def _check_window(run: Run) -> None:
     """Refuse a probe whose window would hold no measured step.
 
     Raises:
         RecipeError: with the number of steps.
     """
-    n_inputs = n_batches(data.train, recipe.train.batch_size, shuffled=True)
+    recipe = run.recipe
+    n_inputs = run.feed.n_steps("train", recipe.train.batch_size, shuffled=True)
     n_steps = recipe.probe.epochs * -(-n_inputs // recipe.train.accumulate)
     first, last = recipe.probe.window
     measured = [step / n_steps for step in range(0, n_steps, recipe.probe.every)]
@@ -132,14 +108,18 @@ def _check_window(recipe: Recipe, data: MultiTaskData) -> None:
         )
 
 
-def _is_of(recipe: Recipe, scores: ConflictScores) -> bool:
-    """Whether scores were measured with this recipe, from its seed on."""
+def _is_enough(run: Run, scores: ConflictScores) -> bool:
+    """Whether scores are this run's, of as many seeds as it takes."""
+    if not _is_of(run, scores):
+        return False
+    return scores.n_probes >= run.recipe.probe.seeds or _is_stable(run.recipe, scores)
+
+
+def _is_of(run: Run, scores: ConflictScores) -> bool:
+    """Whether scores are of this run's probe, from its seed on, whatever is split afterwards."""
     measured = scores.metadata.get("recipe"), scores.metadata.get("seeds", [None])[0]
-    return measured == (_digest(recipe), recipe.seed)
-
-
-def _digest(recipe: Recipe) -> str:
-    return artefact.digest(recipe.model_dump(exclude={"seed", "compare", "search"}))
+    seed = run.recipe.seed
+    return measured == (probe_training(run, seed).identity(run, with_seed=False), seed)
 
 
 def _stability(recipe: Recipe, scores: ConflictScores) -> tuple[int, float]:
@@ -157,9 +137,9 @@ def _is_stable(recipe: Recipe, scores: ConflictScores) -> bool:
     return _stability(recipe, scores)[1] >= confidence
 
 
-def _tell_stability(recipe: Recipe, scores: ConflictScores, console: Console) -> None:
+def _tell_stability(run: Run, scores: ConflictScores) -> None:
     """Say how many seeds a probe with a confidence used, or warn that they were too few."""
-    confidence = recipe.probe.confidence
+    recipe, confidence = run.recipe, run.recipe.probe.confidence
     if confidence is None:
         return
     k, stability = _stability(recipe, scores)
@@ -174,4 +154,4 @@ def _tell_stability(recipe: Recipe, scores: ConflictScores, console: Console) ->
             f"Warning: the ranking never was stable: {found} Probe longer, or add seeds with "
             "`recon-search probe RECIPE --continue --seeds N`; a search takes them by --scores."
         )
-    console.print(text, highlight=False, soft_wrap=True)
+    run.listener.say(text)

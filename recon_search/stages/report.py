@@ -17,6 +17,8 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.split import Split
 from recon_search.model.backbone import dissect_recorded
 from recon_search.recipe import Recipe
+from recon_search.runs.comparison import Comparison
+from recon_search.runs.folder import read_recipe
 from recon_search.stages.split import reading_of
 from recon_search.views.outline import cost_table
 from recon_search.views.picture import picture
@@ -61,7 +63,7 @@ def write_report(out: Path) -> Path:
     """
     best = out / "best.json"  # where a search chose it
     resolved = best if best.is_file() else out / "recipe.json"
-    recipe = Recipe.model_validate(artefact.read_json(resolved, "resolved recipe"), strict=False)
+    recipe = read_recipe(resolved)
     scores = ConflictScores.load(out / "scores.safetensors")
     split = None
     if (out / "split.json").is_file() or not (out / "search.json").is_file():
@@ -94,9 +96,9 @@ def write_report(out: Path) -> Path:
 
 def _comparison_sections(out: Path) -> list[str]:
     """Whether the split helped, and at what price."""
-    comparison = artefact.read_json(out / "comparison.json", "comparison")
+    comparison = Comparison.load(out / "comparison.json")
     return [
-        f'<p class="verdict">{html.escape(comparison["verdict"])}</p>',
+        f'<p class="verdict">{html.escape(comparison.verdict)}</p>',
         "<h2>Comparison</h2>",
         _table(comparison_table(comparison)),
         "<p>Every difference is paired by seed. The networks of a row are trained alike; the model "

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
 
-from recon_search import artefact, parallel
+from recon_search import artefact, identity, parallel
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, ReconSearchError, TrainingError, in_one_line
-from recon_search.recipe import Recipe
 from recon_search.runs.pool import n_workers, prepare_worker
+from recon_search.runs.run import Run
+from recon_search.runs.training import Training
 from recon_search.search.ledger import Ledger
 from recon_search.search.sampling import make_pruner, make_sampler
 from recon_search.search.space import first_trials, make_space
@@ -39,9 +39,8 @@ from recon_search.search.storage import (
     recover,
 )
 from recon_search.search.tally import has_waiting_retry, tally
-from recon_search.stages.trial import POLL, Failed, NotNeeded, Objective, directions
+from recon_search.stages.trial import POLL, Failed, NotNeeded, Objective, objectives
 from recon_search.training.loop import Report
-from recon_search.views.trials import SearchDisplay
 
 Show = Callable[[list[FrozenTrial]], None]
 
@@ -51,69 +50,82 @@ class Job:
     """What every worker of a search gets.
 
     Attributes:
-        recipe: the recipe.
-        scores: file of the probe's scores.
-        out: the run directory.
-        device: where to train.
+        run: the recipe and where its trainings are.
+        scores: of the probe.
         url: of the database.
         study: name of the study.
         deadline: time after which no trial begins, in seconds since the epoch; None for none.
     """
 
-    recipe: Recipe
-    scores: Path
-    out: Path
-    device: torch.device
+    run: Run
+    scores: ConflictScores
     url: str
     study: str
     deadline: float | None = None
 
+    def silent(self) -> Job:
+        """Return the same job without its listener, for another process."""
+        return replace(self, run=self.run.silent())
 
-def search(job: Job, console: Console, workers: int | None = None) -> Study:
-    """Run trials until the study has as many as the recipe wants; show how it goes.
+
+@dataclass(frozen=True)
+class Joined:
+    """A study that this process takes part in.
+
+    Attributes:
+        study: Optuna's.
+        storage: that holds it.
+        ledger: what is computed once for it.
+    """
+
+    study: Study
+    storage: PatientStorage
+    ledger: Ledger
+
+
+def search(job: Job, joined: Joined) -> None:
+    """Run trials until the study has as many as the recipe wants; the run's listener hears of it.
 
     Others may work on the same study at the same time. The trials of those who died are begun anew,
-    from their last epoch where the run directory is the same.
-
-    Args:
-        job: the search.
-        console: where progress goes.
-        workers: processes; None takes one a core on the CPU. A GPU is not shared, and a group of
-            processes (see `parallel`) works on one trial at a time, in this one.
+    from their last epoch where the run folder is the same. A GPU is not shared, and a group of
+    processes (see `parallel`) works on one trial at a time, in this one.
 
     Raises:
         RecipeError: the database does not answer, or the study is of another recipe or probe.
         ReconSearchError: what a worker met.
     """
-    study, _, _ = join(job)
+    run = job.run
+    show = functools.partial(_show, job)
     if parallel.size() > 1:
-        with SearchDisplay(job.study, job.recipe.search.trials, console) as display:
-            work(job, show=functools.partial(display.show, directions=directions(job.recipe)))
-        return study
-    workers = n_workers(workers, job.device)
+        with run.listener.over("search", run.recipe.search.trials):
+            work(job, joined, show=show)
+        return
+    workers = n_workers(run)
     context = multiprocessing.get_context("spawn")
     errors: multiprocessing.Queue[str] = context.Queue()
     threads = max(1, torch.get_num_threads() // workers)
     processes = [
-        context.Process(target=_work_in_process, args=(job, errors, os.getpid(), threads, index))
+        context.Process(
+            target=_work_in_process, args=(job.silent(), errors, os.getpid(), threads, index)
+        )
         for index in range(workers)
     ]
-    with SearchDisplay(job.study, job.recipe.search.trials, console) as display:
+    with run.listener.over("search", run.recipe.search.trials):
         for process in processes:
             process.start()
         try:
             # All are asked: one that has died and is not asked looks alive to the others.
             while sum(process.is_alive() for process in processes):
-                display.show(study.get_trials(deepcopy=False), directions(job.recipe))
+                show(joined.study.get_trials(deepcopy=False))
                 time.sleep(POLL)
         except BaseException:
             for process in processes:
                 process.terminate()
             raise
-        display.show(study.get_trials(deepcopy=False), directions(job.recipe))
+        show(joined.study.get_trials(deepcopy=False))
     failed = [process.exitcode for process in processes if process.exitcode]
     if not failed:
-        return study
+        return
     reason = None if errors.empty() else errors.get()
     if len(failed) == len(processes):
         if reason is not None:
@@ -123,30 +135,35 @@ def search(job: Job, console: Console, workers: int | None = None) -> Study:
             "again to go on."
         )
     reason = reason or f"exit codes {failed}"
-    text = f"Warning: {len(failed)} of {len(processes)} workers did not end well: {reason}"
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-    return study
+    run.listener.say(
+        f"Warning: {len(failed)} of {len(processes)} workers did not end well: {reason}"
+    )
 
 
-def work(job: Job, index: int = 0, report: Report | None = None, show: Show | None = None) -> None:
+def work(
+    job: Job,
+    joined: Joined | None = None,
+    index: int = 0,
+    report: Report | None = None,
+    show: Show | None = None,
+) -> None:
     """Run trials in this process until the study has enough of them, dead workers' included.
 
     Args:
         job: the search.
+        joined: its study; joined here if None.
         index: tells the workers of a machine apart.
         report: called every few steps of a training with its progress.
         show: called with all trials of the study before each trial and at the end.
     """
-    study, storage, ledger = join(job)
-    scores = ConflictScores.load(job.scores)
-    space = make_space(job.recipe, scores)
-    limit = job.recipe.search.trials
-    objective = Objective(
-        job.recipe, scores, space, job.out, job.device, study, ledger, limit, report, storage
-    )
-    _queue_guesses(first_trials(job.recipe, scores, space), study, ledger)
+    joined = joined or join(job)
+    study, recipe = joined.study, job.run.recipe
+    objective = objective_of(job, joined, report)
+    guesses = first_trials(recipe, job.scores, objective.space)
+    _queue_guesses(guesses, study, joined.ledger)
+    limit = recipe.search.trials
     while job.deadline is None or time.time() < job.deadline:
-        recover(study, storage)
+        recover(study, joined.storage)
         trials = study.get_trials(deepcopy=False)
         if show is not None:
             show(trials)
@@ -157,7 +174,7 @@ def work(job: Job, index: int = 0, report: Report | None = None, show: Show | No
             if now.is_exhausted or now.spent + now.running >= limit:
                 time.sleep(POLL)  # one of those that run may yet die
                 continue
-        study.sampler = make_sampler(job.recipe, len(trials) - now.waiting, index)
+        study.sampler = make_sampler(recipe, len(trials) - now.waiting, index)
         try:
             study.optimize(objective, n_trials=1, catch=(NotNeeded, Failed))
         except (UpdateFinishedTrialError, ValueError):
@@ -166,6 +183,20 @@ def work(job: Job, index: int = 0, report: Report | None = None, show: Show | No
                 raise
     if show is not None:
         show(study.get_trials(deepcopy=False))
+
+
+def objective_of(job: Job, joined: Joined, report: Report | None = None) -> Objective:
+    """What the trials of a study maximise."""
+    return Objective(
+        job.run,
+        job.scores,
+        make_space(job.run.recipe, job.scores),
+        joined.study,
+        joined.ledger,
+        job.run.recipe.search.trials,
+        report,
+        joined.storage,
+    )
 
 
 def default_url(out: Path) -> str:
@@ -204,43 +235,45 @@ def find_study(name: str, url: str | None) -> Study:
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def join(job: Job) -> tuple[Study, PatientStorage, Ledger]:
-    """Open the study, and make sure that it is of this recipe and this probe."""
+def join(job: Job) -> Joined:
+    """Open the study, and make sure that it is of this recipe and this probe.
+
+    Raises:
+        RecipeError: it is not, or the database does not answer.
+    """
     with plain_errors(job.url):
         return _join_unless_refused(job)
 
 
-def _join_unless_refused(job: Job) -> tuple[Study, PatientStorage, Ledger]:
+def _join_unless_refused(job: Job) -> Joined:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    settings = job.recipe.search
+    run, recipe = job.run, job.run.recipe
+    settings = recipe.search
     storage = open_storage(job.url, settings.heartbeat, settings.retries)
-    study = open_study(storage, job.study, directions(job.recipe))
-    study.pruner = make_pruner(job.recipe)
+    study = open_study(storage, job.study, objectives(recipe))
+    study.pruner = make_pruner(recipe)
     ledger = Ledger(storage.engine, job.study)
-    recipe = job.recipe.model_dump(
-        mode="json",
-        exclude={
-            "compare": True,
-            "data": {"root", "download"},
-            "search": {"trials", "heartbeat", "retries"},
-        },
-    )
-    scores = ConflictScores.load(job.scores)
-    counts = {name: tensor.tolist() for name, tensor in scores.tensors.items()}
-    identity = {"recipe": artefact.digest(recipe), "scores": artefact.digest(counts)}
+    base = Training(run.schema.names, None, recipe.train, recipe.backbone, recipe.seed)
+    counts = {name: tensor.tolist() for name, tensor in job.scores.tensors.items()}
+    ours = identity.of_study(recipe, base.identity(run), artefact.digest(counts))
     if study.get_trials(deepcopy=False) and ledger.get("study") is None:
         raise RecipeError(
             f"Study '{job.study}' must be one of recon-search, found trials of something else in "
             "it. Choose another --study."
         )
-    known = ledger.settle("study", identity)
-    for what, value in identity.items():
+    known = ledger.settle("study", ours)
+    for what, value in ours.items():
         if known[what] != value:
             raise RecipeError(
                 f"Study '{job.study}' was begun with another {what} (digest {known[what]}, this is "
                 f"{value}). Choose another --study, or give it the same {what}."
             )
-    return study, storage, ledger
+    return Joined(study, storage, ledger)
+
+
+def _show(job: Job, trials: list[FrozenTrial]) -> None:
+    recipe = job.run.recipe
+    job.run.listener.study(job.study, recipe.search.trials, trials, objectives(recipe))
 
 
 def _queue_guesses(guesses: list[dict[str, Any]], study: Study, ledger: Ledger) -> None:
@@ -271,7 +304,7 @@ def _work_in_process(
     prepare_worker(parent, threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     try:
-        work(job, index)
+        work(job, index=index)
     except ReconSearchError as error:
         errors.put(str(error))
         raise SystemExit(2) from None

@@ -17,7 +17,7 @@ from recon_search.graph.layers import layers
 from recon_search.graph.split import Split, load_counts
 from recon_search.model.backbone import backbone_identity, create_backbone
 from recon_search.recipe import Recipe
-from recon_search.runs.training import data_on
+from recon_search.runs.run import Run
 
 FROM_PROBE = ("backbone", "layer_infos", "recipe", "seeds")
 """What a probe notes beside its scores."""
@@ -67,20 +67,20 @@ def choose_layers(
     return ranking[: recipe.split.k]
 
 
-def split_by_counts(recipe: Recipe, path: Path) -> Split:
+def split_by_counts(run: Run, path: Path) -> Split:
     """Split the first `split.k` layers of the order that Recon's authors published as JSON.
 
     Raises:
         RecipeError: the recipe gives no `split.k`.
         SplitError: a layer is unknown to the backbone.
     """
+    recipe = run.recipe
     if recipe.split.k is None:
         raise RecipeError("--counts needs `split.k`, the recipe has none. Pass --set split.k=25.")
-    data = data_on(recipe.data, torch.device("cpu"))
-    backbone = create_backbone(recipe.backbone, in_chans=data.shape[0])
+    backbone = create_backbone(recipe.backbone, in_chans=run.schema.shape[0])
     split = Split.private(
         list(load_counts(path))[: recipe.split.k],
-        data.tasks,
+        run.schema.names,
         backbone=backbone_identity(recipe.backbone, backbone),
         chosen={"rule": "published counts", "k": recipe.split.k},
         provenance=_versions(),
@@ -148,8 +148,19 @@ def plan(chosen: list[str], scores: ConflictScores, rule: str, recipe: Recipe) -
     )
 
 
-def check_scores(scores: ConflictScores, recipe: Recipe, device: torch.device) -> None:
-    """Refuse scores that `recon-search probe` did not measure for the recipe's tasks and backbone.
+def load_split(path: Path, run: Run) -> Split:
+    """Read a split, from whatever data set, for the run's tasks and backbone.
+
+    Raises:
+        SplitError: it was made for another backbone, or its groups do not carry over.
+    """
+    split = Split.load(path).for_tasks(run.schema.names)
+    split.check(create_backbone(run.recipe.backbone, in_chans=run.schema.shape[0]))
+    return split
+
+
+def check_scores(scores: ConflictScores, run: Run) -> None:
+    """Refuse scores that `recon-search probe` did not measure for the run's tasks and backbone.
 
     Raises:
         RecipeError: naming both.
@@ -159,14 +170,14 @@ def check_scores(scores: ConflictScores, recipe: Recipe, device: torch.device) -
             f"--scores must be what `recon-search probe` wrote, these lack {', '.join(missing)}. "
             "Probe, or choose layers with recon_search.Split.private."
         )
-    data = data_on(recipe.data, device)
-    backbone = create_backbone(recipe.backbone, in_chans=data.shape[0])
+    recipe, names = run.recipe, run.schema.names
+    backbone = create_backbone(recipe.backbone, in_chans=run.schema.shape[0])
     ours = backbone_identity(recipe.backbone, backbone)
     theirs = scores.metadata["backbone"]
     is_same = theirs["digest"] == ours["digest"] and scores.layers == tuple(layers(backbone))
-    if scores.tasks != data.tasks or not is_same:
+    if scores.tasks != names or not is_same:
         raise RecipeError(
-            f"--scores must be of the recipe's tasks ({', '.join(data.tasks)}) and backbone "
+            f"--scores must be of the recipe's tasks ({', '.join(names)}) and backbone "
             f"({ours['name']}, digest {ours['digest']}), these are of {', '.join(scores.tasks)} "
             f"and {theirs['name']} ({len(scores.layers)} layers, digest {theirs['digest']}). Probe "
             "with this recipe."

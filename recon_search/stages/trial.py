@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 from optuna.exceptions import OptunaError
 from optuna.study import Study, StudyDirection
 from optuna.trial import Trial, TrialState
@@ -17,13 +15,15 @@ from optuna.trial import Trial, TrialState
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import ReconSearchError, TrainingError, in_one_line
 from recon_search.recipe import Recipe
+from recon_search.runs.run import Run
 from recon_search.runs.training import Training, train
 from recon_search.search.ledger import Entry, Ledger
 from recon_search.search.space import Space, draw, with_values
 from recon_search.search.storage import PatientStorage, owner, recover
 from recon_search.search.tally import is_surplus
 from recon_search.stages.split import choose_split
-from recon_search.tasks.scoring import Metrics, delta_m
+from recon_search.tasks.scoring import delta_m
+from recon_search.tasks.task import Metrics, directions
 from recon_search.training.loop import Report
 
 POLL = 0.5
@@ -50,11 +50,9 @@ class Objective:
     another trial has trained is not trained again, on whatever machine that was.
 
     Attributes:
-        recipe: the search's recipe.
+        run: the search's.
         scores: of the probe.
         space: what is drawn.
-        out: the run directory.
-        device: where to train.
         study: that the trials belong to.
         ledger: of that study.
         limit: number of trials that the study is to have.
@@ -62,11 +60,9 @@ class Objective:
         storage: that holds the study; None if nobody else works on it.
     """
 
-    recipe: Recipe
+    run: Run
     scores: ConflictScores
     space: Space
-    out: Path
-    device: torch.device
     study: Study
     ledger: Ledger
     limit: int
@@ -97,9 +93,9 @@ class Objective:
         if is_surplus(trial.number, self.study.get_trials(deepcopy=False), self.limit):
             trial.set_user_attr("surplus", True)
             raise NotNeeded
-        recipe, training = self.plan(draw(trial, self.space))
+        run, training = self.plan(draw(trial, self.space))
         layers = [] if training.split is None else list(training.split.layers)
-        key = training.directory(recipe, self.out).name
+        key = training.identity(run)
         for name, value in (("layers", layers), ("training", key)):
             trial.set_user_attr(name, value)
         entry = self.ledger.claim(key, trial.number, self._holds)
@@ -109,44 +105,49 @@ class Objective:
             trial.set_user_attr("same_as", entry.owner)
             raise NotNeeded
         single = self._baselines(trial.number)
-        result = self._train(trial, recipe, training, single)
+        result = self._train(trial, run, training, single)
         self.ledger.finish(key, trial.number, result)
         return self._judge(trial, result)
 
-    def plan(self, values: dict[str, Any]) -> tuple[Recipe, Training]:
-        """The recipe and the training that drawn values ask for."""
+    @property
+    def recipe(self) -> Recipe:
+        """The search's recipe."""
+        return self.run.recipe
+
+    def plan(self, values: dict[str, Any]) -> tuple[Run, Training]:
+        """The run and the training that drawn values ask for."""
         recipe = with_values(self.recipe, values)
         limit = self.recipe.search.max_params or self.recipe.split.max_params
         split = choose_split(recipe, self.scores, limit)
         training = Training(
-            "trial",
             self.scores.tasks,
             split if split.layers else None,
             recipe.train,
             recipe.backbone,
             recipe.seed,
+            "trial",
             test=False,
             start=self._joint() if recipe.search.start == "shared" else None,
         )
-        return recipe, training
+        return self.run.with_recipe(recipe), training
 
-    def _train(
-        self, trial: Trial, recipe: Recipe, training: Training, single: Metrics
-    ) -> dict[str, Any]:
+    def _train(self, trial: Trial, run: Run, training: Training, single: Metrics) -> dict[str, Any]:
         """Train, report every epoch; what the ledger keeps of it."""
         values: list[float] = []
+        judged_by = directions(run.schema.tasks)
+        n_epochs = run.recipe.train.epochs
 
         def after_epoch(record: dict[str, Any]) -> None:
-            values.append(delta_m(record["validation"], single))
+            values.append(delta_m(record["validation"], single, judged_by))
             trial.set_user_attr("epochs", record["epoch"])  # raises if the trial was given up
             if self._has_front:
                 return
             trial.report(values[-1], record["epoch"])
-            if record["epoch"] < recipe.train.epochs and trial.should_prune():
+            if record["epoch"] < n_epochs and trial.should_prune():
                 raise optuna.TrialPruned
 
         try:
-            result = train(training, recipe, self.out, self.device, self.report, after_epoch)
+            result = train(training, run, self.report, after_epoch)
         except optuna.TrialPruned:
             return {"state": "pruned", "values": values}
         except TrainingError as error:
@@ -157,8 +158,8 @@ class Objective:
         return {
             "state": "complete",
             "values": values,
-            "n_parameters": result["n_parameters"],
-            "flops": result["flops"],
+            "n_parameters": result.n_parameters,
+            "flops": result.flops,
         }
 
     def _repeat(self, trial: Trial, entry: Entry) -> float | tuple[float, float]:
@@ -195,12 +196,12 @@ class Objective:
         shift = number % len(tasks)
         waiting = {
             task: Training(
-                f"single {task}",
                 (task,),
                 None,
                 self.recipe.train.model_copy(update={"method": "joint"}),
                 self.recipe.backbone,
                 self.recipe.seed,
+                f"single {task}",
                 test=False,
             )
             for task in tasks[shift:] + tasks[:shift]
@@ -222,15 +223,15 @@ class Objective:
 
     def _once(self, training: Training, number: int) -> Metrics | None:
         """Train what no trial has trained; None while another trial does."""
-        key = training.directory(self.recipe, self.out).name
+        key = training.identity(self.run)
         entry = self.ledger.claim(key, number, self._holds)
         if entry.result is not None:
             known: Metrics = entry.result["validation"]
             return known
         if entry.owner != number:
             return None
-        result = train(training, self.recipe, self.out, self.device, self.report)
-        metrics: Metrics = result["validation"] if len(training.tasks) == 1 else {}
+        result = train(training, self.run, self.report)
+        metrics: Metrics = result.validation if len(training.tasks) == 1 else {}
         self.ledger.finish(key, number, {"validation": metrics})
         return metrics
 
@@ -238,7 +239,7 @@ class Objective:
         """The shared network that `search.start = "shared"` starts from."""
         config = with_values(self.recipe, {"train.method": "joint"}).train
         arguments = None, config, self.recipe.backbone, self.recipe.seed
-        return Training("joint", self.scores.tasks, *arguments, test=False)
+        return Training(self.scores.tasks, *arguments, "joint", test=False)
 
     @property
     def _has_front(self) -> bool:
@@ -251,7 +252,7 @@ class Objective:
         return trial.state in ended or "error" in trial.user_attrs
 
 
-def directions(recipe: Recipe) -> list[StudyDirection]:
+def objectives(recipe: Recipe) -> list[StudyDirection]:
     """Maximise delta_m; a front minimises its cost."""
     front = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
     return front[: 1 if recipe.search.objective == "delta_m" else 2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +17,12 @@ from torch import Tensor
 
 from recon_search import artefact, parallel
 from recon_search.conflict.scores import ConflictScores
-from recon_search.data.dataset import MultiTaskData, Part, batches, n_batches
+from recon_search.data.source import Feed
 from recon_search.errors import TrainingError
 from recon_search.methods.surgeon import Surgeon, create_surgeon
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
-from recon_search.tasks.scoring import IGNORED, Metrics, task_loss, task_metrics
+from recon_search.tasks.task import Task
 from recon_search.training.checkpoint import (
     load_checkpoint,
     random_state,
@@ -30,6 +30,8 @@ from recon_search.training.checkpoint import (
     save_checkpoint,
 )
 from recon_search.training.checks import check_divisible, check_finite, check_parameters
+from recon_search.training.evaluation import evaluate
+from recon_search.training.step import Learner
 
 CHECK_EVERY = 25
 """Losses are read from the device, checked and reported every so many steps."""
@@ -60,7 +62,8 @@ class _State:
 
 def fit(
     model: MultiTaskModel,
-    data: MultiTaskData,
+    tasks: Sequence[Task],
+    feed: Feed,
     config: TrainConfig,
     *,
     seed: int,
@@ -76,8 +79,9 @@ def fit(
     running statistics are kept.
 
     Args:
-        model: on the device of the data.
-        data: already on the device.
+        model: on the device of the feed.
+        tasks: those of the model, in its order.
+        feed: the data.
         config: optimiser, schedule, method; `measure_every` says how often conflicts are measured.
         seed: seed of the order of the batches and of dropout.
         directory: a checkpoint is written there after every epoch, and `metrics.jsonl`.
@@ -94,9 +98,8 @@ def fit(
         TrainingError: a loss is not finite, which names the task and the step, or a parameter.
         RecipeError: the batches cannot be divided evenly among the processes.
     """
-    check_divisible(min(config.batch_size, len(data.train)))
-    device = data.train.inputs.device
-    n_inputs = n_batches(data.train, config.batch_size, shuffled=True)
+    check_divisible(min(config.batch_size, feed.n_samples("train")))
+    n_inputs = feed.n_steps("train", config.batch_size, shuffled=True)
     n_updates = -(-n_inputs // config.accumulate)
     surgeon = create_surgeon(model, config.method, config.options, low_memory=config.low_memory)
     optimizer = create_optimizer_v2(
@@ -109,9 +112,7 @@ def fit(
     if learned := list(surgeon.parameters()):
         optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
     scheduler = _create_scheduler(optimizer, config, n_updates)
-    normalise = normaliser(data)
-    cast = functools.partial(_autocast, device, config)
-    partial = {task for task in model.tasks if bool((data.train.targets[task] == IGNORED).any())}
+    learner = Learner(model, tuple(tasks), feed, config)
     state = _State()
     checkpoint = None if directory is None else directory / "checkpoint.safetensors"
     torch.manual_seed(seed)
@@ -128,16 +129,14 @@ def fit(
     for epoch in range(state.epoch, config.epochs):
         started = time.perf_counter()
         model.train()
-        order = torch.Generator().manual_seed(int(artefact.digest([seed, epoch])[:12], 16))
         if not parallel.is_first():  # dropout of its own, which no checkpoint has to remember
             torch.manual_seed(int(artefact.digest([seed, epoch, parallel.rank()])[:12], 16))
-        own = batches(
-            data.train, config.batch_size, order, share=(parallel.rank(), parallel.size())
-        )
+        share = parallel.rank(), parallel.size()
+        steps = feed.steps("train", config.batch_size, (seed, epoch), share=share)
         recent: list[Tensor] = []
-        totals = torch.zeros(len(model.tasks), device=device)
+        totals = torch.zeros(len(model.tasks), device=feed.device)
         n_present = dict.fromkeys(model.tasks, 0)
-        for index, (inputs, targets) in enumerate(own):
+        for index, batches in enumerate(steps):
             update, position = divmod(index, config.accumulate)
             n_parts = min(config.accumulate, n_inputs - update * config.accumulate)
             step = epoch * n_updates + update
@@ -147,7 +146,7 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
             measure = scores is not None and config.measure_every > 0
             measure = measure and step % config.measure_every == 0
-            forward = functools.partial(_forward, model, normalise(inputs), targets, partial, cast)
+            forward = functools.partial(learner.losses, batches)
             losses, features = forward()
             for task in losses:
                 n_present[task] += 1
@@ -185,7 +184,7 @@ def fit(
                 "lr": optimizer.param_groups[0]["lr"],
                 "train": {task: sums[task] / n for task, n in n_present.items() if n},
                 "validation": parallel.on_first(
-                    lambda: evaluate(model, data.validation, config, normalise)
+                    lambda: evaluate(model, learner.tasks, feed, "validation", config)
                 ),
                 "seconds": round(time.perf_counter() - started, 3),
             }
@@ -195,82 +194,6 @@ def fit(
         _tell(after_epoch, state.history[-1])
     surgeon.finish(model)
     return state.history
-
-
-@torch.no_grad()
-def evaluate(
-    model: MultiTaskModel, part: Part, config: TrainConfig, normalise: Callable[[Tensor], Tensor]
-) -> Metrics:
-    """Compute every task's metrics over a part, in eval mode and in the training's precision."""
-    model.eval()
-    outputs: dict[str, list[Tensor]] = {task: [] for task in model.tasks}
-    for inputs, _ in batches(part, max(config.batch_size, 256)):
-        with _autocast(inputs.device, config):
-            for task, output in model(normalise(inputs)).items():
-                outputs[task].append(output.float())
-    return {
-        task: task_metrics(torch.cat(parts), part.targets[task]) for task, parts in outputs.items()
-    }
-
-
-def normaliser(data: MultiTaskData) -> Callable[[Tensor], Tensor]:
-    """Return the function from uint8 images to floats, normalised by training statistics."""
-    mean, deviation = (statistic.to(data.train.inputs.device) for statistic in data.normalisation())
-
-    def normalise(inputs: Tensor) -> Tensor:
-        return (inputs.float() / 255 - mean) / deviation
-
-    return normalise
-
-
-def _forward(
-    model: MultiTaskModel,
-    inputs: Tensor,
-    targets: dict[str, Tensor],
-    partial: set[str],
-    cast: Callable[[], torch.autocast],
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Losses and features by task.
-
-    A task none of whose labels are in the batch has no loss; only those in `partial`, which lack
-    some labels, are looked at, because looking makes a GPU wait. Of several processes each has its
-    share of a task's loss, so that their mean is the mean over all of the batch's labels.
-    """
-    shares = _shares(targets, partial)
-    losses = {}
-    with cast():
-        features = model.backbone(inputs)
-        for task in model.tasks:
-            share = shares.get(task, 1.0)
-            if share is None:
-                continue
-            output = model.heads[task](features[task])
-            if share == 0:  # others have labels: take part in their exchanges, with zeros
-                losses[task] = 0.0 * output.float().sum()
-                continue
-            loss = task_loss(output, targets[task])
-            losses[task] = loss if share == 1 else share * loss
-    return losses, features
-
-
-def _shares(targets: dict[str, Tensor], partial: set[str]) -> dict[str, float | None]:
-    """The number of a task's labels here to their mean over the processes; None: nobody has any."""
-    tasks = sorted(partial)
-    if not tasks:
-        return {}
-    here = torch.stack([(targets[task] != IGNORED).sum() for task in tasks]).double()
-    means = parallel.mean([here])[0]
-    return {
-        task: number / mean if mean else None
-        for task, number, mean in zip(tasks, here.tolist(), means.tolist(), strict=True)
-    }
-
-
-def _autocast(device: torch.device, config: TrainConfig) -> torch.autocast:
-    """What a forward pass runs under: bfloat16 where the recipe says so, or by itself on a GPU."""
-    wanted = "bfloat16" if device.type == "cuda" else "float32"
-    precision = wanted if config.precision == "auto" else config.precision
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _create_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, n_updates: int) -> Any:

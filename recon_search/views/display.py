@@ -1,10 +1,12 @@
-"""Progress on a terminal, plain lines where output is piped."""
+"""A run as a person at a terminal hears of it; plain lines where output is piped."""
 
 from __future__ import annotations
 
 import time
-from types import TracebackType
+from collections.abc import Sequence
 
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,7 +17,58 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from recon_search.runs.listener import Listener
 from recon_search.training.loop import Progress as Step
+from recon_search.views.trials import SearchDisplay
+
+
+class ConsoleListener(Listener):
+    """Bars for what is under way, on a terminal; lines for what is done, elsewhere.
+
+    Args:
+        console: where to write.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._display: Display | SearchDisplay | None = None
+
+    def begin(self, title: str, total: int) -> None:
+        """Show a bar for all trainings, or for all trials of a search."""
+        kind = SearchDisplay if title == "search" else Display
+        self._display = kind(title, total, self._console)
+        self._display.start()
+
+    def step(self, name: str, progress: Step) -> None:
+        """Show where one training stands."""
+        if isinstance(self._display, Display):
+            self._display.step(name, progress)
+
+    def finish(self, name: str, seconds: float) -> None:
+        """Count a training as done."""
+        if isinstance(self._display, Display):
+            self._display.finish(name, seconds)
+
+    def end(self) -> None:
+        """Take the bars away."""
+        if self._display is not None:
+            self._display.stop()
+            self._display = None
+
+    def say(self, text: str) -> None:
+        """Print a sentence."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def study(
+        self,
+        name: str,
+        total: int,
+        trials: Sequence[FrozenTrial],
+        directions: Sequence[StudyDirection],
+    ) -> None:
+        """Show where a study stands."""
+        if isinstance(self._display, SearchDisplay):
+            self._display.show(trials, directions)
 
 
 class Display:
@@ -35,7 +88,7 @@ class Display:
         self._started = time.perf_counter()
         self._bars: dict[str, TaskID] = {}
         self._progress = Progress(
-            TextColumn("{task.description:<28}"),
+            TextColumn("{task.description:<28}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
@@ -45,16 +98,12 @@ class Display:
         )
         self._overall = self._progress.add_task(title, total=total, note="trainings")
 
-    def __enter__(self) -> Display:
+    def start(self) -> None:
+        """Show the bars."""
         self._progress.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """Take them away."""
         self._progress.stop()
 
     def step(self, label: str, step: Step) -> None:
@@ -77,4 +126,5 @@ class Display:
                 f"{self._title} {self.done}/{self.total}: {label} ({seconds:.1f} s, "
                 f"about {left:.0f} s left)",
                 highlight=False,
+                markup=False,
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
+from recon_search.runs.comparison import Comparison
 
 COLOURS = {"joint": "#7f7f7f", "split": "#c44e52", "rule": "#dd8452", "control": "#4c72b0"}
 MARKERS = {"joint": "s", "split": "*", "rule": "o", "control": "D"}
@@ -37,18 +37,18 @@ def heat_map(scores: ConflictScores, thresholds: Sequence[float] | None = None) 
     return figure
 
 
-def comparison_plot(comparison: dict[str, Any]) -> Figure:
+def comparison_plot(comparison: Comparison) -> Figure:
     """Draw delta_m of every row: one dot a seed, the mean as a bar."""
-    rows = comparison["rows"][::-1]
+    rows = comparison.rows[::-1]
     figure = Figure(figsize=(8, 1.2 + 0.36 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for height, row in enumerate(rows):
-        colour = COLOURS[row["role"]]
-        values = row["delta_m"]
+        colour = COLOURS[row.role]
+        values = row.delta_m
         axes.plot(values, [height] * len(values), "o", color=colour, alpha=0.55, markersize=5)
         axes.plot([np.mean(values)] * 2, [height - 0.3, height + 0.3], color=colour, linewidth=3)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_xlabel("delta_m on test data, % (0: single-task models; right is better)")
     axes.grid(axis="x", alpha=0.3)
     for side in ("top", "right", "left"):
@@ -56,17 +56,18 @@ def comparison_plot(comparison: dict[str, Any]) -> Figure:
     return figure
 
 
-def trade_off_plot(comparison: dict[str, Any]) -> Figure:
+def trade_off_plot(comparison: Comparison) -> Figure:
     """Draw mean delta_m against parameters and against FLOPs, relative to the unsplit network."""
-    rows = comparison["rows"]
+    rows = comparison.rows
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     colours = matplotlib.colormaps["tab20"](np.arange(len(rows)) % 20)
     for axes, cost in zip(panels, ("n_parameters", "flops"), strict=True):
         for row, colour in zip(rows, colours, strict=True):
-            x, y = row[cost] / rows[0][cost], float(np.mean(row["delta_m"]))
-            marker = MARKERS[row["role"]]
-            axes.plot(x, y, marker, color=colour, markersize=8, alpha=0.85, label=row["name"])
+            x = getattr(row, cost) / getattr(rows[0], cost)
+            y = float(np.mean(row.delta_m))
+            marker = MARKERS[row.role]
+            axes.plot(x, y, marker, color=colour, markersize=8, alpha=0.85, label=row.name)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.margins(x=0.1, y=0.1)
         axes.grid(alpha=0.3)

@@ -6,12 +6,17 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from recon_search.conflict.reliability import Reliability, measure_reliability
 from recon_search.conflict.rules import Reading, rank
 from recon_search.conflict.scores import ConflictScores
+from recon_search.runs.comparison import Comparison
 from recon_search.tasks.scoring import mean_and_deviation
+
+PERCENT = frozenset(["accuracy"])
+"""Metrics that are shown in percent."""
 
 STABLE = 0.7
 """Stability below which a warning is printed with a ranking."""
@@ -108,37 +113,38 @@ def describe_reliability(found: Reliability, k: int, n_probes: int, n_layers: in
     return text
 
 
-def comparison_table(comparison: dict[str, Any]) -> Table:
-    """The comparison: accuracy, delta_m with spread, cost, conflicts, and the paired difference."""
-    n_seeds = len(comparison["seeds"])
+def comparison_table(comparison: Comparison) -> Table:
+    """The comparison: metrics, delta_m with spread, cost, conflicts, and the paired difference."""
+    n_seeds = len(comparison.seeds)
     over = f"mean ± standard deviation over {n_seeds} seeds" if n_seeds > 1 else "one seed"
     table = Table(title=f"Test data, {over}", title_justify="left")
     table.add_column("network", no_wrap=True)
-    tasks = list(comparison["single"])
-    for task in tasks:
-        table.add_column(f"{task}\naccuracy %", justify="right", no_wrap=True)
+    columns = [(task, name) for task, own in comparison.directions.items() for name in own]
+    for task, name in columns:
+        unit = " %" if name in PERCENT else ""
+        table.add_column(f"{escape(task)}\n{name}{unit}", justify="right", no_wrap=True)
     table.add_column("delta_m\n%", justify="right", no_wrap=True)
     table.add_column("minus split\n(paired)", justify="right", no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
     table.add_column("para-\nmeters", justify="right", no_wrap=True)
     table.add_column("FLOPs", justify="right", no_wrap=True)
-    table.add_column(f"cos < {comparison['threshold']}\n% of pairs", justify="right", no_wrap=True)
-    base = comparison["rows"][0]
-    singles = [_spread(comparison["single"][task]) for task in tasks]
-    ratio = comparison["single_parameters"] / base["n_parameters"]
+    table.add_column(f"cos < {comparison.threshold}\n% of pairs", justify="right", no_wrap=True)
+    base = comparison.rows[0]
+    singles = [_spread(comparison.single[task][name]) for task, name in columns]
+    ratio = comparison.single_parameters / base.n_parameters
     table.add_row("single-task models", *singles, "0", "", "", f"{ratio:.2f}x", "", "", style="dim")
-    for row in comparison["rows"]:
-        conflicts, p_value, difference = row["conflicts"], row["p_value"], row["minus_split"]
+    for row in comparison.rows:
+        difference = row.minus_split
         table.add_row(
-            row["name"],
-            *(_spread(row["accuracy"][task]) for task in tasks),
-            _spread(row["delta_m"], sign=True),
+            escape(row.name),
+            *(_spread(row.metrics[task][name]) for task, name in columns),
+            _spread(row.delta_m, sign=True),
             "" if difference is None else _show(difference, n_seeds, sign=True),
-            "" if p_value is None else f"{p_value:.3f}",
-            f"{row['n_parameters'] / base['n_parameters']:.2f}x",
-            f"{row['flops'] / base['flops']:.2f}x",
-            "" if conflicts is None else f"{100 * conflicts:.1f}",
-            style="bold" if row["role"] == "split" else None,
+            "" if row.p_value is None else f"{row.p_value:.3f}",
+            f"{row.n_parameters / base.n_parameters:.2f}x",
+            f"{row.flops / base.flops:.2f}x",
+            "" if row.conflicts is None else f"{100 * row.conflicts:.1f}",
+            style="bold" if row.role == "split" else None,
         )
     return table
 

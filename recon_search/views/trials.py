@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 from optuna.study import Study, StudyDirection
@@ -45,16 +44,12 @@ class SearchDisplay:
         )
         self._bar = self._progress.add_task(name, total=total, note="")
 
-    def __enter__(self) -> SearchDisplay:
+    def start(self) -> None:
+        """Show the bar."""
         self._progress.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """Take it away."""
         self._progress.stop()
 
     def show(self, trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from recon_search.cli.options import FILE, make_console, open_run, recipe_options, run_options
+from recon_search.cli.options import FILE, make_console, open_run, recipe_options, run_options, tell
+
+if TYPE_CHECKING:
+    from recon_search.runs.run import Run
 
 
 @click.command()
@@ -58,29 +61,36 @@ def search(
 
     import time
 
-    from recon_search.stages.judge import check_search_inputs
-    from recon_search.stages.judge import search_and_judge as stage
-    from recon_search.stages.search import Job, default_url
+    from recon_search.conflict.scores import ConflictScores
+    from recon_search.stages.judge import SUMMARY, check_database, search_and_judge
+    from recon_search.stages.split import check_scores
+    from recon_search.views.tables import comparison_table
+    from recon_search.views.trials import trial_table
 
-    check_inputs = functools.partial(check_search_inputs, scores=scores_path, url=storage)
-    recipe, out, device, _ = open_run({**options, "resume": True}, check_inputs, is_search=True)
+    scores = None
 
-    job = Job(
-        recipe,
-        scores_path or out / "scores.safetensors",
-        out,
-        device,
-        storage or default_url(out),
-        study or options["recipe_path"].stem,
-        None if timeout is None else time.time() + timeout,
-    )
-    stage(
-        job,
-        make_console(minimum=150),
-        options["workers"],
-        has_scores=scores_path is not None,
+    def read_inputs(run: Run) -> None:
+        nonlocal scores
+        if scores_path is not None:
+            scores = ConflictScores.load(scores_path)
+            check_scores(scores, run)
+        check_database(run, storage)
+
+    run = open_run({**options, "resume": True}, read_inputs, is_search=True)
+    comparison = search_and_judge(
+        run,
+        scores,
+        url=storage,
+        study=study or options["recipe_path"].stem,
+        deadline=None if timeout is None else time.time() + timeout,
         judged=judge,
     )
+    console = make_console(minimum=150)
+    console.print(trial_table(json.loads((run.out / SUMMARY).read_text(encoding="utf-8"))))
+    if comparison is not None:
+        console.print(comparison_table(comparison))
+        tell(comparison.verdict)
+        tell(f"Open {run.out / 'report.html'} first.")
 
 
 def _show_study(name: str, url: str | None, out: Path | None, as_json: bool) -> None:
@@ -100,4 +110,4 @@ def _show_study(name: str, url: str | None, out: Path | None, as_json: bool) -> 
     console = make_console(minimum=150)
     console.print(trial_table(summary))
     if out is not None:
-        console.print(f"Written: {out / 'search.png'}", highlight=False, soft_wrap=True)
+        tell(f"Written: {out / 'search.png'}")

@@ -1,0 +1,99 @@
+"""`recon-search probe` and `rank`: where the tasks conflict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recon_search.cli.options import (
+    FILE,
+    make_console,
+    open_run,
+    recipe_options,
+    run_directory,
+    run_options,
+    tell,
+)
+from recon_search.errors import ArtefactError
+
+TOP = 10
+"""Layers whose order is judged where nothing says how many are split."""
+
+
+@click.command()
+@recipe_options
+@run_options
+@click.option("--continue", "more", is_flag=True, help="Add seeds to the scores in --out.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), help="With --continue: how many seeds [default: 1]."
+)
+def probe(more: bool, seeds: int | None, **options: Any) -> None:
+    """Measure conflicts and write scores.safetensors."""
+    if seeds is not None and not more:
+        raise click.UsageError("--seeds needs --continue. Add it, or pass --set probe.seeds=N.")
+    scores_path = run_directory(options) / "scores.safetensors"
+    if more and not scores_path.is_file():
+        raise ArtefactError(
+            f"--continue needs the scores of a finished probe, found no file at {scores_path}. "
+            "Leave --continue out, or check --out."
+        )
+    options["resume"] |= more
+    run = open_run(options)
+
+    from recon_search.stages.probe import continue_probe
+    from recon_search.stages.probe import probe as stage
+    from recon_search.stages.split import reading_of
+    from recon_search.views.tables import ranking_table
+
+    scores = continue_probe(run, seeds or 1) if more else stage(run)
+    split = run.recipe.split
+    table = ranking_table(scores, split.rule, reading_of(run.recipe), split.k or TOP)
+    make_console(minimum=110).print(table)
+    tell(f"Written: {scores_path}")
+
+
+@click.command()
+@click.argument("scores_path", metavar="SCORES", type=FILE)
+@click.option("--threshold", type=float, default=0.0, show_default=True, help="S in (-1, 0].")
+@click.option("--rule", default="projection", show_default=True, help="How layers are ranked.")
+@click.option(
+    "--window",
+    type=float,
+    nargs=2,
+    default=(0.6, 1.0),
+    show_default=True,
+    help="Part of the probe.",
+)
+@click.option(
+    "--k", type=click.IntRange(min=1), default=TOP, show_default=True, help="Top k to judge."
+)
+@click.option("--plot", type=FILE, help="Heat map to write [default: beside SCORES].")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and write no plot.")
+def rank(
+    scores_path: Path,
+    threshold: float,
+    rule: str,
+    window: tuple[float, float],
+    k: int,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Show the layers in order of conflict, and draw layers x thresholds."""
+    from recon_search.conflict.rules import Reading
+    from recon_search.conflict.scores import ConflictScores
+    from recon_search.views.plots import heat_map, save_figure
+    from recon_search.views.tables import ranking_summary, ranking_table
+
+    scores = ConflictScores.load(scores_path)
+    reading = Reading(threshold, window)
+    if as_json:
+        click.echo(json.dumps(ranking_summary(scores, rule, reading, k), indent=2))
+        return
+    console = make_console(minimum=110)
+    console.print(ranking_table(scores, rule, reading, k))
+    plot = plot or scores_path.with_name("conflicts.png")
+    save_figure(heat_map(scores), plot)
+    tell(f"Written: {plot}")

@@ -1,0 +1,40 @@
+"""`recon-search run`: from data to report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from recon_search.cli.options import make_console, open_run, recipe_options, run_options
+
+
+@click.command()
+@recipe_options
+@run_options
+def run(**options: Any) -> None:
+    """Run a recipe from data to report."""
+    this = open_run(options)
+
+    from recon_search.stages.run import run_all
+    from recon_search.views.tables import comparison_table
+
+    comparison = run_all(this)
+    wide = make_console(minimum=150)
+    wide.print(comparison_table(comparison))
+    wide.print(comparison.verdict, highlight=False, markup=False)
+    best = comparison.best
+    wide.print(
+        f"\nExported: {best.name}, seed {best.seed} (best on validation data).",
+        highlight=False,
+        markup=False,
+    )
+    for name, what in (
+        ("report.html", "the report"),
+        ("split.json", "the split, for `recon-search train RECIPE --split`"),
+        ("scores.safetensors", "the conflict scores, for `recon-search rank`"),
+        ("model", "the model directory, for `recon_search.load`"),
+        ("export", "one plain timm state dict a task"),
+    ):
+        line = f"  {this.out / name}  {what}"
+        wide.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,73 @@
+"""`recon-search train` and `compare`: networks trained and judged with a split at hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recon_search.cli.options import FILE, make_console, open_run, recipe_options, run_options, tell
+
+if TYPE_CHECKING:
+    from recon_search.runs.run import Run
+
+
+@click.command()
+@recipe_options
+@run_options
+@click.option("--split", "split_path", type=FILE, help="Split to train with, from any data set.")
+@click.option("--method", help="Override train.method.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def train(split_path: Path | None, method: str | None, as_json: bool, **options: Any) -> None:
+    """Train one network, unsplit or with a saved split, and test it once."""
+    if method is not None:
+        options["overrides"] = (*options["overrides"], f'train.method="{method}"')
+    from recon_search.stages.split import load_split
+    from recon_search.stages.train import train_one
+
+    split = None
+
+    def read_inputs(run: Run) -> None:
+        nonlocal split
+        split = None if split_path is None else load_split(split_path, run)
+
+    run = open_run(options, read_inputs)
+    result = train_one(run, split)
+    if as_json:
+        values = {**result.as_json(), "directory": str(result.directory)}
+        click.echo(json.dumps(values, indent=2))
+        return
+    assert result.test is not None
+    for task in run.schema.tasks:
+        for name in task.metrics:
+            tell(f"{task.name}: test {name} {result.test[task.name][name]:.2f} %")
+    tell(f"{result.n_parameters:,} parameters. Model directory: {run.out / 'model'}")
+
+
+@click.command()
+@recipe_options
+@run_options
+@click.option("--scores", "scores_path", type=FILE, required=True, help="For the controls.")
+@click.option("--split", "split_path", type=FILE, required=True, help="The split to judge.")
+def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
+    """Judge a split: baselines, joint training and controls over paired seeds."""
+    from recon_search.conflict.scores import ConflictScores
+    from recon_search.stages.compare import compare as stage
+    from recon_search.stages.split import check_scores, load_split
+    from recon_search.views.tables import comparison_table
+
+    inputs: Any = None
+
+    def read_inputs(run: Run) -> None:
+        nonlocal inputs
+        scores = ConflictScores.load(scores_path)
+        check_scores(scores, run)
+        inputs = load_split(split_path, run), scores
+
+    run = open_run(options, read_inputs)
+    comparison = stage(run, *inputs)
+    wide = make_console(minimum=150)
+    wide.print(comparison_table(comparison))
+    wide.print(comparison.verdict, highlight=False, markup=False)

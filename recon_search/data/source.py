@@ -1,0 +1,134 @@
+"""What the rest of the tool asks of data: a schema, parts, and steps of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from recon_search.tasks.task import Task
+
+PartName = Literal["train", "validation", "test"]
+PARTS: tuple[PartName, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs and what is known of them.
+
+    Attributes:
+        inputs: (B, C, H, W), as they are stored; `Inputs.normalise` makes them ready.
+        targets: by task. The tasks named are those of this input.
+    """
+
+    inputs: Tensor
+    targets: Mapping[str, Tensor]
+
+
+Step = tuple[Batch, ...]
+"""The batches of one step: one where all tasks share their input, else one for each input."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What is known of data without reading a pixel.
+
+    Attributes:
+        tasks: in order.
+        shape: of one input, (C, H, W).
+        complete: names of the tasks that have every label in every part.
+        fingerprint: of the files, whatever their folder is called; empty where the recipe says all.
+    """
+
+    tasks: tuple[Task, ...]
+    shape: tuple[int, int, int]
+    complete: frozenset[str]
+    fingerprint: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+        return tuple(task.name for task in self.tasks)
+
+    def select(self, names: tuple[str, ...]) -> tuple[Task, ...]:
+        """Return the tasks of these names, in this order."""
+        known = {task.name: task for task in self.tasks}
+        return tuple(known[name] for name in names)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How inputs are made ready; saved with the model, whose users must do the same.
+
+    Attributes:
+        mean: of each channel, after scaling.
+        std: of each channel, after scaling.
+        scale: what stored values are divided by.
+    """
+
+    mean: Tensor
+    std: Tensor
+    scale: float = 255.0
+
+    def normalise(self, inputs: Tensor) -> Tensor:
+        """Return float32 inputs (B, C, H, W), scaled, with mean 0 and deviation 1 in training."""
+        mean, std = (each.to(inputs.device)[:, None, None] for each in (self.mean, self.std))
+        return (inputs.float() / self.scale - mean) / std
+
+
+class Source(Protocol):
+    """Data of several tasks, cut into parts."""
+
+    @property
+    def schema(self) -> Schema:
+        """What it holds."""
+
+    def open(self, device: torch.device) -> Feed:
+        """Make it ready to be read in steps on a device."""
+
+
+class Feed(Protocol):
+    """Data in steps, on a device.
+
+    The order of shuffled samples is a function of seed and epoch alone. The shares of several
+    processes make up the batch that one process would get.
+    """
+
+    @property
+    def schema(self) -> Schema:
+        """What it holds."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """How inputs are made ready: statistics of the training part, taken once."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are."""
+
+    def n_samples(self, part: PartName) -> int:
+        """Number of inputs in a part."""
+
+    def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
+        """Number of steps that `steps` yields."""
+
+    def steps(
+        self,
+        part: PartName,
+        size: int,
+        order: tuple[int, int] | None = None,
+        *,
+        share: tuple[int, int] = (0, 1),
+    ) -> Iterator[Step]:
+        """Cut a part into steps.
+
+        Args:
+            part: its name.
+            size: inputs in a step, over all processes.
+            order: (seed, epoch) shuffles, for training; the last, smaller step is then left out,
+                unless it is the only one. None keeps the order, and every input.
+            share: (r, n) cuts the r-th of n equal parts out of every step.
+        """

@@ -1,0 +1,150 @@
+"""What a result depends on, and nothing else: one identity for trainings, probes, studies, runs.
+
+Settings are taken without the keys that have their defaults, so a key that a later version adds, at
+the default that keeps the old behaviour, changes no identity. Files count by their content, never
+by their path. Labels, the place of the data, and how many trials are wanted do not count.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from recon_search.artefact import digest
+from recon_search.errors import ArtefactError
+from recon_search.recipe import BackboneConfig, DataConfig, Recipe, TrainConfig
+
+WHEREABOUTS = {"root", "download"}
+"""Keys of `[data]` that say where files are, not what they hold."""
+
+LOCAL = "local-dir:"
+"""How timm marks the name of a folder that holds a model."""
+
+
+def settings(section: BaseModel, *, without: set[str] | None = None) -> dict[str, Any]:
+    """Return the keys of a section that differ from their defaults, as JSON values."""
+    return section.model_dump(mode="json", exclude_defaults=True, exclude=without)
+
+
+def content(path: str | Path) -> str:
+    """Return a digest of a file's content, or of a folder's files by name.
+
+    Raises:
+        ArtefactError: there is no such file, or it cannot be read.
+    """
+    try:
+        path = Path(path).resolve()
+        if path.is_dir():
+            return digest({file.name: content(file) for file in path.iterdir() if file.is_file()})
+        state = path.stat()
+        return _content(path, state.st_mtime_ns, state.st_size)
+    except OSError as error:
+        raise ArtefactError(
+            f"A file that the recipe names must be readable, {path} is not ({error.strerror}). "
+            "Check the path."
+        ) from None
+
+
+@functools.lru_cache(maxsize=64)
+def _content(path: Path, modified: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def of_data(config: DataConfig, fingerprint: str) -> dict[str, Any]:
+    """Name the data: what the recipe says of it, and what the source says of its files."""
+    found = settings(config, without=WHEREABOUTS)
+    return {**found, "fingerprint": fingerprint} if fingerprint else found
+
+
+def of_backbone(config: BackboneConfig) -> dict[str, Any]:
+    """Name a backbone and the weights it begins with."""
+    found = settings(config, without={"weights"})
+    if config.weights is not None:
+        found["weights"] = content(config.weights)
+    if config.name.startswith(LOCAL):
+        found["name"] = LOCAL + content(config.name.removeprefix(LOCAL))
+    return found
+
+
+def of_training(
+    recipe: Recipe,
+    *,
+    fingerprint: str,
+    tasks: tuple[Any, ...],
+    train: TrainConfig,
+    backbone: BackboneConfig,
+    split: str | None,
+    seed: int | None,
+    measured: str | None,
+    start: str | None,
+) -> str:
+    """Return the identity of one training, which names its folder.
+
+    Args:
+        recipe: for its data, head and `split.init`.
+        fingerprint: of the data's files (`Schema.fingerprint`).
+        tasks: those that are learned, in order.
+        train: how.
+        backbone: of what.
+        split: digest of the split; None for none.
+        seed: of initialisation and batches; None leaves it open.
+        measured: format of the conflict scores it writes; None if it measures none.
+        start: identity of the training whose weights it starts from.
+    """
+    return digest(
+        {
+            "data": of_data(recipe.data, fingerprint),
+            "backbone": of_backbone(backbone),
+            "head": settings(recipe.head),
+            "train": settings(train),
+            "tasks": tasks,
+            "split": split,
+            "init": recipe.split.init if split is not None else None,
+            "seed": seed,
+            "measured": measured,
+            "start": start,
+        }
+    )
+
+
+def of_study(recipe: Recipe, training: str, scores: str) -> dict[str, str]:
+    """Return what all trials of a study share: `recipe` and `scores`.
+
+    Args:
+        recipe: the recipe; what it compares in the end does not count.
+        training: identity of the recipe's own training (see `of_training`).
+        scores: digest of the scores that splits are chosen by.
+    """
+    varied = settings(recipe.search, without={"trials", "heartbeat", "retries"})
+    parts = {
+        "training": training,
+        "search": varied,
+        "split": settings(recipe.split),
+        "window": recipe.probe.window,
+    }
+    return {"recipe": digest(parts), "scores": scores}
+
+
+def of_run(recipe: Recipe) -> dict[str, str]:
+    """Return the identity of a run folder, one digest a section of the recipe.
+
+    A search may be given more trials later, and so may a probe get more seeds.
+    """
+    sections: Mapping[str, Any] = {
+        "seed": recipe.seed,
+        "data": settings(recipe.data, without=WHEREABOUTS),
+        "backbone": of_backbone(recipe.backbone),
+        "head": settings(recipe.head),
+        "train": settings(recipe.train),
+        "probe": settings(recipe.probe),
+        "split": settings(recipe.split),
+        "compare": settings(recipe.compare),
+        "search": settings(recipe.search, without={"trials"}),
+    }
+    return {name: digest(value) for name, value in sections.items()}

@@ -1,0 +1,145 @@
+"""The stages from Python: what the commands of the same names do, without a console."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recon_search.conflict.scores import ConflictScores
+from recon_search.graph.split import Split
+from recon_search.recipe import Recipe, load_recipe, parse_recipe
+from recon_search.runs.comparison import Comparison
+from recon_search.runs.folder import open_folder
+from recon_search.runs.listener import SILENT, Listener
+from recon_search.runs.run import Run
+from recon_search.stages import check as checks
+from recon_search.stages import compare as comparing
+from recon_search.stages import judge as judging
+from recon_search.stages import probe as probing
+from recon_search.stages import run as running
+from recon_search.stages.split import check_scores
+
+AnyRecipe = Recipe | str | Path | Mapping[str, Any]
+"""A recipe, the file of one, or its content as plain values."""
+
+
+def run(
+    recipe: AnyRecipe,
+    out: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    workers: int = 1,
+    resume: bool = False,
+    listener: Listener = SILENT,
+) -> Comparison:
+    """Probe, split, retrain, compare, export and report: `recon-search run`.
+
+    Args:
+        recipe: what to do.
+        out: the run folder.
+        device: where networks are trained.
+        workers: trainings at once. More than one start processes, which a script must allow for by
+            `if __name__ == "__main__":`.
+        resume: go on with what the folder holds.
+        listener: hears how the work goes.
+
+    Raises:
+        ReconSearchError: one of its subclasses, with one clear line.
+    """
+    return running.run_all(_open(recipe, out, device, workers, resume, listener))
+
+
+def probe(
+    recipe: AnyRecipe,
+    out: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    workers: int = 1,
+    resume: bool = False,
+    listener: Listener = SILENT,
+) -> ConflictScores:
+    """Measure in which layers the tasks conflict: `recon-search probe`; see `run`."""
+    return probing.probe(_open(recipe, out, device, workers, resume, listener))
+
+
+def compare(
+    recipe: AnyRecipe,
+    split: Split,
+    scores: ConflictScores,
+    out: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    workers: int = 1,
+    resume: bool = False,
+    listener: Listener = SILENT,
+) -> Comparison:
+    """Judge a split against baselines and controls: `recon-search compare`; see `run`.
+
+    Args:
+        recipe: see `run`.
+        split: the split to judge; its tasks are the recipe's.
+        scores: of a probe of the same tasks and backbone, for the controls.
+        out: see `run`; and so the others.
+        device: see `run`.
+        workers: see `run`.
+        resume: see `run`.
+        listener: see `run`.
+    """
+    this = _open(recipe, out, device, workers, resume, listener, scores)
+    return comparing.compare(this, split.for_tasks(this.schema.names), scores)
+
+
+def search_splits(
+    recipe: AnyRecipe,
+    out: str | Path,
+    scores: ConflictScores | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    workers: int = 1,
+    storage: str | None = None,
+    study: str = "search",
+    listener: Listener = SILENT,
+) -> Comparison | None:
+    """Search for the best split, and judge it: `recon-search search`; see `run`.
+
+    Args:
+        recipe: see `run`.
+        out: see `run`; the same call again goes on.
+        scores: of a probe; None probes.
+        device: see `run`.
+        workers: processes that run trials; at least one is started.
+        storage: URL of the database; None for one in `out`.
+        study: its name there.
+        listener: see `run`.
+
+    Returns:
+        The comparison of the best split; None where none was better than no split.
+    """
+    this = _open(recipe, out, device, workers, True, listener, scores, is_search=True)
+    return judging.search_and_judge(this, scores, url=storage, study=study)
+
+
+def _open(
+    recipe: AnyRecipe,
+    out: str | Path,
+    device: str | torch.device,
+    workers: int,
+    resume: bool,
+    listener: Listener,
+    scores: ConflictScores | None = None,
+    *,
+    is_search: bool = False,
+) -> Run:
+    if isinstance(recipe, str | Path):
+        recipe = load_recipe(recipe)
+    elif not isinstance(recipe, Recipe):
+        recipe = parse_recipe(dict(recipe))
+    checks.check(recipe)
+    this = Run(recipe, Path(out), torch.device(device), workers, listener)
+    if scores is not None:
+        check_scores(scores, this)
+    open_folder(recipe, this.out, resume=resume, is_search=is_search)
+    return this

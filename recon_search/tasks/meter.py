@@ -1,0 +1,57 @@
+"""Metrics of one task over the batches of a part, without keeping a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+
+class Meter:
+    """Streams outputs and targets into metrics and the mean loss.
+
+    Args:
+        loss: the task's loss, mean over labelled entries.
+        n_labels: counts labelled entries.
+        metrics: from torchmetrics, by name; they ignore what has no label.
+        percent: names of those that are shares, reported in percent.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        n_labels: Callable[[Tensor], Tensor],
+        metrics: Mapping[str, Metric],
+        percent: frozenset[str] = frozenset(),
+    ) -> None:
+        self._loss = loss
+        self._n_labels = n_labels
+        self._percent = percent
+        for metric in metrics.values():
+            metric.sync_on_compute = False  # the first process alone evaluates
+        self._names = tuple(metrics)
+        self._metrics = MetricCollection(dict(metrics))
+        # torchmetrics' MeanMetric leaves weights out where it keeps nan, which a loss may be.
+        self._total = 0.0
+        self._n = 0
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Take in a batch; one without a label changes nothing."""
+        n = int(self._n_labels(target))
+        if n == 0:
+            return
+        if not self._n:
+            self._metrics.to(output.device)
+        self._n += n
+        self._metrics.update(output, target)
+        self._total += n * float(self._loss(output, target))
+
+    def compute(self) -> dict[str, float]:
+        """Return every metric and `loss`; nan for all where no label was seen."""
+        if not self._n:
+            return dict.fromkeys([*self._names, "loss"], math.nan)
+        values = {name: float(value) for name, value in self._metrics.compute().items()}
+        values = {n: 100 * value if n in self._percent else value for n, value in values.items()}
+        return {**values, "loss": self._total / self._n}
