@@ -53,9 +53,19 @@ class ResidentFeed:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """Mean and deviation of each channel of the training images."""
-        images = self.parts["train"].inputs.float() / 255
-        return Inputs(images.mean((0, 2, 3)), images.std((0, 2, 3)).clamp(min=1e-6))
+        """Mean and deviation of each channel of the training images, exact, without a copy."""
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        counts = torch.stack(
+            [
+                torch.bincount(channel.reshape(-1), minlength=256).cpu().double()
+                for channel in self.parts["train"].inputs.unbind(1)
+            ]
+        )  # (C, 256)
+        n = counts.sum(1)
+        mean = counts @ levels / n
+        square = (counts * (levels - mean[:, None]).square()).sum(1)
+        deviation = (square / (n - 1)).sqrt().clamp(min=1e-6)
+        return Inputs(*(each.float().to(self.device) for each in (mean, deviation)))
 
     def n_samples(self, part: PartName) -> int:
         """Number of inputs in a part."""
