@@ -9,8 +9,9 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from recon_search.conflict.rules import Reading, find_rule, n_steps
-from recon_search.conflict.scores import BLOCKS, N_HALVES, ConflictScores
+from recon_search.conflict.rules import Reading, check_measured, find_rule, n_steps
+from recon_search.conflict.scores import ConflictScores
+from recon_search.conflict.sums import BLOCKS, N_HALVES
 
 N_PAIRS = 100
 """Pairs of bootstrap samples."""
@@ -60,13 +61,19 @@ def measure_reliability(
         reading: how the scores are read.
         k: how many layers would be split; at least 1 is assumed.
         seed: of the bootstrap.
+
+    A pair of tasks that a half or a sample happens not to hold adds nothing to its values.
+
+    Raises:
+        RecipeError: as `rules.rank`.
     """
-    evaluate = find_rule(rule)
+    found = find_rule(rule)
+    check_measured(scores, found, reading)
     inside = reading.blocks()
     k = min(max(k, 1), len(scores.layers))
 
     def values(weights: Tensor) -> Tensor:
-        return evaluate(scores, replace(reading, weights=weights))
+        return found.evaluate(scores, replace(reading, weights=weights))
 
     halves = []
     for half in range(N_HALVES):

@@ -264,7 +264,8 @@ def _empty_scores(training: Training, recipe: Recipe, data: MultiTaskData) -> Co
         "recipe": artefact.digest(recipe.model_dump(exclude={"seed"})),
         "seeds": [training.seed],
     }
-    return ConflictScores([info.name for info in infos], training.tasks, metadata)
+    names = [info.name for info in infos]
+    return ConflictScores(names, training.tasks, metadata, replicated=True)
 
 
 def _check_input(model: MultiTaskModel, data: MultiTaskData, config: BackboneConfig) -> None:

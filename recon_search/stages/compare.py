@@ -228,9 +228,10 @@ def _p_value(values: list[float], reference: list[float]) -> float | None:
 
 def _conflicts(results: list[dict[str, Any]], threshold: float) -> float | None:
     shares = [
-        ConflictScores.load(path).share(threshold)
+        scores.share(threshold)
         for result in results
         if (path := Path(result["directory"]) / "scores.safetensors").is_file()
+        and (scores := ConflictScores.load(path)).steps
     ]
     return statistics.fmean(shares) if shares else None
 

@@ -226,8 +226,7 @@ def _join_unless_refused(job: Job) -> tuple[Study, PatientStorage, Ledger]:
         },
     )
     scores = ConflictScores.load(job.scores)
-    counts = {name: tensor.tolist() for name, tensor in scores.tensors.items()}
-    identity = {"recipe": artefact.digest(recipe), "scores": artefact.digest(counts)}
+    identity = {"recipe": artefact.digest(recipe), "scores": scores.digest}
     if study.get_trials(deepcopy=False) and ledger.get("study") is None:
         raise RecipeError(
             f"Study '{job.study}' must be one of recon-search, found trials of something else in "

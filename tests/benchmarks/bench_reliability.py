@@ -104,7 +104,7 @@ def read(scores: ConflictScores, k: int) -> dict[str, Any]:
     for name, reading in RULES.items():
         rule = name.partition(",")[0]
         rows[name] = {
-            "values": find_rule(rule)(scores, reading).tolist(),
+            "values": find_rule(rule).evaluate(scores, reading).tolist(),
             "halves": measure_reliability(scores, rule, reading, k).tau,
         }
     return rows

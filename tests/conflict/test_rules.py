@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recon_search.conflict.rules import MEASURED, RULES, Reading, rank, within_budget
+from recon_search.conflict.rules import RULES, Reading, rank, within_budget
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
 
@@ -66,7 +66,7 @@ def test_window_out_of_range(scores, window):
         rank(scores, "count", Reading(window=window))
 
 
-@pytest.mark.parametrize("rule", sorted(MEASURED))
+@pytest.mark.parametrize("rule", [rule.name for rule in RULES.values() if rule.measures])
 def test_a_window_without_a_measured_step_has_no_ranking(rule):
     scores = ConflictScores(["conv1", "bn1"], ["a", "b"])
     scores.update(torch.eye(2).expand(2, 2, 2), at=0.0)

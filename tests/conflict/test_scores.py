@@ -73,11 +73,14 @@ def test_a_cosine_equal_to_the_threshold_does_not_conflict():
 
 
 def test_a_zero_gradient_conflicts_with_nobody():
-    gramian = torch.tensor([[0.0, 0.0], [0.0, 1.0]])[None]
-    scores = ConflictScores(["layer"], ["a", "b"])
-    scores.update(gramian)
-    assert scores.counts(0.0).item() == 0
-    assert scores.steps == 1
+    """In one layer, or in all of them where the task is said to be present."""
+    zero, one = torch.tensor([[0.0, 0.0], [0.0, 1.0]]), torch.ones(2, 2)
+    scores = ConflictScores(["zero", "one"], ["a", "b"])
+    scores.update(torch.stack([zero, one]))
+    scores.update(torch.stack([zero, zero]), present=["a", "b"])
+    assert scores.counts(0.0).tolist() == [[0], [0]]
+    assert scores.steps == 2
+    assert not scores.blocks("projection").any()
 
 
 @pytest.mark.parametrize("threshold", [0.01, -1.0, -1.5, -0.055, float("nan"), float("-inf")])
