@@ -204,9 +204,9 @@ class ConflictScores:
         Raises:
             RecipeError: as `counts`.
         """
-        steps = self.pair_steps
+        total, steps = float(self.totals(threshold).sum()), self.pair_steps
         n_triples = float(steps.max()) * len(self.layers) * int((steps > 0).sum())
-        return float(self.totals(threshold).sum()) / n_triples
+        return total / n_triples
 
     def totals(self, threshold: float = 0.0) -> Tensor:
         """S-conflict score of each layer (Recon, Definition 3): counts, added over the pairs.
