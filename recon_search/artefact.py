@@ -73,11 +73,17 @@ def read_json(path: str | Path, kind: str) -> Any:
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> None:
-    """Write a safetensors file atomically, every metadata value as JSON."""
+    """Write a safetensors file atomically, metadata values as JSON; equal input, equal bytes."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = {key: json.dumps(value) for key, value in metadata.items()}
-    with atomic(path) as temporary:
-        temporary.write_bytes(save(contiguous, metadata=text))
+    content = memoryview(save(contiguous))
+    size = int.from_bytes(content[:8], "little")
+    text = {key: json.dumps(metadata[key]) for key in sorted(metadata)}
+    # safetensors writes its metadata in an order drawn at random.
+    header = json.dumps({"__metadata__": text, **json.loads(bytes(content[8 : 8 + size]))}).encode()
+    header += b" " * (-len(header) % 8)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(content[8 + size :])
 
 
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -9,29 +9,156 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from recon_search.errors import RecipeError
+
 Gradients = list[dict[nn.Parameter, Tensor]]
 """One dict a task: the gradient of its loss for each parameter the loss reaches."""
 
+FEW_TASKS = 8
+"""Up to here the CPU takes inner products in pairs; above, one matrix product copies less."""
 
-def gramians(losses: Sequence[Tensor], layers: Mapping[str, Sequence[nn.Parameter]]) -> Tensor:
+PIECE = 2**15
+"""Columns of a Jacobian that the CPU multiplies at once: so many rows stay in its cache."""
+
+
+class Copy(Protocol):
+    """One copy of a split layer, as `BranchedBackbone.layers` gives them."""
+
+    @property
+    def parameters(self) -> Sequence[nn.Parameter]:
+        """Its weight, bias, ..."""
+
+
+Layer = Sequence[nn.Parameter] | Sequence[Copy]
+
+
+def gramians(
+    losses: Iterable[Tensor | None] | Mapping[str, Tensor | None],
+    layers: Mapping[str, Layer],
+    *,
+    allow_unused: bool = False,
+) -> Tensor:
     """Compute the Gramian of every layer from the tasks' losses; the autograd graph is kept.
 
     Args:
-        losses: one scalar a task, T in all.
-        layers: the parameters of each layer, as `recon_search.layers` gives them, L in all.
+        losses: one scalar a task, T in all, in the order of the tasks; a mapping's is its own. None
+            for a task that has no loss in this step.
+        layers: L layers, each its parameters, as `recon_search.layers` gives them, or its copies,
+            as `BranchedBackbone.layers` does. Parameters that are frozen add nothing.
+        allow_unused: layers that no loss depends on, or that are frozen, have zeros; otherwise they
+            are an error, unless no task has a loss.
 
     Returns:
         Gramians of shape (L, T, T), symmetric and positive semi-definite. Rows and columns of a
-        task whose loss does not reach a layer are zero.
+        task that has no loss, or whose loss does not reach a layer, are zero.
+
+    Raises:
+        RecipeError: a loss is no scalar with a graph, `layers` holds something else than parameters
+            of layers, or a layer is frozen or not used by any loss, the first of which is named.
     """
-    parameters = [parameter for layer in layers.values() for parameter in layer]
-    gradients = task_gradients(losses, [parameters] * len(losses), retain_graph=True)
-    return layer_gramians(gradients, layers)
+    by_task = _check_losses(losses)
+    listed = _list_parameters(layers)
+    used = {name: [p for p in layer if p.requires_grad] for name, layer in listed.items()}
+    if not allow_unused and (frozen := [name for name, layer in used.items() if not layer]):
+        raise RecipeError(
+            f"Every layer must have a trainable parameter, '{frozen[0]}' is frozen. Leave it out "
+            "of the layers, or pass allow_unused=True for zeros."
+        )
+    for task, loss in by_task.items():
+        if loss is not None and not loss.requires_grad:
+            raise RecipeError(
+                f"A loss must depend on trainable parameters, that of task {task} is a constant. "
+                "Pass None in a step without it; compute it outside of torch.no_grad."
+            )
+    parameters = [parameter for layer in used.values() for parameter in layer]
+    present = [task for task, loss in enumerate(by_task.values()) if loss is not None]
+    known = [loss for loss in by_task.values() if loss is not None]
+    found = task_gradients(known, [parameters] * len(known), retain_graph=True)
+    by_place = dict(zip(present, found, strict=True))
+    gradients: Gradients = [by_place.get(task, {}) for task in range(len(by_task))]
+    reached = set().union(*gradients)
+    unused = [name for name, layer in used.items() if not reached.intersection(layer)]
+    if present and unused and not allow_unused:
+        raise RecipeError(
+            f"Some loss must depend on every layer, none does on '{unused[0]}' ({len(unused)} of "
+            f"{len(used)} layers are unused). Pass the layers of the network that computed the "
+            "losses, or allow_unused=True for zeros."
+        )
+    return layer_gramians(gradients, listed)
+
+
+def _check_losses(
+    losses: Iterable[Tensor | None] | Mapping[str, Tensor | None],
+) -> dict[str, Tensor | None]:
+    """The losses by the name of their task, or by its place."""
+    is_one = isinstance(losses, Tensor) and losses.ndim == 0
+    if is_one or not isinstance(losses, Iterable):
+        raise RecipeError(
+            "The losses must be one scalar a task in a sequence or a mapping, got "
+            f"{_describe(losses)}. Pass [loss_a, loss_b] or {{'a': loss_a, 'b': loss_b}}."
+        )
+    if isinstance(losses, Mapping):
+        by_task = {f"'{task}'": loss for task, loss in losses.items()}
+    else:
+        by_task = {f"number {task}": loss for task, loss in enumerate(losses)}
+    if not by_task:
+        raise RecipeError(
+            "The losses must be one scalar a task, got none at all. Pass None for each task that "
+            "has no loss in this step."
+        )
+    for task, loss in by_task.items():
+        if loss is not None and not isinstance(loss, Tensor):
+            raise RecipeError(
+                f"A loss must be a tensor, or None in a step without it, that of task {task} is "
+                f"{_describe(loss)}. Pass what the loss function returned."
+            )
+        if loss is not None and loss.numel() != 1:
+            raise RecipeError(
+                f"A loss must be one number, that of task {task} is {_describe(loss)}. Take its "
+                "mean over the samples first."
+            )
+    return by_task
+
+
+def _list_parameters(layers: Mapping[str, Layer]) -> dict[str, list[nn.Parameter]]:
+    """The parameters of each layer, those of all its copies."""
+    if not isinstance(layers, Mapping) or not layers:
+        raise RecipeError(
+            "The layers must be a mapping from names to lists of parameters, got "
+            f"{_describe(layers)}. Pass recon_search.layers(backbone)."
+        )
+    listed: dict[str, list[nn.Parameter]] = {}
+    for name, layer in layers.items():
+        is_list = isinstance(layer, Iterable) and not isinstance(layer, str | Tensor)
+        members: Iterable[Any] = layer if is_list else [layer]
+        listed[name] = []
+        for member in members:
+            if is_list and isinstance(member, Tensor) and member.is_leaf:
+                listed[name].append(member)  # type: ignore[arg-type]
+            elif is_list and isinstance(getattr(member, "parameters", None), Sequence):
+                listed[name] += member.parameters
+            else:
+                raise RecipeError(
+                    f"A layer must be a list of parameters, '{name}' holds {_describe(member)}. "
+                    "Pass recon_search.layers(backbone)."
+                )
+    return listed
+
+
+def _describe(value: object) -> str:
+    """Name what was found instead of something else."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)
+    is_empty = isinstance(value, Mapping | Sequence) and not value
+    return f"an empty {type(value).__name__}" if is_empty else f"a {type(value).__name__}"
 
 
 def task_gradients(
@@ -110,7 +237,7 @@ def layer_gramians(gradients: Gradients, layers: Mapping[str, Sequence[nn.Parame
                 block = _embed(block, users, n_tasks)
             total = block if total is None else total + block
         rows.append(total)
-    like = next(parameter for parameters in layers.values() for parameter in parameters)
+    like = next((p for parameters in layers.values() for p in parameters), torch.zeros(()))
     # Of a layer that no task's loss reaches:
     zero = _at_least_single(like.detach()).new_zeros(n_tasks, n_tasks)
     return torch.stack([zero if row is None else row for row in rows])
@@ -119,12 +246,21 @@ def layer_gramians(gradients: Gradients, layers: Mapping[str, Sequence[nn.Parame
 def _gramian(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
     """Gramian (n, n) of n equally shaped lists of gradients.
 
-    A GPU wants few kernels; on a CPU copying the gradients costs more than their products.
+    A GPU wants few kernels; on a CPU copying the gradients of a few tasks costs more than their
+    products.
     """
     flat = [[_at_least_single(gradient.reshape(-1)) for gradient in row] for row in gradients]
-    if flat[0][0].device.type != "cpu":
+    is_small = sum(gradient.numel() for gradient in flat[0]) <= PIECE
+    if flat[0][0].device.type != "cpu" or (len(flat) > FEW_TASKS and is_small):
         jacobian = torch.cat(list(itertools.chain(*flat))).view(len(flat), -1)  # (n, P)
         return jacobian @ jacobian.T
+    if len(flat) > FEW_TASKS:
+        total = flat[0][0].new_zeros(len(flat), len(flat))
+        for rows in zip(*flat, strict=True):
+            for pieces in zip(*(row.split(PIECE) for row in rows), strict=True):
+                jacobian = torch.stack(pieces)
+                total += jacobian @ jacobian.T
+        return total
     products = [
         torch.stack([a @ b for a, b in zip(*rows, strict=True)]).sum()
         for rows in itertools.combinations_with_replacement(flat, 2)

@@ -9,8 +9,9 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from recon_search.conflict.rules import Reading, find_rule, n_steps
-from recon_search.conflict.scores import BLOCKS, N_HALVES, ConflictScores
+from recon_search.conflict.rules import Reading, check_measured, find_rule, n_steps
+from recon_search.conflict.scores import ConflictScores
+from recon_search.conflict.sums import BLOCKS, N_HALVES
 
 N_PAIRS = 100
 """Pairs of bootstrap samples."""
@@ -23,7 +24,7 @@ class Reliability:
     Attributes:
         steps: measured steps that the ranking reads.
         tau: Kendall's tau-b between the values of the two halves, in [-1, 1]; nan where a half has
-            no steps or all values are equal.
+            no steps, all values are equal or there is one layer.
         overlap: share of the top k that both halves have in common.
         chance: the overlap that two random orders have, k / L.
         stability: share of the top k that another probe of this size would share, in [0, 1]; see
@@ -60,13 +61,19 @@ def measure_reliability(
         reading: how the scores are read.
         k: how many layers would be split; at least 1 is assumed.
         seed: of the bootstrap.
+
+    A pair of tasks that a half or a sample happens not to hold adds nothing to its values.
+
+    Raises:
+        RecipeError: as `rules.rank`.
     """
-    evaluate = find_rule(rule)
+    found = find_rule(rule)
+    check_measured(scores, found, reading)
     inside = reading.blocks()
     k = min(max(k, 1), len(scores.layers))
 
     def values(weights: Tensor) -> Tensor:
-        return evaluate(scores, replace(reading, weights=weights))
+        return found.evaluate(scores, replace(reading, weights=weights))
 
     halves = []
     for half in range(N_HALVES):
@@ -79,9 +86,12 @@ def measure_reliability(
     generator = torch.Generator().manual_seed(seed)
     tops = [_top(values(_draw(scores.n_probes, inside, generator)), k) for _ in range(2 * N_PAIRS)]
     shares = [len(a & b) / k for a, b in zip(tops[::2], tops[1::2], strict=True)]
+    tau = math.nan
+    if len(whole) > 1:
+        tau = float(kendalltau(*(half.numpy() for half in halves)).statistic)
     return Reliability(
         steps=n_steps(scores, reading),
-        tau=float(kendalltau(*(half.numpy() for half in halves)).statistic),
+        tau=tau,
         overlap=len(_top(halves[0], k) & _top(halves[1], k)) / k,
         chance=k / len(scores.layers),
         stability=math.nan if is_flat else sum(shares) / N_PAIRS,

@@ -1,9 +1,9 @@
 """Rules that rank layers: scores in, layers in order out, worst first.
 
-A rule is a function of the scores and a `Reading` that gives each layer a value, shape (L,); the
-layer with the highest value is split first, ties keep graph order, and a layer with value -inf is
-not split at all. For more than two tasks, values are summed over pairs. Rules that measure are
-means over the measured steps of the reading's blocks (windows and halves of the probe).
+A rule gives each layer a value from the scores and a `Reading`; the layer with the highest value is
+split first, ties keep graph order, and a layer with value -inf is not split at all. For more than
+two tasks, values are summed over pairs. Rules that measure are means over the measured steps of the
+reading's blocks (windows and halves of the probe), for each pair over its own.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import math
 import random as stdlib_random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from recon_search.conflict.scores import BLOCKS, N_WINDOWS, ConflictScores
+from recon_search.conflict.scores import ConflictScores
+from recon_search.conflict.sums import BLOCKS, N_WINDOWS, up_to_most
 from recon_search.errors import RecipeError, nearest
 
 
@@ -52,13 +53,68 @@ class Reading:
         inside[start:stop] = 1.0
         return inside if self.weights is None else inside * self.weights
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every block counts once."""
+        return self.weights is None and bool((self.blocks() == 1).all())
 
-Rule = Callable[[ConflictScores, Reading], Tensor]
+
+Reads = Literal["counts", "sums", "order", "types", "sizes", "seed"]
+"""What a rule looks at: counts of cosines below S, windowed sums, the layers' places in the graph,
+their types, their numbers of parameters, the seed."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule that ranks layers.
+
+    Attributes:
+        name: as recipes name it.
+        evaluate: gives each layer its value, float64 (L,), the worst the highest; -inf excludes.
+        reads: what it looks at.
+        is_control: whether it is there to be beaten.
+        label: in tables, with `{name}` and `{k}`, the number of layers.
+    """
+
+    name: str
+    evaluate: Callable[[ConflictScores, Reading], Tensor]
+    reads: frozenset[Reads]
+    is_control: bool = False
+    label: str = "rule {name}, {k} layers"
+
+    @property
+    def measures(self) -> bool:
+        """Whether it reads measured steps, of every pair of tasks."""
+        return not self.reads.isdisjoint({"counts", "sums"})
+
+    @property
+    def reads_threshold(self) -> bool:
+        """Whether its order depends on S."""
+        return "counts" in self.reads
+
+    @property
+    def needs_infos(self) -> bool:
+        """Whether the scores' metadata must hold `layer_infos`."""
+        return not self.reads.isdisjoint({"types", "sizes"})
+
+    @property
+    def is_random(self) -> bool:
+        """Whether its order depends on the reading's seed."""
+        return "seed" in self.reads
+
+    def describe(self, k: int) -> str:
+        """Name a split of k layers chosen by it, for tables."""
+        return self.label.format(name=self.name, k=k)
 
 
 def count(scores: ConflictScores, reading: Reading) -> Tensor:
-    """Steps with cos < S: the S-conflict score (Recon, arXiv 2302.11289, Definition 3)."""
-    return _sum(scores.blocks("counts", reading.threshold), reading)
+    """Steps with cos < S: the S-conflict score (Recon, arXiv 2302.11289, Definition 3).
+
+    Pairs that met less often than others are scaled up, as in `ConflictScores.totals`.
+    """
+    if reading.is_whole:
+        return scores.totals(reading.threshold).cpu()
+    return _totals(scores, "counts", reading)[0]
 
 
 def projection(scores: ConflictScores, reading: Reading) -> Tensor:
@@ -104,21 +160,33 @@ def norm_only(scores: ConflictScores, reading: Reading) -> Tensor:
     return first_k(scores, reading).where(is_norm, -torch.inf)
 
 
+def _rule(
+    name: str,
+    evaluate: Callable[[ConflictScores, Reading], Tensor],
+    *reads: Reads,
+    control: str | None = None,
+) -> Rule:
+    """Make a record; `control` is the label of one that is there to be beaten."""
+    if control is None:
+        return Rule(name, evaluate, frozenset(reads))
+    return Rule(name, evaluate, frozenset(reads), is_control=True, label=control)
+
+
 RULES: dict[str, Rule] = {
-    "count": count,
-    "projection": projection,
-    "mass": mass,
-    "gain": gain,
-    "least": least,
-    "first-k": first_k,
-    "random": random,
-    "smallest-first": smallest_first,
-    "norm-only": norm_only,
+    rule.name: rule
+    for rule in (
+        _rule("count", count, "counts"),
+        _rule("projection", projection, "sums"),
+        _rule("mass", mass, "sums"),
+        _rule("gain", gain, "sums"),
+        _rule("least", least, "counts", control="least conflict {k}"),
+        _rule("first-k", first_k, "order", control="first {k} layers"),
+        _rule("random", random, "seed", control="random {k} layers"),
+        _rule("smallest-first", smallest_first, "sizes", control="smallest {k} layers"),
+        _rule("norm-only", norm_only, "types", "order", control="norm layers only"),
+    )
 }
-
-
-MEASURED = frozenset(["count", "projection", "mass", "gain", "least"])
-"""Rules that read measured steps."""
+"""Every rule, by name."""
 
 
 def find_rule(name: str) -> Rule:
@@ -137,24 +205,40 @@ def find_rule(name: str) -> Rule:
 
 def n_steps(scores: ConflictScores, reading: Reading) -> int:
     """Measured steps that a reading reads."""
-    return int(_sum(scores.tensors["window_steps"].double()[..., None], reading))
+    return int(_sum(scores.blocks("window_steps")[..., None], reading))
 
 
 def rank(scores: ConflictScores, rule: str, reading: Reading) -> list[tuple[str, float]]:
     """Order the layers by a rule; each with its value, layers the rule excludes left out.
 
     Raises:
-        RecipeError: the rule is unknown, or it measures and the reading holds no measured step.
+        RecipeError: the rule is unknown, or it measures and the reading holds no measured step, or
+            none of a pair of tasks.
     """
-    values = find_rule(rule)(scores, reading).cpu()
-    if rule in MEASURED and not n_steps(scores, reading):
-        raise RecipeError(
-            f"Rule '{rule}' needs measured steps in the window {list(reading.window)}, found none "
-            f"of {scores.steps} there. Lower probe.every, probe longer, or widen probe.window."
-        )
+    found = find_rule(rule)
+    check_measured(scores, found, reading)
+    values = found.evaluate(scores, reading).cpu()
     order = values.argsort(descending=True, stable=True).tolist()
     ranked = [(scores.layers[index], float(values[index])) for index in order]
     return [(layer, value) for layer, value in ranked if value > -torch.inf]
+
+
+def check_measured(scores: ConflictScores, rule: Rule, reading: Reading) -> None:
+    """Refuse a rule that measures where the reading lacks steps, of all pairs or of one.
+
+    Raises:
+        RecipeError: naming the window, and the first pair without steps.
+    """
+    window = f"in the window {list(reading.window)}"
+    reading.blocks()
+    if not rule.measures:
+        return
+    if not n_steps(scores, reading):
+        raise RecipeError(
+            f"Rule '{rule.name}' needs measured steps {window}, found none of {scores.steps} "
+            "there. Lower probe.every, probe longer, or widen probe.window."
+        )
+    scores.check_pairs(_pair_steps(scores, reading), f" {window} for rule '{rule.name}'")
 
 
 def within_budget(
@@ -190,11 +274,31 @@ def _layer_infos(scores: ConflictScores) -> list[dict[str, Any]]:
 
 
 def _mean(scores: ConflictScores, name: str, reading: Reading) -> Tensor:
-    """Mean over the steps of the reading's blocks: (L,)."""
-    return _sum(scores.blocks(name), reading) / max(1, n_steps(scores, reading))
+    """Mean over each pair's steps in the reading's blocks, added over the pairs: (L,)."""
+    totals, most = _totals(scores, name, reading)
+    return totals / max(1.0, most)
+
+
+def _totals(scores: ConflictScores, name: str, reading: Reading) -> tuple[Tensor, float]:
+    """Sums over the reading's blocks, added over the pairs, (L,), and the steps they are of.
+
+    Those are the steps of the pair that met most often; sums of the others are scaled up to them.
+    """
+    blocks = scores.blocks(name, reading.threshold)  # (probes, windows, halves, L, pairs or 1)
+    steps = _pair_steps(scores, reading)
+    most = max(steps.tolist(), default=0.0)
+    scale = up_to_most(steps)
+    if blocks.shape[-1] != len(steps):  # of all pairs together
+        scale = torch.tensor([most * len(steps) / max(1.0, float(steps.sum()))])
+    return _sum((blocks * scale).sum(-1), reading), most
+
+
+def _pair_steps(scores: ConflictScores, reading: Reading) -> Tensor:
+    """How many steps of each pair a reading reads, float64 (pairs,)."""
+    return _sum(scores.blocks("pair_steps"), reading)
 
 
 def _sum(blocks: Tensor, reading: Reading) -> Tensor:
-    """Add up blocks (probes, windows, halves, L), each as often as the reading says: (L,)."""
+    """Add up blocks (probes, windows, halves, n), each as often as the reading says: (n,)."""
     weights = reading.blocks().expand(blocks.shape[:-1])
-    return torch.einsum("pwh,pwhl->l", weights, blocks.cpu())
+    return torch.einsum("pwh,pwhl->l", weights, blocks)

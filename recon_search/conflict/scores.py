@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,23 @@ import torch
 from torch import Tensor
 
 from recon_search import artefact
+from recon_search.conflict.names import check_names, check_presence
+from recon_search.conflict.reduction import add_up, n_processes
+from recon_search.conflict.sums import (
+    BINS,
+    add_step,
+    digest_sums,
+    empty_sums,
+    fit_sums,
+    join,
+    narrow,
+    up_to_most,
+)
 from recon_search.errors import ArtefactError, RecipeError, TrainingError
 
-FORMAT = "recon-search/scores/2"
-N_BINS = 200
-N_WINDOWS = 10
-N_HALVES = 2
-BLOCKS = (N_WINDOWS, N_HALVES)
-"""The parts of one probe that are summed apart."""
-
-_EDGES = torch.arange(-N_BINS // 2 + 1, N_BINS // 2, dtype=torch.float64) / (N_BINS // 2)
+FORMAT = "recon-search/scores/3"
+FORMER = "recon-search/scores/2"
+"""Where no task was ever absent: every pair has the steps of the window, counts of pairs pooled."""
 
 
 class ConflictScores:
@@ -30,18 +39,25 @@ class ConflictScores:
     Cosines between the tasks' gradients of a layer are kept as a histogram with bins of width
     0.01, so that the S-conflict score of Recon (arXiv 2302.11289, Definitions 2 and 3: how often
     cos < S, strictly) is exact for every S that is a multiple of 0.01. Scores of several probes
-    (seeds, workers, runs that went on) add up by `+`.
+    (seeds, workers, runs that went on) add up by `+`, those of several processes by `reduce`.
+
+    A pair of tasks is measured in the steps in which both have a loss, and every mean over steps is
+    over a pair's own. A pair that never met is not measured: its share is nan, and what ranks or
+    groups refuses it. A step with fewer than two tasks measures nothing and is not counted.
 
     A probe is cut into ten windows of equal length; rules that look at a part of it read the
-    windowed sums. Measured steps alternate between two halves, and each probe has sums of its own,
-    so that a ranking can be checked against itself. With cos, n and N the cosine, the layer's and
-    the whole network's gradient norms of tasks i and j at one step, the sums over the steps of a
-    window are
+    windowed sums. The steps of a pair alternate between two halves, and each probe has sums of its
+    own, so that a ranking can be checked against itself. With cos, n and N the cosine, the layer's
+    and the whole network's gradient norms of tasks i and j at one step, the sums over the steps of
+    a window are
 
     - `projection`: relu(-cos) min(n_i, n_j) / sqrt(N_i N_j), what PCGrad takes from the smaller
       gradient;
     - `mass`: relu(-G_ij) / (N_i N_j);
     - `inner`: G_ij / (N_i N_j), signed.
+
+    Counts of windows know each pair up to `MANY_PAIRS`; above, they are of all pairs together, and
+    where absent tasks make the pairs' steps differ, a pair weighs there by its steps.
 
     Inner products between consecutive batches are not kept: they need a second set of gradients a
     task, and gains made of them foretold the benefit of a split less well than these.
@@ -50,28 +66,29 @@ class ConflictScores:
         layers: names of the L layers, in graph order.
         tasks: names of the T tasks; pairs are (0, 1), (0, 2), ... in lexicographic order.
         metadata: JSON values that travel with the scores (backbone, layer types, seeds ...).
+        replicated: all processes of a group update with equal Gramians, of gradients that were
+            averaged over them, so that there is nothing to `reduce`.
+
+    Raises:
+        RecipeError: layers or tasks are not distinct names, one at least.
     """
 
     def __init__(
         self,
-        layers: Sequence[str],
-        tasks: Sequence[str],
+        layers: Iterable[str],
+        tasks: Iterable[str],
         metadata: Mapping[str, Any] | None = None,
+        *,
+        replicated: bool = False,
     ) -> None:
-        self.layers = tuple(layers)
-        self.tasks = tuple(tasks)
+        self.layers = check_names("layers", layers)
+        self.tasks = check_names("tasks", tasks)
         self.metadata = dict(metadata or {})
-        n_layers, n_pairs = len(self.layers), len(self.pairs)
-        self.tensors = {
-            "counts": torch.zeros(n_layers, n_pairs, N_BINS, dtype=torch.int64),
-            # By probe, window and half:
-            "window_counts": torch.zeros(1, *BLOCKS, n_layers, N_BINS, dtype=torch.int64),
-            "window_steps": torch.zeros(1, *BLOCKS, dtype=torch.int64),
-            **{
-                name: torch.zeros(1, *BLOCKS, n_layers, n_pairs, dtype=torch.float64)
-                for name in ("projection", "mass", "inner")
-            },
-        }
+        self.replicated = replicated
+        self._is_own = False  # holds steps that other processes do not know
+        self._start: dict[str, Tensor] | None = None  # what it held before those
+        self._has_warned = False
+        self.tensors = empty_sums(len(self.layers), len(self.pairs))
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -80,31 +97,67 @@ class ConflictScores:
 
     @property
     def steps(self) -> int:
-        """Number of measured steps."""
+        """Number of measured steps: those in which two tasks or more had a loss."""
         return int(self.tensors["window_steps"].sum())
+
+    @property
+    def pair_steps(self) -> Tensor:
+        """Number of steps in which each pair was measured, int64 (pairs,)."""
+        return self.tensors["pair_steps"].sum((0, 1, 2))
+
+    @property
+    def unmeasured(self) -> list[tuple[str, str]]:
+        """The pairs that never had a loss in the same step."""
+        steps = self.pair_steps.tolist()
+        return [pair for pair, n in zip(self.pairs, steps, strict=True) if not n]
 
     @property
     def n_probes(self) -> int:
         """Number of probes that were added up."""
         return len(self.tensors["window_steps"])
 
+    @property
+    def digest(self) -> str:
+        """First 16 hex digits of the SHA-256 of layers, tasks and sums, whatever the metadata."""
+        return digest_sums([self.layers, self.tasks], self.tensors)
+
     @torch.no_grad()
-    def update(self, gramians: Tensor, at: float = 0.0) -> None:
+    def update(
+        self,
+        gramians: Tensor,
+        *,
+        at: float | None = None,
+        present: Tensor | Iterable[str] | Mapping[str, Any] | None = None,
+    ) -> None:
         """Add one step, to the last probe of those added up.
 
         Args:
             gramians: (L, T, T). A zero gradient has cosine 0 and conflicts with nobody.
-            at: how much of the probe lies behind this step, in [0, 1); chooses the window.
+            at: how much of the probe lies behind this step, in [0, 1]; chooses the window, the
+                first without it.
+            present: the tasks that had a loss: names, a mapping from names to losses or None, or
+                bools of shape (T,). Without it a task is absent whose gradient is zero in every
+                layer. A step in which fewer than two are present adds nothing.
 
         Raises:
             TrainingError: a Gramian is not finite; nothing is added.
+            RecipeError: the Gramians' shape, `at` or `present` is wrong; nothing is added.
         """
-        if gramians.shape != (len(self.layers), len(self.tasks), len(self.tasks)):
-            raise ValueError(
-                f"gramians must be of shape (L, T, T) = ({len(self.layers)}, {len(self.tasks)}, "
-                f"{len(self.tasks)}), got {tuple(gramians.shape)}."
+        n_layers, n_tasks = len(self.layers), len(self.tasks)
+        shape = tuple(gramians.shape) if isinstance(gramians, Tensor) else type(gramians).__name__
+        if shape != (n_layers, n_tasks, n_tasks):
+            raise RecipeError(
+                f"gramians must be of shape (L, T, T) = ({n_layers}, {n_tasks}, {n_tasks}), got "
+                f"{shape}. Pass what recon_search.gramians returns for these layers and tasks."
             )
+        at = 0.0 if at is None else at
+        if not 0 <= at <= 1:
+            raise RecipeError(f"`at` must lie in [0, 1], got {at}. Pass step / number of steps.")
         gramians = gramians.double()
+        device = gramians.device
+        here = None if present is None else check_presence(self.tasks, present).to(device)  # (T,)
+        if here is not None:
+            gramians = gramians.where(here[:, None] & here, 0.0)
         finite = gramians.isfinite().flatten(1).all(1)  # (L,)
         if not bool(finite.all()):
             raise TrainingError(
@@ -112,30 +165,10 @@ class ConflictScores:
                 f"'{self.layers[int((~finite).nonzero()[0])]}' are not, at measured step "
                 f"{self.steps + 1}. Lower train.lr, or add train.clip_grad."
             )
-        device = gramians.device
+        self._note_own_step()
         if self.tensors["counts"].device != device:
             self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        window = min(int(at * N_WINDOWS), N_WINDOWS - 1)
-        block = -1, window, self.steps % N_HALVES
-        first, second = torch.triu_indices(len(self.tasks), len(self.tasks), 1, device=device)
-
-        squares = gramians.diagonal(dim1=1, dim2=2)  # (L, T)
-        inner = gramians[:, first, second]  # (L, pairs)
-        lengths = (squares[:, first] * squares[:, second]).sqrt()
-        cosines = torch.where(lengths > 0, inner / lengths, 0.0)
-        bins = torch.bucketize(cosines, _EDGES.to(device), right=True)  # (L, pairs)
-        ones = torch.ones_like(bins)
-        self.tensors["counts"].scatter_add_(2, bins[..., None], ones[..., None])
-        self.tensors["window_counts"][block].scatter_add_(1, bins, ones)
-        self.tensors["window_steps"][block] += 1
-
-        whole = squares.sum(0)  # (T,)
-        scale = (whole[first] * whole[second]).sqrt()  # N_i N_j, (pairs,)
-        scale = torch.where(scale > 0, scale, torch.inf)
-        shorter = torch.minimum(squares[:, first], squares[:, second]).sqrt()
-        self.tensors["projection"][block] += cosines.neg().relu() * shorter / scale.sqrt()
-        self.tensors["mass"][block] += inner.neg().relu() / scale
-        self.tensors["inner"][block] += inner / scale
+        add_step(self.tensors, gramians, here, at)
 
     def counts(self, threshold: float = 0.0) -> Tensor:
         """Count for each layer and pair the steps with cos < `threshold`, strictly.
@@ -144,38 +177,126 @@ class ConflictScores:
             threshold: S in (-1, 0], a multiple of 0.01.
 
         Returns:
-            int64 counts of shape (L, pairs).
+            int64 counts of shape (L, pairs), out of `pair_steps`.
 
         Raises:
-            RecipeError: the threshold is out of range or no multiple of 0.01.
+            RecipeError: the threshold is out of range or no multiple of 0.01, or no step was
+                measured.
         """
-        return self.tensors["counts"][..., : bins_below(threshold)].sum(-1)
+        n_bins = bins_below(threshold)
+        self._check_steps()
+        return self.tensors["counts"][..., :n_bins].sum(-1)
+
+    def shares(self, threshold: float = 0.0) -> Tensor:
+        """Share of each pair's own steps with cos < `threshold`, by layer.
+
+        Returns:
+            float64 shares of shape (L, pairs), in [0, 1]; nan for pairs that never met.
+
+        Raises:
+            RecipeError: as `counts`.
+        """
+        return self.counts(threshold).double() / self.pair_steps
+
+    def share(self, threshold: float = 0.0) -> float:
+        """Share of a pair's steps that conflict, in [0, 1]: mean over layers and measured pairs.
+
+        Raises:
+            RecipeError: as `counts`.
+        """
+        total, steps = float(self.totals(threshold).sum()), self.pair_steps
+        n_triples = float(steps.max()) * len(self.layers) * int((steps > 0).sum())
+        return total / n_triples
+
+    def totals(self, threshold: float = 0.0) -> Tensor:
+        """S-conflict score of each layer (Recon, Definition 3): counts, added over the pairs.
+
+        A pair that was measured less often than another counts as if it had met as often as the
+        pair that met most, its share unchanged. One that never met adds nothing.
+
+        Returns:
+            float64 scores of shape (L,), whole numbers where all pairs met equally often.
+
+        Raises:
+            RecipeError: as `counts`.
+        """
+        counts, steps = self.counts(threshold).double(), self.pair_steps.double()
+        return (counts * up_to_most(steps)).sum(-1)
 
     def blocks(self, name: str, threshold: float = 0.0) -> Tensor:
-        """Read a windowed sum, pairs pooled.
+        """Read windowed sums.
 
         Args:
-            name: `counts` (cos < threshold), `projection`, `mass` or `inner`.
+            name: `counts` (cos < threshold), `projection`, `mass`, `inner`, or `window_steps` and
+                `pair_steps`.
             threshold: S, for `counts`.
 
         Returns:
-            float64 sums of shape (probes, windows, halves, L).
+            float64 sums of shape (probes, windows, halves, L, pairs), on the CPU. Steps have no L,
+            those of windows no pairs; above `MANY_PAIRS` counts have one column for all pairs.
         """
+        self._warn_of_own_steps()
         if name == "counts":
             counts = self.tensors["window_counts"][..., : bins_below(threshold)]
-            return counts.sum(-1).double()
-        return self.tensors[name].sum(-1)
-
-    def share(self, threshold: float = 0.0) -> float:
-        """Share of (step, layer, pair) triples that conflict, in [0, 1]; 0 before any step."""
-        counts = self.counts(threshold)
-        return float(counts.sum()) / max(1, self.steps * counts.numel())
+            return counts.sum(-1).double().cpu()
+        return self.tensors[name].double().cpu()
 
     def rank(self, threshold: float = 0.0) -> list[str]:
-        """Order the layers by conflict, highest S-conflict score first, ties in graph order."""
-        totals = self.counts(threshold).sum(-1)
+        """Order the layers by `totals`, highest S-conflict score first, ties in graph order.
+
+        Raises:
+            RecipeError: as `counts`; or a pair was never measured, which is named.
+        """
+        totals = self.totals(threshold)
+        self.check_pairs(self.pair_steps)
         order = totals.argsort(descending=True, stable=True)
         return [self.layers[index] for index in order.tolist()]
+
+    def check_pairs(self, steps: Tensor, where: str = "") -> None:
+        """Refuse scores in which a pair was never measured.
+
+        Args:
+            steps: of each pair, (pairs,).
+            where: which part of the probe they are of, as " in the window [0.6, 1.0]".
+
+        Raises:
+            RecipeError: naming the first such pair.
+        """
+        missing = [p for p, n in zip(self.pairs, steps.tolist(), strict=True) if not n]
+        if missing:
+            raise RecipeError(
+                f"Every pair of tasks must be measured{where}, '{missing[0][0]}' and "
+                f"'{missing[0][1]}' never had a loss in the same step ({len(missing)} of "
+                f"{len(self.pairs)} pairs). Measure more steps, or leave one of the two out."
+            )
+
+    def reduce(self) -> None:
+        """Add up what the processes of torch's default group have measured; all of them call this.
+
+        For a data-parallel loop in which each process updates with the Gramians of its own batch:
+        afterwards all hold the same scores, bit for bit, and rank alike. Each process's step counts
+        as a measured step, of gradients over its share of the batch, in the same probe: processes
+        share one training, and say nothing of how far seeds differ. What was already reduced, or
+        loaded by all, counts once, however often this is called. Without a group it does nothing.
+
+        Gramians do not add up to the Gramian of the mean gradient. To measure that, as this tool's
+        own training does, average the gradients first and reduce nothing:
+
+            gradients = task_gradients(losses, [parameters] * T, retain_graph=True)
+            # dist.all_reduce(gradient, ReduceOp.AVG) of every gradient, in the same order
+            scores.update(layer_gramians(gradients, layers))  # ConflictScores(..., replicated=True)
+
+        Raises:
+            ProcessError: the processes measure different layers, tasks or numbers of probes.
+            ArtefactError: a count is too large.
+        """
+        if self.replicated or n_processes() == 1:
+            return
+        kind = [list(self.layers), list(self.tasks)]
+        start = self.tensors if self._start is None else self._start
+        total = add_up(kind, digest_sums(kind, start), start, self.tensors)
+        self.tensors = {name: narrow(name, tensor) for name, tensor in total.items()}
+        self._is_own, self._start = False, None
 
     def __add__(self, other: ConflictScores) -> ConflictScores:
         ours, theirs = (
@@ -193,39 +314,45 @@ class ConflictScores:
                 f"{len(self.layers)} layers of {', '.join(self.tasks)} and "
                 f"{len(other.layers)} layers of {', '.join(other.tasks)}. Probe one recipe."
             )
-        total = ConflictScores(self.layers, self.tasks, self.metadata)
+        replicated = self.replicated and other.replicated
+        total = ConflictScores(self.layers, self.tasks, self.metadata, replicated=replicated)
         seeds = [*self.metadata.get("seeds", []), *other.metadata.get("seeds", [])]
         if seeds:
             total.metadata["seeds"] = seeds
-        for name, tensor in self.tensors.items():
-            both = tensor.cpu(), other.tensors[name].cpu()
-            total.tensors[name] = both[0] + both[1] if name == "counts" else torch.cat(both)
+        total.tensors = join(self.tensors, other.tensors)
+        total._is_own = self._is_own or other._is_own
+        if total._is_own:
+            total._start = join(self._start or self.tensors, other._start or other.tensors)
         return total
 
     def save(self, path: str | Path) -> None:
-        """Write `scores.safetensors` atomically."""
+        """Write `scores.safetensors` atomically; equal scores give equal bytes."""
+        self._warn_of_own_steps()
         metadata = {
             **self.metadata,
             "format": FORMAT,
             "layers": self.layers,
             "tasks": self.tasks,
             "steps": self.steps,
-            "bins": [-1.0, *_EDGES.tolist(), 1.0],
+            "bins": BINS,
         }
-        artefact.write_tensors(path, self.tensors, metadata)
+        artefact.write_tensors(path, self.tensors, json.loads(json.dumps(metadata, sort_keys=True)))
 
     @classmethod
     def load(cls, path: str | Path) -> ConflictScores:
-        """Read what `save` wrote.
+        """Read what `save` wrote, or what the format before it did.
 
         Raises:
             ArtefactError: the file is missing, damaged, or of another format.
         """
         tensors, metadata = artefact.read_tensors(path, "scores file")
-        artefact.check_format(metadata, FORMAT, path)
+        if metadata.get("format") != FORMER:
+            artefact.check_format(metadata, FORMAT, path)
+        if not {"layers", "tasks"} <= set(metadata):
+            raise ArtefactError(f"{path} must name layers and tasks, found neither. Probe again.")
         layers, tasks = metadata.pop("layers"), metadata.pop("tasks")
         for derived in ("format", "steps", "bins"):
-            metadata.pop(derived)
+            metadata.pop(derived, None)
         scores = cls(layers, tasks, metadata)
         scores.load_state(tensors, path)
         return scores
@@ -236,17 +363,31 @@ class ConflictScores:
         Raises:
             ArtefactError: names or shapes do not fit.
         """
-        steps = tensors.get("window_steps", torch.zeros(0))
-        n_probes = max(1, len(steps) if steps.ndim else 0)
-        for name, tensor in self.tensors.items():
-            shape = tensor.shape if name == "counts" else (n_probes, *tensor.shape[1:])
-            if name not in tensors or tensors[name].shape != shape:
-                found = tuple(tensors[name].shape) if name in tensors else "nothing"
-                raise ArtefactError(
-                    f"{source} must hold '{name}' of shape {tuple(shape)}, found {found}. "
-                    "Probe again."
-                )
-        self.tensors = {name: tensors[name].clone() for name in self.tensors}
+        self.tensors = fit_sums(tensors, self.tensors, source)
+        self._is_own, self._start = False, None
+
+    def _check_steps(self) -> None:
+        self._warn_of_own_steps()
+        if not self.pairs or not self.steps:
+            raise RecipeError(
+                "Scores must hold measured steps, in which two tasks or more had a loss, these "
+                f"hold none of tasks {', '.join(self.tasks)}. Call update in every measured step."
+            )
+
+    def _note_own_step(self) -> None:
+        """Remember what other processes know, before the first step that they do not."""
+        if not (self._is_own or self.replicated) and n_processes() > 1:
+            self._start = {name: tensor.clone() for name, tensor in self.tensors.items()}
+            self._is_own = True
+
+    def _warn_of_own_steps(self) -> None:
+        if self._is_own and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"These scores are of one of {n_processes()} processes alone, each may rank layers "
+                "in another order. Call scores.reduce() in every process first.",
+                stacklevel=3,
+            )
 
 
 def bins_below(threshold: float) -> int:

@@ -65,7 +65,7 @@ class ResidentFeed:
         mean = counts @ levels / n
         square = (counts * (levels - mean[:, None]).square()).sum(1)
         deviation = (square / (n - 1)).sqrt().clamp(min=1e-6)
-        return Inputs(*(each.float().to(self.device) for each in (mean, deviation)))
+        return Inputs(mean.float().to(self.device), deviation.float().to(self.device))
 
     def n_samples(self, part: PartName) -> int:
         """Number of inputs in a part."""

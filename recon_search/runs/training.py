@@ -230,7 +230,8 @@ def _empty_scores(training: Training, run: Run) -> ConflictScores:
         "recipe": training.identity(run, with_seed=False),
         "seeds": [training.seed],
     }
-    return ConflictScores([info.name for info in infos], training.tasks, metadata)
+    names = [info.name for info in infos]
+    return ConflictScores(names, training.tasks, metadata, replicated=True)
 
 
 def _check_input(model: MultiTaskModel, run: Run, config: BackboneConfig) -> None:

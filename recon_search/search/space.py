@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from optuna.trial import BaseTrial
 
-from recon_search.conflict.rules import Reading, norm_only, rank
+from recon_search.conflict.rules import Reading, find_rule, norm_only, rank
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
 from recon_search.recipe import Range, Recipe, Value, parse_recipe
@@ -165,7 +165,7 @@ def _is_read(path: str, values: Mapping[str, Any]) -> bool:
     """Whether the split depends on a key, given what has been drawn before it."""
     colour = values.get("split.grouping") == "colour"
     if path == "split.threshold":
-        return colour or values.get("split.rule", "count") in ("count", "least")
+        return colour or find_rule(values.get("split.rule", "count")).reads_threshold
     return colour if path == "split.group_share" else True
 
 

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from recon_search.conflict.rules import find_rule
 from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.split import Split
 from recon_search.recipe import BackboneConfig
@@ -23,7 +24,7 @@ from recon_search.runs.pool import train_all
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training
-from recon_search.stages.split import choose_by_rule, choose_control
+from recon_search.stages.split import RANDOM_PARAMS, choose_by_rule, choose_control
 from recon_search.stages.wider import widen
 from recon_search.tasks.task import directions
 
@@ -134,14 +135,9 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
 
 def control_name(control: str, split: Split) -> str:
     """What to call a control of a split."""
-    return {
-        "norm-only": "norm layers only",
-        "random": f"random {len(split.layers)} layers",
-        "random-params": "random, same parameters",
-        "first-k": f"first {len(split.layers)} layers",
-        "least": f"least conflict {len(split.layers)}",
-        "smallest-first": f"smallest {len(split.layers)} layers",
-    }[control]
+    if control == RANDOM_PARAMS:
+        return "random, same parameters"
+    return find_rule(control).describe(len(split.layers))
 
 
 def _seeds(run: Run) -> range:
@@ -161,8 +157,9 @@ def _missing(run: Run, lines: Sequence[Line]) -> list[str]:
 def _conflicts(results: Sequence[Result], run: Run) -> float | None:
     """Share of measured triples in conflict, mean over seeds; None where none was measured."""
     shares = [
-        ConflictScores.load(path).share(run.recipe.split.threshold)
+        scores.share(run.recipe.split.threshold)
         for result in results
         if (path := result.directory / "scores.safetensors").is_file()
+        and (scores := ConflictScores.load(path)).steps
     ]
     return statistics.fmean(shares) if shares else None

@@ -18,7 +18,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from recon_search import artefact, identity, parallel
+from recon_search import identity, parallel
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, ReconSearchError, TrainingError, in_one_line
 from recon_search.runs.pool import n_workers, prepare_worker
@@ -254,8 +254,7 @@ def _join_unless_refused(job: Job) -> Joined:
     study.pruner = make_pruner(recipe)
     ledger = Ledger(storage.engine, job.study)
     base = Training(run.schema.names, None, recipe.train, recipe.backbone, recipe.seed)
-    counts = {name: tensor.tolist() for name, tensor in job.scores.tensors.items()}
-    ours = identity.of_study(recipe, base.identity(run), artefact.digest(counts))
+    ours = identity.of_study(recipe, base.identity(run), job.scores.digest)
     if study.get_trials(deepcopy=False) and ledger.get("study") is None:
         raise RecipeError(
             f"Study '{job.study}' must be one of recon-search, found trials of something else in "

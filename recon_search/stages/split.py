@@ -19,6 +19,9 @@ from recon_search.model.backbone import backbone_identity, create_backbone
 from recon_search.recipe import Recipe
 from recon_search.runs.run import Run
 
+RANDOM_PARAMS = "random-params"
+"""The control that draws layers until they hold as many parameters as the split's."""
+
 FROM_PROBE = ("backbone", "layer_infos", "recipe", "seeds")
 """What a probe notes beside its scores."""
 
@@ -97,9 +100,9 @@ def choose_control(
     `random-params` draws layers until they hold as many parameters as the split's; `norm-only`
     splits every normalisation layer; every other control takes as many layers as the split has.
     """
-    rule = "random" if control == "random-params" else control
+    rule = "random" if control == RANDOM_PARAMS else control
     ranking = [layer for layer, _ in rank(scores, rule, reading_of(recipe, seed))]
-    if control == "random-params":
+    if control == RANDOM_PARAMS:
         sizes = dict(zip(scores.layers, n_parameters(scores), strict=True))
         added = sum(sizes[layer] for layer in like.layers) * (len(scores.tasks) - 1)
         chosen = within_budget(ranking, scores, added)

@@ -20,9 +20,8 @@ MARKERS = {"joint": "s", "split": "*", "rule": "o", "control": "D"}
 def heat_map(scores: ConflictScores, thresholds: Sequence[float] | None = None) -> Figure:
     """Draw the share of measured steps with cos < S for every layer (rows) and S (columns)."""
     columns = list(thresholds or np.round(np.arange(-0.5, 0.001, 0.02), 2))
-    steps = max(1, scores.steps * len(scores.pairs))
     shares = np.stack(
-        [scores.counts(float(s)).sum(-1).cpu().numpy() / steps for s in columns], axis=1
+        [scores.shares(float(s)).nanmean(-1).cpu().numpy() for s in columns], axis=1
     )  # (L, thresholds)
     n_layers = len(scores.layers)
     figure = Figure(figsize=(8, 1.5 + 0.19 * n_layers), layout="constrained")

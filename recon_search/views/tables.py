@@ -18,6 +18,9 @@ from recon_search.tasks.scoring import mean_and_deviation
 PERCENT = frozenset(["accuracy"])
 """Metrics that are shown in percent."""
 
+MANY_PAIRS = 6
+"""Pairs of tasks above which single ones say nothing any more, and have no column."""
+
 STABLE = 0.7
 """Stability below which a warning is printed with a ranking."""
 
@@ -25,18 +28,23 @@ STABLE = 0.7
 def ranking_rows(scores: ConflictScores, rule: str, reading: Reading) -> list[dict[str, Any]]:
     """The ranking as plain rows: `layer`, `type`, `n_parameters`, `value`, `conflicts` by pair.
 
-    Type and parameters are None where the scores do not know them.
+    Type and parameters are None where the scores do not know them, conflicts of pairs of tasks that
+    never had a loss in the same step.
     """
     infos = {info["name"]: info for info in scores.metadata.get("layer_infos", [])}
-    counts = dict(zip(scores.layers, scores.counts(reading.threshold).tolist(), strict=True))
+    unmeasured = [f"{first}-{second}" for first, second in scores.unmeasured]
     pairs = [f"{first}-{second}" for first, second in scores.pairs]
+    counts: dict[str, list[Any]] = dict.fromkeys(scores.layers, [None] * len(pairs))
+    if scores.steps:
+        found = scores.counts(reading.threshold).tolist()
+        counts = dict(zip(scores.layers, found, strict=True))
     return [
         {
             "layer": layer,
             "type": infos[layer]["type"] if layer in infos else None,
             "n_parameters": infos[layer]["n_parameters"] if layer in infos else None,
             "value": value,
-            "conflicts": dict(zip(pairs, counts[layer], strict=True)),
+            "conflicts": dict(zip(pairs, counts[layer], strict=True)) | dict.fromkeys(unmeasured),
         }
         for layer, value in rank(scores, rule, reading)
     ]
@@ -45,8 +53,9 @@ def ranking_rows(scores: ConflictScores, rule: str, reading: Reading) -> list[di
 def ranking_summary(scores: ConflictScores, rule: str, reading: Reading, k: int) -> dict[str, Any]:
     """The ranking as plain values: how it was read, how far its top `k` can be trusted, its rows.
 
-    What is not a number is None.
+    `steps` are those in which each pair of tasks was measured. What is not a number is None.
     """
+    steps = scores.pair_steps.tolist()
     found = asdict(measure_reliability(scores, rule, reading, k))
     trust = {
         name: None if isinstance(value, float) and math.isnan(value) else value
@@ -57,30 +66,36 @@ def ranking_summary(scores: ConflictScores, rule: str, reading: Reading, k: int)
         "threshold": reading.threshold,
         "window": reading.window,
         "probes": scores.n_probes,
+        "steps": {f"{a}-{b}": n for (a, b), n in zip(scores.pairs, steps, strict=True)},
         "reliability": {"k": min(k, len(scores.layers)), **trust},
         "layers": ranking_rows(scores, rule, reading),
     }
 
 
 def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -> Table:
-    """The ranking with a bar for each layer's value, and how far its top k can be trusted."""
+    """The ranking with a bar for each layer's value, and how far its top k can be trusted.
+
+    A few pairs of tasks have columns, with their own steps where these differ; pairs that never had
+    a loss in the same step are named below.
+    """
     rows = ranking_rows(scores, rule, reading)
     reliability = measure_reliability(scores, rule, reading, k)
     trust = describe_reliability(reliability, k, scores.n_probes, len(scores.layers))
     table = Table(
         title=f"{scores.steps} measured steps, rule {rule}, S = {reading.threshold}",
         title_justify="left",
-        caption=trust,
+        caption="\n".join([trust, *_describe_unmeasured(scores)]),
         caption_justify="left",
     )
     table.add_column("#", justify="right", style="dim")
     table.add_column("layer", no_wrap=True)
     table.add_column("type", style="dim")
     table.add_column("parameters", justify="right")
-    # Beyond six pairs single columns say nothing any more.
-    pairs = list(rows[0]["conflicts"]) if rows and len(scores.pairs) <= 6 else []
-    for pair in pairs:
-        table.add_column(f"conflicts\n{pair}", justify="right")
+    pairs = list(rows[0]["conflicts"]) if rows and len(scores.pairs) <= MANY_PAIRS else []
+    steps = scores.pair_steps.tolist()
+    for pair, n in zip(pairs, steps[: len(pairs)], strict=True):
+        own = "" if n == scores.steps else f"\nof {n}"
+        table.add_column(f"conflicts\n{pair}{own}", justify="right")
     table.add_column(rule, justify="right")
     table.add_column("")
     top = max((abs(row["value"]) for row in rows), default=0.0) or 1.0
@@ -90,11 +105,26 @@ def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -
             row["layer"],
             row["type"],
             "" if row["n_parameters"] is None else f"{row['n_parameters']:,}",
-            *(str(row["conflicts"][pair]) for pair in pairs),
+            *(
+                "" if row["conflicts"][pair] is None else str(row["conflicts"][pair])
+                for pair in pairs
+            ),
             f"{row['value']:.4g}",
             "█" * round(20 * max(0.0, row["value"]) / top),
         )
     return table
+
+
+def _describe_unmeasured(scores: ConflictScores) -> list[str]:
+    """Name the pairs that were not measured, if there are any."""
+    pairs = [f"{first}-{second}" for first, second in scores.unmeasured]
+    if not pairs:
+        return []
+    more = f" and {len(pairs) - MANY_PAIRS} more" if len(pairs) > MANY_PAIRS else ""
+    return [
+        f"Not measured, as the two never had a loss in the same step: "
+        f"{', '.join(pairs[:MANY_PAIRS])}{more}."
+    ]
 
 
 def describe_reliability(found: Reliability, k: int, n_probes: int, n_layers: int) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from recon_search.data.dataset import MultiTaskData, batches
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau
@@ -31,7 +32,6 @@ from recon_search import artefact
 from recon_search.conflict.reliability import measure_reliability
 from recon_search.conflict.rules import Reading, find_rule
 from recon_search.conflict.scores import ConflictScores
-from recon_search.data.dataset import MultiTaskData, batches
 from recon_search.graph.layers import describe
 from recon_search.methods.combiner import GradientCombiner
 from recon_search.model.network import build_model, create_backbone
@@ -104,7 +104,7 @@ def read(scores: ConflictScores, k: int) -> dict[str, Any]:
     for name, reading in RULES.items():
         rule = name.partition(",")[0]
         rows[name] = {
-            "values": find_rule(rule)(scores, reading).tolist(),
+            "values": find_rule(rule).evaluate(scores, reading).tolist(),
             "halves": measure_reliability(scores, rule, reading, k).tau,
         }
     return rows

@@ -7,7 +7,8 @@ import timm
 import torch
 
 import recon_search as rs
-from recon_search.conflict.gramian import task_gradients
+from recon_search.conflict.gramian import FEW_TASKS, PIECE, task_gradients
+from recon_search.errors import RecipeError
 from tests.brute_force import brute_force_counts, task_losses
 
 BACKBONES = {
@@ -89,9 +90,10 @@ def test_layers_that_no_loss_reaches_have_zeros_of_the_parameters_type():
     used, unused = torch.nn.Linear(2, 2).double(), torch.nn.Linear(2, 2).double()
     loss = used(torch.ones(1, 2, dtype=torch.float64)).sum()
     both = [*used.parameters(), *unused.parameters()]
-    found = rs.gramians([loss], {"split": both, "unused": list(unused.parameters())})
+    layers = {"split": both, "unused": list(unused.parameters())}
+    found = rs.gramians([loss], layers, allow_unused=True)
     assert found.tolist() == [[[6.0]], [[0.0]]]
-    alone = rs.gramians([loss], {"unused": list(unused.parameters())})
+    alone = rs.gramians([loss], {"unused": list(unused.parameters())}, allow_unused=True)
     assert (alone.dtype, alone.tolist()) == (torch.float64, [[[0.0]]])
 
 
@@ -102,3 +104,153 @@ def test_squares_of_half_precision_do_not_overflow(dtype):
     found = rs.gramians(losses, {"layer": [weight]})
     assert found.dtype == torch.float32
     assert found[0].tolist() == [[360_000, -240_000], [-240_000, 160_000]]
+
+
+@pytest.mark.parametrize("n_tasks", [2, FEW_TASKS, FEW_TASKS + 1, 40])
+@pytest.mark.parametrize("sizes", [(3,), (5, 2), (2 * PIECE + 7, 5)], ids=str)
+def test_many_tasks_have_the_inner_products_of_few(n_tasks, sizes):
+    """Above a few tasks the products are taken at once, of large layers in pieces."""
+    generator = torch.Generator().manual_seed(n_tasks)
+    weights = [torch.nn.Parameter(torch.zeros(size, dtype=torch.float64)) for size in sizes]
+    rows = [
+        [torch.randn(size, generator=generator, dtype=torch.float64) for size in sizes]
+        for _ in range(n_tasks)
+    ]
+    losses = [sum(w @ part for w, part in zip(weights, row, strict=True)) for row in rows]
+    found = rs.gramians(losses, {"layer": weights})[0]
+    jacobian = torch.stack([torch.cat(row) for row in rows])
+    torch.testing.assert_close(found, jacobian @ jacobian.T, rtol=1e-12, atol=1e-9)
+
+
+def trunk(n_tasks=3):
+    """Two layers, and a loss a task."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    outputs = network(torch.randn(6, 4))
+    losses = [outputs[:, task].square().mean() for task in range(n_tasks)]
+    return network, outputs, losses, rs.layers(network)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [tuple, iter, torch.stack, lambda losses: dict(zip("cab", losses, strict=True))],
+    ids=["tuple", "generator", "tensor", "mapping"],
+)
+def test_losses_may_come_in_any_collection_in_its_order(form):
+    _, _, losses, layers = trunk()
+    assert torch.equal(rs.gramians(form(losses), layers), rs.gramians(losses, layers))
+
+
+@pytest.mark.parametrize("absent", [[1], [0, 2], [0, 1, 2]], ids=str)
+def test_an_absent_task_has_a_zero_row(absent):
+    _, _, losses, layers = trunk()
+    expected = rs.gramians(losses, layers)
+    expected[:, absent] = 0
+    expected[:, :, absent] = 0
+    given = {str(t): None if t in absent else loss for t, loss in enumerate(losses)}
+    assert torch.equal(rs.gramians(given, layers), expected)
+    assert torch.equal(rs.gramians(given.values(), layers), expected)
+
+
+def branched(backbone):
+    torch.manual_seed(1)
+    layer = "layer2.0.bn2"
+    network = rs.branch(backbone, rs.Split.private([layer], ["a", "b"]))
+    features = network(torch.randn(4, 1, 32, 32))
+    return layer, network, [features[task].square().mean() for task in ("a", "b")]
+
+
+def test_layers_may_be_the_copies_of_a_split_network():
+    backbone = BACKBONES["resnet"]()
+    split, network, losses = branched(backbone)
+    copies = network.layers()
+    found = rs.gramians(losses, copies)
+    flat = {name: [p for copy in layer for p in copy.parameters] for name, layer in copies.items()}
+    assert torch.equal(found, rs.gramians(losses, flat))
+    row = found[list(copies).index(split)]
+    assert row[0, 1] == 0
+    assert (row.diagonal() > 0).all()
+
+
+def test_layers_of_another_network_than_the_losses_are_refused():
+    backbone = BACKBONES["resnet"]()
+    _, _, losses = branched(backbone)
+    plain = rs.layers(backbone)
+    with pytest.raises(RecipeError, match=r"none does on 'conv1' \(\d+ of \d+ layers are unused"):
+        rs.gramians(losses, plain)
+    assert not rs.gramians(losses, plain, allow_unused=True).any()
+
+
+def test_the_first_unused_layer_is_named():
+    _, _, losses, layers = trunk()
+    spare = torch.nn.Linear(2, 2)
+    more = {"used": layers["0"], "spare": list(spare.parameters()), "2": layers["2"]}
+    with pytest.raises(RecipeError, match=r"none does on 'spare' \(1 of 3"):
+        rs.gramians(losses, more)
+    found = rs.gramians(losses, more, allow_unused=True)
+    assert torch.equal(found[[0, 2]], rs.gramians(losses, layers))
+    assert not found[1].any()
+
+
+def test_a_layer_frozen_later_is_refused_or_zero():
+    network, _, losses, layers = trunk()
+    expected = rs.gramians(losses, layers)
+    network[2].requires_grad_(False)
+    with pytest.raises(RecipeError, match=r"trainable parameter, '2' is frozen\. Leave it out"):
+        rs.gramians(losses, layers)
+    found = rs.gramians(losses, layers, allow_unused=True)
+    assert torch.equal(found[0], expected[0])
+    assert not found[1].any()
+
+
+def test_a_frozen_bias_adds_nothing_to_its_layer():
+    network, _, losses, layers = trunk()
+    expected = rs.gramians(losses, {"0": layers["0"], "2": [network[2].weight]})
+    network[2].bias.requires_grad_(False)
+    assert torch.equal(rs.gramians(losses, layers), expected)
+
+
+def test_a_frozen_network_is_refused_by_its_first_layer():
+    network, _, _, layers = trunk()
+    network.requires_grad_(False)
+    with pytest.raises(RecipeError, match="trainable parameter, '0' is frozen"):
+        rs.gramians([network(torch.ones(1, 4)).sum()], layers)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda losses, outputs: losses[0], "one scalar a task .* got a tensor of shape"),
+        (lambda losses, outputs: 1.5, r"one scalar a task .* got 1\.5"),
+        (lambda losses, outputs: [], "got none at all"),
+        (lambda losses, outputs: {}, "got none at all"),
+        (lambda losses, outputs: [losses[0], 2.0], r"task number 1 is 2\.0"),
+        (lambda losses, outputs: {"a": losses[0], "b": outputs[:, 0]}, r"task 'b' is .* \(6,\)"),
+        (lambda losses, outputs: [losses[0], outputs.square()], r"number 1 is .* \(6, 3\)"),
+        (lambda losses, outputs: [losses[0], torch.ones(())], "number 1 is a constant"),
+        (lambda losses, outputs: {"a": losses[0].detach()}, "task 'a' is a constant"),
+    ],
+)
+def test_what_is_no_loss_is_one_clear_line(wrong, message):
+    _, outputs, losses, layers = trunk()
+    with pytest.raises(RecipeError, match=message) as raised:
+        rs.gramians(wrong(losses, outputs), layers)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda network: {}, "must be a mapping .* got an empty dict"),
+        (lambda network: network, "must be a mapping .* got a Sequential"),
+        (lambda network: list(network.parameters()), "must be a mapping .* got a list"),
+        (lambda network: {"0": network[0].weight}, "'0' holds a tensor of shape"),
+        (lambda network: {"0": network[0]}, "'0' holds a Linear"),
+        (lambda network: {"0": ["weight"]}, "'0' holds 'weight'"),
+        (lambda network: {"0": []}, "trainable parameter, '0' is frozen"),
+    ],
+)
+def test_what_are_no_layers_is_one_clear_line(wrong, message):
+    network, _, losses, _ = trunk()
+    with pytest.raises(RecipeError, match=message):
+        rs.gramians(losses, wrong(network))

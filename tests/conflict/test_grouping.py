@@ -57,3 +57,19 @@ def test_the_share_of_steps_decides():
 def test_share_out_of_range(share):
     with pytest.raises(RecipeError, match=r"group_share` must lie in \(0, 1\]"):
         group_tasks(scores_with([]), "layer", 0.0, share)
+
+
+def test_an_unknown_layer_names_near_ones():
+    with pytest.raises(RecipeError, match=r"must be one that was measured, got 'layr'. Did you"):
+        group_tasks(scores_with([]), "layr", 0.0, 0.5)
+
+
+def test_the_share_is_of_the_steps_in_which_both_were_there():
+    """a and b conflict in all of the two steps in which they meet, of ten."""
+    gramian = 4.0 * torch.eye(4)
+    gramian[0, 1] = gramian[1, 0] = -1.0
+    scores = ConflictScores(["layer"], TASKS)
+    for step in range(10):
+        scores.update(gramian[None], present=TASKS if step < 2 else ["a", "c", "d"])
+    groups = group_tasks(scores, "layer", 0.0, 1.0)
+    assert not any({"a", "b"} <= set(group) for group in groups)

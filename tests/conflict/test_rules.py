@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recon_search.conflict.rules import MEASURED, RULES, Reading, rank, within_budget
+from recon_search.conflict.rules import RULES, Reading, find_rule, rank, within_budget
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
 
@@ -66,7 +66,7 @@ def test_window_out_of_range(scores, window):
         rank(scores, "count", Reading(window=window))
 
 
-@pytest.mark.parametrize("rule", sorted(MEASURED))
+@pytest.mark.parametrize("rule", [rule.name for rule in RULES.values() if rule.measures])
 def test_a_window_without_a_measured_step_has_no_ranking(rule):
     scores = ConflictScores(["conv1", "bn1"], ["a", "b"])
     scores.update(torch.eye(2).expand(2, 2, 2), at=0.0)
@@ -79,3 +79,49 @@ def test_a_window_without_a_measured_step_has_no_ranking(rule):
 def test_unknown_rule_names_near_ones(scores):
     with pytest.raises(RecipeError, match="Did you mean 'projection'"):
         rank(scores, "projectoin", Reading())
+
+
+def test_a_rule_says_what_it_reads(scores):
+    """Held against what it does: a rule that needs something fails or changes without it."""
+    bare = ConflictScores(scores.layers, scores.tasks)
+    bare.load_state(scores.tensors, "scores")
+    empty = ConflictScores(scores.layers, scores.tasks, scores.metadata)
+    steep = torch.tensor([[[1.0, -0.1], [-0.1, 1.0]], [[1.0, -0.5], [-0.5, 1.0]]])
+    mixed = ConflictScores(["weak", "strong"], ["a", "b"], {"layer_infos": INFOS[:2]})
+    for index in range(6):
+        mixed.update(steep if index < 2 else steep * torch.tensor([1.0, -1.0]).view(2, 1, 1))
+    for rule in RULES.values():
+        assert fails(bare, rule.name) is rule.needs_infos
+        assert fails(empty, rule.name) is rule.measures
+        orders = {tuple(rank(scores, rule.name, Reading(seed=seed))) for seed in range(20)}
+        assert (len(orders) > 1) is rule.is_random
+        values = {tuple(rank(mixed, rule.name, Reading(s))) for s in (0.0, -0.2, -0.9)}
+        assert (len(values) > 1) is rule.reads_threshold
+
+
+def fails(scores, rule):
+    try:
+        rank(scores, rule, Reading())
+    except RecipeError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("rule", "label", "is_control"),
+    [
+        ("count", "rule count, 7 layers", False),
+        ("projection", "rule projection, 7 layers", False),
+        ("mass", "rule mass, 7 layers", False),
+        ("gain", "rule gain, 7 layers", False),
+        ("least", "least conflict 7", True),
+        ("first-k", "first 7 layers", True),
+        ("random", "random 7 layers", True),
+        ("smallest-first", "smallest 7 layers", True),
+        ("norm-only", "norm layers only", True),
+    ],
+)
+def test_a_rule_has_its_label(rule, label, is_control):
+    found = find_rule(rule)
+    assert (found.name, found.describe(7), found.is_control) == (rule, label, is_control)
+    assert len(RULES) == 9

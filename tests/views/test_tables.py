@@ -1,11 +1,23 @@
 """What tables say of spread and of trust."""
 
+import io
 import math
 
 import pytest
+import torch
+from rich.console import Console
 
 from recon_search.conflict.reliability import Reliability
-from recon_search.views.tables import comparison_table, describe_reliability
+from recon_search.conflict.rules import Reading
+from recon_search.conflict.scores import ConflictScores
+from recon_search.errors import RecipeError
+from recon_search.views.tables import (
+    comparison_table,
+    describe_reliability,
+    ranking_rows,
+    ranking_summary,
+    ranking_table,
+)
 
 ROW = {"accuracy": {"a": [90.0, 92.0]}, "n_parameters": 10, "flops": 10, "conflicts": None}
 
@@ -60,3 +72,71 @@ def test_an_order_that_is_noise_is_called_so():
 def test_layers_that_are_all_alike_have_no_order():
     found = Reliability(steps=9, tau=math.nan, overlap=1.0, chance=0.1, stability=math.nan)
     assert describe_reliability(found, 99, 4, 20).startswith("All 20 layers have the same value")
+
+
+def measured(n_tasks, absent=None):
+    """Scores of one layer per kind of name; two tasks may never meet."""
+    tasks = [f"task-{index}" for index in range(n_tasks)]
+    names = ["conv1", "stages.3.blocks.11.attn.qkv"]
+    scores = ConflictScores(names, tasks)
+    for step in range(4):
+        gramians = torch.eye(n_tasks).repeat(2, 1, 1)
+        gramians[:, 0, 1] = gramians[:, 1, 0] = -0.5
+        left_out = absent[step % 2] if absent else None
+        here = [task for task in tasks if task != left_out]
+        scores.update(gramians, at=step / 4, present=here)
+    return scores
+
+
+def printed(scores, rule="projection", width=110):
+    console = Console(width=width, file=io.StringIO())
+    console.print(ranking_table(scores, rule, Reading(), 1))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("n_tasks", [2, 6, 40])
+def test_a_ranking_is_readable_however_many_tasks_there_are(n_tasks):
+    scores = measured(n_tasks)
+    table = ranking_table(scores, "projection", Reading(), 1)
+    assert len(table.columns) == (7 if n_tasks == 2 else 6)
+    text = printed(scores)
+    assert "stages.3.blocks.11.attn.qkv" in text
+    assert "Not measured" not in text
+    assert max(map(len, text.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("n_tasks", [3, 40])
+def test_pairs_that_never_met_are_named(n_tasks):
+    scores = measured(n_tasks, absent=["task-0", "task-1"])
+    text = " ".join(printed(scores, "first-k").split())
+    assert "the two never had a loss in the same step: task-0-task-1." in text
+    rows = ranking_rows(scores, "first-k", Reading())
+    assert rows[0]["conflicts"]["task-0-task-1"] is None
+    assert rows[0]["conflicts"]["task-0-task-2"] == 0
+    summary = ranking_summary(scores, "first-k", Reading(), 1)
+    assert summary["steps"]["task-0-task-1"] == 0
+    with pytest.raises(RecipeError, match="'task-0' and 'task-1' never had a loss"):
+        printed(scores)
+
+
+def test_few_of_many_pairs_that_never_met_are_named():
+    scores = ConflictScores(["conv1"], [f"t{index}" for index in range(40)])
+    scores.update(torch.eye(40)[None], present=["t0", "t1", "t2"])
+    text = " ".join(printed(scores, "first-k").split())
+    assert "t0-t3, t0-t4, t0-t5, t0-t6, t0-t7, t0-t8 and 771 more." in text
+
+
+def test_a_pair_says_its_own_steps_where_they_differ():
+    scores = measured(3, absent=["task-0", "nobody"])
+    text = printed(scores, "first-k")
+    assert text.count("of 2") == 2
+    assert "of 4" not in text
+
+
+def test_scores_without_a_step_show_controls_alone():
+    scores = ConflictScores(["conv1", "bn1"], ["a", "b"])
+    assert [row["conflicts"] for row in ranking_rows(scores, "first-k", Reading())] == [
+        {"a-b": None}
+    ] * 2
+    with pytest.raises(RecipeError, match="needs measured steps"):
+        ranking_rows(scores, "projection", Reading())
