@@ -17,6 +17,7 @@ _HOMES = {
     "ReconSearchError": "recon_search.errors",
     "Split": "recon_search.graph.split",
     "branch": "recon_search.graph.branch",
+    "create_surgeon": "recon_search.methods.surgeon",
     "gramians": "recon_search.conflict.gramian",
     "layers": "recon_search.graph.layers",
     "load": "recon_search.model.files",
