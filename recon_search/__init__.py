@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recon_search.graph.branched import BranchedBackbone
     from recon_search.graph.layers import layers
     from recon_search.graph.split import Split
+    from recon_search.methods.surgeon import create_surgeon
     from recon_search.model.files import load
     from recon_search.model.network import MultiTaskModel
     from recon_search.runs.listener import Listener
@@ -37,6 +38,7 @@ _HOMES = {
     "Task": "tasks.task",
     "branch": "graph.branch",
     "compare": "stages.api",
+    "create_surgeon": "methods.surgeon",
     "gramians": "conflict.gramian",
     "layers": "graph.layers",
     "load": "model.files",
@@ -57,6 +59,7 @@ __all__ = [
     "Task",
     "branch",
     "compare",
+    "create_surgeon",
     "gramians",
     "layers",
     "load",

@@ -1,351 +1,253 @@
-"""From the tasks' losses to `.grad`: joint training and gradient methods on what is shared.
+"""Gradient methods: what tasks share gets a combination of their gradients.
 
 A Gramian weighting maps the (T, T) Gramian of the tasks' gradients to task weights w; the shared
 gradient is sum_t w_t g_t. PCGrad (arXiv 2001.06782, Algorithm 1) is exact this way, because each
 projected gradient is a combination of the tasks' gradients whose coefficients follow from inner
-products alone. Methods that need more get the Jacobian of what is shared; methods that need less,
-scalarisers, get the losses.
+products alone. Methods that need more get the Jacobian of what is shared.
+
+**Who shares what** (see `sharing`). Parameters that exactly the same tasks use are combined as one
+set, whether they belong to layers, to heads or to something else; what only one task uses gets that
+task's gradient.
 
 **Absent tasks.** A task without a loss in a step takes no part in it: what it shares is combined
-among the tasks that are present, and what only one of them uses gets that task's gradient. A
-stateful method has one state for each set of tasks it ever combined. A scalariser sees an absent
-task's last loss, as a constant (1 before the first).
+among the tasks that are present. A stateful method has one state for each set of tasks it ever
+combined.
 
-**Several processes** (see `parallel`). Losses and the tasks' gradients are averaged over the
-processes before a method sees them: a method on each process's own would be another one.
+**Several processes** (see `parallel`). The tasks' gradients are averaged over the processes before
+a method sees them: a method on each process's own would be another one.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from recon_search import parallel
-from recon_search.conflict.gramian import Gradients, layer_gramians, task_gradients
-from recon_search.conflict.lockstep import lockstep_gramians
-from recon_search.errors import TrainingError
+from recon_search.conflict.gramian import layer_gramians
+from recon_search.errors import RecipeError, TrainingError
+from recon_search.methods.gradients import TaskGradients, add_to_grad
+from recon_search.methods.losses import check_losses, first_faulty
 from recon_search.methods.registry import find_method
-from recon_search.methods.sharing import Group, group_parameters
+from recon_search.methods.sharing import Group, Sharing, TaskNetwork
+from recon_search.methods.skipping import Skipping, name_fault
 from recon_search.methods.state import read_state, write_state
-from recon_search.model.network import MultiTaskModel
 
-Forward = Callable[[], tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]
-"""Computes a batch's losses and features, by task."""
+if TYPE_CHECKING:
+    from recon_search.methods.surgeon import Forward, Measure
 
 
-class GradientCombiner:
-    """Sets `.grad` of a multi-task model from its tasks' losses.
-
-    What some tasks share is combined among those tasks by the method; what one task owns gets that
-    task's gradient. Parameters that do not require gradients when this is made are left alone.
+class GradientCombiner(Skipping):
+    """A method on the tasks' Gramian or on their full gradients; a `Surgeon`.
 
     Args:
-        model: the model.
-        method: the name of a method that needs no features.
+        model: whose parameters that require gradients now get theirs.
+        method: the method's name.
         options: of the method.
-        low_memory: where only Gramians need the tasks' gradients, take these a parameter at a time
-            (see `lockstep_gramians`); measured steps are then of one batch.
+
+    Attributes:
+        operators: the method's working part for each set of tasks that it combined.
 
     Raises:
-        RecipeError: the method or an option is unknown, or an optional package is missing.
+        RecipeError: the method is none of these, an option is unknown, too few tasks share
+            parameters, or an optional package is missing.
+        TrainingError: the model is no `TaskNetwork`.
     """
 
     def __init__(
-        self,
-        model: MultiTaskModel,
-        method: str,
-        options: Mapping[str, Any] | None = None,
-        *,
-        low_memory: bool = False,
+        self, model: TaskNetwork, method: str, options: Mapping[str, Any] | None = None
     ) -> None:
         self.method = find_method(method)
+        if self.method.needs not in ("Gramian", "gradients"):
+            raise RecipeError(
+                f"GradientCombiner takes a method on Gramians or gradients, got '{method}', which "
+                f"needs {self.method.needs}. Use create_surgeon, which takes every method."
+            )
         self.options = self.method.complete(options or {})
-        self.low_memory = low_memory and parallel.size() == 1  # it would see one part's gradients
-        self.layers = {
-            name: [p for block in blocks for p in block.parameters]
-            for name, blocks in model.backbone.layers().items()
-        }
-        self.tasks = model.tasks
-        self.groups = group_parameters(model)
+        self.tasks = tuple(model.tasks)
+        self.sharing = Sharing(model)
         self.device = next(model.parameters()).device
-        self.scalariser: nn.Module | None = None
-        if self.method.needs == "losses":
-            self.scalariser = self._create(tuple(range(len(self.tasks))))
         self.operators: dict[tuple[int, ...], nn.Module] = {}
-        if self.method.needs in ("Gramian", "gradients"):
-            for group in self.groups:
-                if len(group.users) > 1:
-                    self._operator(group.users)
-        self._parameters = [
-            [p for group in self.groups if task in group.users for p in group.parameters]
-            for task in range(len(self.tasks))
-        ]
-        self._last_losses = torch.ones(len(self.tasks), device=self.device)
-        self._gramians: Tensor | None = None  # of a step measured in low memory
-        self._clear()
+        for users in self.sharing.sets:
+            if len(users) > 1:
+                self._operator(users)
+        layers = self.sharing.layers
+        self._gradients = TaskGradients(self.sharing.parameters, layers, len(self.tasks))
 
-    def backward(self, losses: Mapping[str, Tensor], *, measure: bool = False) -> Tensor | None:
-        """Differentiate one batch's losses and set `.grad` of every parameter they reach.
-
-        Args:
-            losses: one scalar a task; tasks may be left out.
-            measure: return the Gramians of this step; costs nothing where the method needs them.
-
-        Returns:
-            The layers' Gramians (L, T, T) if `measure`, layers in graph order, else None. Tasks
-            with private copies of a layer have inner product zero there.
-        """
-        self.accumulate(losses, measure=measure)
+    def backward(
+        self, losses: Mapping[str, Tensor | None], features: Any = None, measure: Measure = False
+    ) -> Tensor | None:
+        """Differentiate the losses of a step of one batch: as `Surgeon.backward`."""
+        self.accumulate(losses)
         return self.combine(measure=measure)
 
     def accumulate(
         self,
-        losses: Mapping[str, Tensor],
-        features: Mapping[str, Tensor] | None = None,
+        losses: Mapping[str, Tensor | None],
+        features: Any = None,
         *,
         share: float = 1.0,
-        measure: bool = False,
+        measure: Measure = False,
     ) -> None:
-        """Differentiate one of the batches of a step.
+        """Differentiate one batch; the tasks' gradients add up until `combine`."""
+        present = check_losses(losses, self.tasks, self.sharing.trainable)
+        if present:
+            if share != 1:
+                present = {task: loss * share for task, loss in present.items()}
+            self._gradients.add(present, present)
 
-        Joint training and scalarisers add to `.grad` at once; otherwise the tasks' gradients add up
-        until `combine`. Scalarisers act on each batch.
-
-        Args:
-            losses: one scalar a task; tasks may be left out.
-            features: not looked at.
-            share: the weight of this batch, 1 / n for the mean over n.
-            measure: keep the tasks' gradients for Gramians; the same for all batches of a step.
-        """
-        losses = {task: loss for task, loss in losses.items() if loss.requires_grad}
-        if self.scalariser is not None and losses:
-            losses = self._scalarise(losses)
-        if share != 1:
-            losses = {task: loss * share for task, loss in losses.items()}
-        present = [task for task, name in enumerate(self.tasks) if name in losses]
-        if not present:
-            return
-        stack = [losses[self.tasks[task]] for task in present]
-        if not (measure or self.operators):
-            torch.stack(stack).sum().backward()  # type: ignore[no-untyped-call]
-            return
-        self._present.update(present)
-        if self.low_memory and not self.operators:
-            assert self._gramians is None, "a measured step in low memory is of one batch"
-            index = torch.tensor(present, device=self.device)
-            gramians = lockstep_gramians(stack, self.layers)  # (L, n, n)
-            whole = gramians.new_zeros(len(gramians), len(self.tasks), len(self.tasks))
-            whole[:, index[:, None], index] = gramians
-            self._gramians = whole
-            return
-        found = task_gradients(stack, [self._parameters[task] for task in present])
-        for task, gradients in zip(present, found, strict=True):
-            total = self._gradients[task]
-            for parameter, gradient in gradients.items():
-                # Autograd may hand out one tensor for two parameters: never add in place.
-                known = total.get(parameter)
-                total[parameter] = gradient if known is None else known + gradient
-
-    def combine(self, *, measure: bool = False) -> Tensor | None:
-        """Set `.grad` from the accumulated gradients of the tasks.
-
-        Returns:
-            As `backward`.
+    def combine(self, *, measure: Measure = False) -> Tensor | None:
+        """Combine the tasks' gradients and add to `.grad`: as `Surgeon.combine`.
 
         Raises:
-            TrainingError: the method finds no weights, or gradients are not finite.
+            TrainingError: the method finds no direction.
         """
-        if not (measure or self.operators):
-            parallel.average_gradients(p for group in self.groups for p in group.parameters)
+        if not self._gradients.present:
+            self._go_on()
             return None
-        total = self._gramians
-        if total is not None:
-            self._clear()
-            return total
-        _average(self._gradients)
-        for group in self.groups:
-            users = tuple(task for task in group.users if task in self._present)
-            operator = self._operator(users) if self.operators and len(users) > 1 else None
-            by_gramian = operator is not None and self.method.needs == "Gramian"
-            weights = None
-            if group.layers and (measure or by_gramian):
-                keyed = {str(index): layer for index, layer in group.layers.items()}
-                gramians = layer_gramians(self._gradients, keyed)  # (layers of the group, T, T)
-                if operator is not None and by_gramian:
-                    index = torch.tensor(users, device=gramians.device)
-                    gramian = gramians.sum(0)[index[:, None], index]
-                    weights = self._apply(operator, users, gramian)  # (n,)
-                if measure:
-                    if total is None:
-                        total = gramians.new_zeros(len(self.layers), *gramians.shape[1:])
-                    index = torch.tensor(list(group.layers), device=gramians.device)
-                    total.index_add_(0, index, gramians)
-            if operator is not None and not by_gramian:
-                self._aggregate(operator, users, group)
-            else:
-                _assign(self._gradients, group, users, weights)
-        self._clear()
-        return total
+        self._gradients.average()
+        groups = self.sharing.groups(self._gradients.of_tasks, self._gradients.present)
+        gramians = self._gramians(groups, every=bool(measure))
+        fault = self._find_fault(groups, gramians)
+        for number, group in enumerate(groups):
+            self._give(group, gramians.get(number), is_faulty=fault is not None)
+        whole = self._whole(groups, gramians) if measure and fault is None else None
+        self._gradients.clear()
+        if fault is None:
+            self._go_on()
+        else:
+            self._skip(fault)
+        return whole
 
     def step(self, forward: Forward | None = None) -> None:
-        """Tell a method that learns from it what the optimiser's step did to the losses.
-
-        Args:
-            forward: computes losses and features of the last batch anew.
-        """
-        update = getattr(self.scalariser, "update", None)
-        if update is None or forward is None:
-            return
-        with torch.no_grad():
-            losses, _ = forward()
-            update(self._fill(losses))
+        """Nothing is learned from a step."""
 
     def end_epoch(self) -> None:
-        """Tell a method that looks at epochs that one is over."""
-        step = getattr(self.scalariser, "step", None)
-        if step is not None:
-            step()
+        """Nothing happens at the end of an epoch."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """What the network's optimiser should learn beside the network."""
-        return iter(()) if self.scalariser is None else self.scalariser.parameters()
+        """Nothing beside the network is learned."""
+        return iter(())
 
-    def finish(self, model: MultiTaskModel) -> None:
+    def finish(self, model: TaskNetwork) -> None:
         """Nothing of the method stays in the model."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the method's state as plain values."""
         return {
-            "last_losses": self._last_losses,
-            "scalariser": None if self.scalariser is None else read_state(self.scalariser),
             "operators": [
                 [list(users), read_state(operator)] for users, operator in self.operators.items()
             ],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` returned."""
-        self._last_losses = state["last_losses"].to(self.device)
-        if self.scalariser is not None:
-            write_state(self.scalariser, state["scalariser"])
         for users, saved in state["operators"]:
             write_state(self._operator(tuple(users)), saved)
-
-    def _create(self, users: tuple[int, ...]) -> nn.Module:
-        with self.device:
-            tasks = tuple(self.tasks[task] for task in users)
-            part: nn.Module = self.method.create(tasks, options=self.options)
-        return part
 
     def _operator(self, users: tuple[int, ...]) -> nn.Module:
         """The method's working part for a set of tasks, made when first asked for."""
         if users not in self.operators:
-            self.operators[users] = self._create(users)
+            with self.device:
+                tasks = tuple(self.tasks[task] for task in users)
+                self.operators[users] = self.method.create(tasks, options=self.options)
         return self.operators[users]
 
-    def _apply(self, operator: nn.Module, users: tuple[int, ...], matrix: Tensor) -> Tensor:
+    def _present(self, group: Group) -> tuple[int, ...]:
+        """The users of a group that had a loss."""
+        return tuple(task for task in group.users if task in self._gradients.present)
+
+    def _gramians(self, groups: Sequence[Group], *, every: bool) -> dict[int, Tensor]:
+        """Gramians (n, T, T) by number of the group: of those that the method needs, or of every.
+
+        One for each layer of the group, and where the method needs it a last one for the others.
+        """
+        found = {}
+        for number, group in enumerate(groups):
+            is_wanted = self.method.needs == "Gramian" and len(self._present(group)) > 1
+            if is_wanted or (every and group.layers):
+                sets = {str(index): layer for index, layer in group.layers.items()}
+                if is_wanted and group.others:
+                    sets["others"] = group.others
+                found[number] = layer_gramians(self._gradients.of_tasks, sets)
+        return found
+
+    def _find_fault(self, groups: Sequence[Group], gramians: Mapping[int, Tensor]) -> str | None:
+        """Say whose gradients cannot be combined or measured, if any cannot."""
+        sums = [gramian.sum(0) for gramian in gramians.values()]  # (T, T) each
+        if sums and not bool(torch.stack(sums).isfinite().all()):
+            faulty = next(gramian for gramian in sums if not bool(gramian.isfinite().all()))
+            return name_fault(self.method.name, self.tasks[first_faulty(faulty)])
+        if self.method.needs == "Gramian":
+            return None
+        looked_at = [
+            (task, self._gradients.rows[task][parameter])
+            for group in groups
+            if len(self._present(group)) > 1
+            for task in self._present(group)
+            for parameter in group.parameters
+            if parameter in self._gradients.rows[task]
+        ]
+        if not looked_at:
+            return None
+        faulty = ~torch.stack([gradient.isfinite().all() for _, gradient in looked_at])
+        if not bool(faulty.any()):
+            return None
+        return name_fault(self.method.name, self.tasks[looked_at[int(faulty.nonzero()[0])][0]])
+
+    def _give(self, group: Group, gramians: Tensor | None, *, is_faulty: bool) -> None:
+        """Add a group's combined gradient to `.grad`; one that is not finite if there is a fault.
+
+        Gradients may be finite where their squares are not.
+        """
+        users = self._present(group)
+        weights = None
+        if len(users) > 1:
+            if is_faulty:
+                weights = torch.full((len(users),), torch.nan)
+            elif self.method.needs == "gradients":
+                self._aggregate(users, group)
+                return
+            else:
+                assert gramians is not None
+                index = torch.tensor(users, device=gramians.device)
+                weights = self._apply(users, gramians.sum(0)[index[:, None], index])  # (n,)
+        self._gradients.give(group.parameters, users, weights)
+
+    def _aggregate(self, users: tuple[int, ...], group: Group) -> None:
+        """Add to `.grad` from the Jacobian (n, P) of a group; zeros where no loss reaches."""
+        rows = [self._gradients.rows[task] for task in users]
+        jacobian = torch.stack(
+            [
+                torch.cat([row.get(p, torch.zeros_like(p)).reshape(-1) for p in group.parameters])
+                for row in rows
+            ]
+        )
+        vector = self._apply(users, jacobian)
+        sizes = [parameter.numel() for parameter in group.parameters]
+        for parameter, gradient in zip(group.parameters, torch.split(vector, sizes), strict=True):
+            add_to_grad(parameter, gradient.view_as(parameter))
+
+    def _apply(self, users: tuple[int, ...], matrix: Tensor) -> Tensor:
         """Call a weighting with a Gramian (n, n), or an aggregator with a Jacobian (n, P)."""
-        if not bool(matrix.isfinite().all()):
-            # What is not finite in one row of a Jacobian is in all rows of a Gramian.
-            own = matrix.diagonal()[:, None] if self.method.needs == "Gramian" else matrix
-            finite = own.isfinite().all(1)  # (n,)
-            task = self.tasks[users[int((~finite).nonzero()[0])]]
-            raise TrainingError(
-                f"Gradients must be finite for method '{self.method.name}', those of task '{task}' "
-                "are not, or too large for their precision. Lower train.lr, add train.clip_grad, "
-                "or look at the data."
-            )
         try:
-            result: Tensor = operator(matrix)
+            result: Tensor = self._operator(users)(matrix)
         except ValueError as error:
             raise TrainingError(
                 f"Method '{self.method.name}' must find a direction for the tasks' gradients, got: "
-                f"{error} Change train.options or lower train.lr."
+                f"{error} Change the method's options or lower the learning rate."
             ) from None
         return parallel.from_first(result)
 
-    def _aggregate(self, operator: nn.Module, users: tuple[int, ...], group: Group) -> None:
-        """Set `.grad` from the Jacobian (n, P) of a group; zeros where a loss does not reach."""
-        reached = [p for p in group.parameters if any(p in self._gradients[t] for t in users)]
-        jacobian = torch.stack(
-            [
-                torch.cat(
-                    [self._gradients[task].get(p, torch.zeros_like(p)).reshape(-1) for p in reached]
-                )
-                for task in users
-            ]
-        )
-        vector = self._apply(operator, users, jacobian)
-        sizes = [parameter.numel() for parameter in reached]
-        for parameter, gradient in zip(reached, torch.split(vector, sizes), strict=True):
-            parameter.grad = gradient.view_as(parameter)
-
-    def _scalarise(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Multiply each loss by the derivative of the scalariser's value.
-
-        The sum of the results has the gradient of the scalariser's value; the scalariser's own
-        parameters get theirs here.
-        """
-        assert self.scalariser is not None
-        values = self._fill(losses).requires_grad_()
-        self.scalariser(values).backward()
-        assert values.grad is not None
-        weights = parallel.from_first(values.grad)
-        return {task: loss * weights[self.tasks.index(task)] for task, loss in losses.items()}
-
-    def _fill(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """All tasks' loss values (T,), the last known where one is absent."""
-        known = [
-            losses[task].detach() if task in losses else self._last_losses[index]
-            for index, task in enumerate(self.tasks)
-        ]
-        self._last_losses = parallel.mean([torch.stack(known)])[0]
-        return self._last_losses.clone()
-
-    def _clear(self) -> None:
-        self._gradients: Gradients = [{} for _ in self.tasks]
-        self._gramians = None
-        self._present: set[int] = set()
-
-
-def _assign(
-    gradients: Gradients, group: Group, present: tuple[int, ...], weights: Tensor | None
-) -> None:
-    """Set `.grad` to the weighted sum of the users' gradients; no weights: the plain sum.
-
-    Takes the gradients out of their dicts, so that what is added up is free at once.
-    """
-    shares = [1.0] * len(present) if weights is None else weights.tolist()
-    for parameters in _alike(gradients, group):
-        combined: list[Tensor] | None = None
-        for task, share in zip(present, shares, strict=True):
-            if parameters[0] not in gradients[task]:
-                continue
-            rows = [gradients[task].pop(p) for p in parameters]
-            if combined is None:
-                # Autograd may hand out one tensor for two parameters: never change it in place.
-                combined = list(torch._foreach_mul(rows, share))
-            else:
-                torch._foreach_add_(combined, rows, alpha=share)
-        for parameter, gradient in zip(parameters, combined or [], strict=True):
-            parameter.grad = gradient
-
-
-def _average(gradients: Gradients) -> None:
-    """Average the gradients over the processes, a task at a time."""
-    for row in gradients:
-        row.update(zip(row, parallel.mean(list(row.values())), strict=True))
-
-
-def _alike(gradients: Gradients, group: Group) -> list[list[nn.Parameter]]:
-    """Divide a group's parameters by the tasks whose loss reached them; others drop out."""
-    reached: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
-    for parameter in group.parameters:
-        users = tuple(task for task in group.users if parameter in gradients[task])
-        if users:
-            reached[users].append(parameter)
-    return list(reached.values())
+    def _whole(self, groups: Sequence[Group], gramians: Mapping[int, Tensor]) -> Tensor | None:
+        """The Gramians (L, T, T) of all layers, which several groups may have a part in."""
+        whole: Tensor | None = None
+        for number, group in enumerate(groups):
+            if number in gramians and group.layers:
+                own = gramians[number][: len(group.layers)]
+                if whole is None:
+                    whole = own.new_zeros(len(self.sharing.layers), *own.shape[1:])
+                whole.index_add_(0, torch.tensor(list(group.layers), device=own.device), own)
+        return whole

@@ -37,14 +37,19 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
     install: str | None = None
 
-    def create(self, *subject: Any, options: Mapping[str, Any]) -> Any:
+    def create(self, *subject: Any, options: Mapping[str, Any], where: str = "options") -> Any:
         """Make the working part.
+
+        Args:
+            subject: what the factory takes.
+            options: of the method.
+            where: what messages call the options: a recipe has them in a section.
 
         Raises:
             RecipeError: an option is unknown or out of range, or an optional package is missing.
         """
         try:
-            return self.factory(*subject, **self.complete(options))
+            return self.factory(*subject, **self.complete(options, where))
         except ImportError as error:
             raise RecipeError(
                 f"Method '{self.name}' needs packages that are not installed ({error.msg}). "
@@ -52,11 +57,11 @@ class Method:
             ) from None
         except ValueError as error:
             raise RecipeError(
-                f"`train.options` must fit method '{self.name}' and its tasks, got "
+                f"`{where}` must fit method '{self.name}' and its tasks, got "
                 f"{dict(options)}: {error} Change the options or the method."
             ) from None
 
-    def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def complete(self, options: Mapping[str, Any], where: str = "options") -> dict[str, Any]:
         """Fill in defaults.
 
         Raises:
@@ -67,12 +72,12 @@ class Method:
             if name not in self.options:
                 known = ", ".join(self.options) or "none"
                 problems.append(
-                    f"`train.options.{name}` is no option of '{self.name}' (it has: {known})."
+                    f"`{where}.{name}` is no option of '{self.name}' (it has: {known})."
                     f"{nearest(name, self.options)}"
                 )
             elif not _is_like(value, self.options[name]):
                 problems.append(
-                    f"`train.options.{name}` must be a {type(self.options[name]).__name__}, "
+                    f"`{where}.{name}` must be a {type(self.options[name]).__name__}, "
                     f"got {value!r}."
                 )
         if problems:

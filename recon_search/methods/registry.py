@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
@@ -29,20 +28,59 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
-def check_method(name: str, options: Mapping[str, Any] | None = None) -> None:
-    """Refuse an unknown method, options that are unknown or out of range, and a missing package.
+def check_method(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    tasks: Sequence[str] | None = None,
+    where: str = "options",
+) -> None:
+    """Refuse what a training would refuse at its start, without a model.
+
+    Args:
+        name: of the method.
+        options: of the method.
+        tasks: what is to be combined, at most; None where that is not known yet: too few tasks and
+            options that name tasks are then not noticed.
+        where: what messages call the options.
 
     Raises:
-        RecipeError: with near names, or the pip line.
+        RecipeError: unknown method or options, with near names; options out of range; too few
+            tasks; a missing package, with the pip line.
     """
     method = find_method(name)
+    complete = method.complete(options or {}, where)
     if method.needs == "features":
-        model = SimpleNamespace(heads=nn.ModuleDict({"a": nn.Linear(1, 1)}))
-        method.create(model, None, options=options or {})
-    elif name != "constant":  # whose options name tasks
-        method.create(("a", "b", "c"), options=options or {})
-    else:
-        method.complete(options or {})
+        stub = nn.Module()
+        stub.heads = nn.ModuleDict({"a": nn.Linear(1, 1)})
+        method.create(stub, None, options=options or {}, where=where)
+        check_method(find_inner(method, complete, where).name, None, tasks, f"{where}.weighting")
+        return
+    if tasks is None:
+        if "weights" in method.options:  # by name of the task
+            return
+        tasks = ("a", "b", "c")
+    if len(tasks) > 1 or method.needs == "losses":
+        method.create(tuple(tasks), options=options or {}, where=where)
+
+
+def find_inner(method: Method, options: Mapping[str, Any], where: str = "options") -> Method:
+    """Return the method that combines the paths of one on features.
+
+    Args:
+        method: one on features.
+        options: all of that method.
+        where: what messages call the options.
+
+    Raises:
+        RecipeError: it is unknown, or none on gradients.
+    """
+    inner = find_method(options["weighting"])
+    if inner.needs in ("losses", "features"):
+        raise RecipeError(
+            f"`{where}.weighting` of '{method.name}' must be 'joint' or a method on gradients, got "
+            f"'{inner.name}'. Name one that `recon-search ls methods` lists under Gramian."
+        )
+    return inner
 
 
 def _on(factory: Callable[..., Any]) -> Callable[..., Any]:

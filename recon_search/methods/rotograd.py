@@ -12,58 +12,48 @@ is then whatever `combiner` makes of the tasks' paths: their sum for RotoGrad as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
 from recon_search import parallel
-from recon_search.model.rotation import RotatedHead, add_rotations, fold_rotations
+from recon_search.errors import TrainingError
+from recon_search.methods.gradients import add_to_grad
+from recon_search.methods.losses import check_losses
+from recon_search.methods.skipping import Skipping, name_fault
+from recon_search.model.rotation import (
+    RotatedHead,
+    add_rotations,
+    check_features,
+    fold_rotations,
+    input_width,
+)
+
+if TYPE_CHECKING:
+    from recon_search.methods.surgeon import Measure, Surgeon
 
 EPSILON = 1e-15
 """The smallest norm divided by, as in the authors' package."""
 
 
-class Combiner(Protocol):
-    """What turns the tasks' losses into the gradients of shared parameters."""
-
-    def accumulate(
-        self,
-        losses: Mapping[str, Tensor],
-        features: Mapping[str, Tensor],
-        *,
-        share: float = 1.0,
-        measure: bool = False,
-    ) -> None:
-        """Differentiate one batch's losses; `features` is what each task's head read."""
-
-    def combine(self, *, measure: bool = False) -> Tensor | None:
-        """Set `.grad`; return the layers' Gramians (L, T, T) if `measure`."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain values."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` returned."""
-
-
-class HasHeads(Protocol):
-    """A model whose heads read one feature tensor a task."""
-
-    heads: nn.ModuleDict
-
-
-class RotoGrad:
-    """RotoGrad for one training; puts rotations before the model's heads.
+class RotoGrad(Skipping):
+    """RotoGrad for one training; puts rotations before the model's heads. A `Surgeon`.
 
     The matrices are computed from their parameters only when those change: with `every` n, once in
     n steps, for the mean gradient of these steps. With `every` 1 and `map` `matrix_exp` an unsplit
     network gets exactly the gradients of the authors' package `rotograd` 0.1.6.
 
+    A head's own parameters get their task's gradient. What a head shares with another or with the
+    backbone is left to the combiner, like the backbone.
+
     Args:
-        model: its heads are replaced by rotated heads.
+        model: a module with `heads`, which are replaced by rotated heads.
         combiner: of the backbone's gradients.
         rescale: bring the tasks' gradients to a common norm, as `rotograd` does and `rotate-only`
             does not.
@@ -79,12 +69,13 @@ class RotoGrad:
 
     Raises:
         ValueError: an option is out of range.
+        TrainingError: the heads do not read features of one width; the model is as it was.
     """
 
     def __init__(
         self,
-        model: HasHeads,
-        combiner: Combiner,
+        model: Any,
+        combiner: Surgeon,
         *,
         rescale: bool,
         lr: float,
@@ -100,33 +91,56 @@ class RotoGrad:
                 "`lr` must be above 0, `decay` in (0, 1], `every` at least 1, `map` 'cayley' or "
                 "'matrix_exp'."
             )
+        _check_widths(model.heads)
         add_rotations(model.heads)
-        self.heads: dict[str, RotatedHead] = dict(model.heads.items())  # type: ignore[arg-type]
+        self.heads: dict[str, RotatedHead] = dict(model.heads.items())
+        self.tasks = tuple(self.heads)
+        self.own = {task: _own_parameters(model, head) for task, head in self.heads.items()}
+        backbone = getattr(model, "backbone", None)
+        self.trainable = [
+            index
+            for index, head in enumerate(self.heads.values())
+            if any(p.requires_grad for part in (head, backbone) if part for p in part.parameters())
+        ]
         self.combiner = combiner
         self.rescale = rescale
         self.decay = decay
         self.every = every
         self.burn_in = burn_in
         self.normalize_losses = normalize_losses
-        self.rotations = nn.ModuleDict(
-            {task: _Rotation(head.rotation, map) for task, head in self.heads.items()}
-        )
-        self.optimizer = torch.optim.Adam(self.rotations.parameters(), lr=lr)
+        rotations = [_Rotation(head.rotation, map) for head in self.heads.values()]
+        self.rotations = dict(zip(self.tasks, rotations, strict=True))
+        self.optimizer = torch.optim.Adam(nn.ModuleList(rotations).parameters(), lr=lr)
         self.n_batches = dict.fromkeys(self.heads, 0)
         self.n_steps = 0
         self.first_losses: dict[str, Tensor] = {}
         self.first_norms: dict[str, Tensor] = {}
         self.pulls: dict[str, Tensor] = {}  # (d, d), see _pull
         self.n_pulls = 0
+        self._fault: str | None = None  # of the step so far
+        self._read = self._nothing_read()
+        self._readers = {task: _Reader(task, self) for task in self.heads}
+        for task, head in self.heads.items():
+            head.reader = self._readers[task]
         self._evaluate()
+
+    def backward(
+        self,
+        losses: Mapping[str, Tensor | None],
+        features: Mapping[str, Tensor] | None = None,
+        measure: Measure = False,
+    ) -> Tensor | None:
+        """Differentiate the losses of a step of one batch: as `Surgeon.backward`."""
+        self.accumulate(losses, features, measure=measure)
+        return self.combine(measure=measure)
 
     def accumulate(
         self,
-        losses: Mapping[str, Tensor],
-        features: Mapping[str, Tensor],
+        losses: Mapping[str, Tensor | None],
+        features: Mapping[str, Tensor] | None = None,
         *,
         share: float = 1.0,
-        measure: bool = False,
+        measure: Measure = False,
     ) -> None:
         """Differentiate one batch: heads here, the backbone through the combiner.
 
@@ -135,37 +149,58 @@ class RotoGrad:
 
         Args:
             losses: one scalar a task; tasks left out take no part.
-            features: what each task's head read, before its rotation.
+            features: what each task's head read, before its rotation; what the heads read last
+                if None.
             share: the weight of this batch.
             measure: keep the tasks' gradients for Gramians.
-        """
-        gradients = {
-            task: self._differentiate_head(task, loss, features[task], share)
-            for task, loss in losses.items()
-            if loss.requires_grad
-        }
-        reached = {task: found for task, found in gradients.items() if found is not None}
-        if not reached:
-            return
-        mean = sum(reached.values()) / len(reached)
-        assert isinstance(mean, Tensor)
-        norm_of_mean, *norms = _norms([mean, *reached.values()])
-        norm = {task: own.clamp_min(EPSILON) for task, own in zip(reached, norms, strict=True)}
-        self._pull(reached, norm, norm_of_mean)
-        if self.rescale:
-            reached = self._rescaled(reached, norm)
-        for task in reached:
-            self.n_batches[task] += 1
-        surrogates = {
-            task: (features[task] * gradient.to(features[task].dtype)).sum()
-            for task, gradient in reached.items()
-        }
-        self.combiner.accumulate(surrogates, features, share=share, measure=measure)
 
-    def combine(self, *, measure: bool = False) -> Tensor | None:
+        Raises:
+            TrainingError: losses or features do not fit; nothing has changed.
+        """
+        present = check_losses(losses, self.tasks, self.trainable)
+        named = {self.tasks[index]: loss for index, loss in present.items()}
+        read = self._take_features(named, features)
+        found = {task: self._differentiate(task, loss, read[task]) for task, loss in named.items()}
+        self._read = self._nothing_read()  # checkpointed heads have just read again
+        gradients = {task: one.gradient for task, one in found.items() if one.gradient is not None}
+        used = {task: one.features for task, one in found.items() if one.features is not None}
+        _check_shapes(gradients)
+        for one in found.values():
+            for parameter, gradient in one.own.items():
+                add_to_grad(parameter, gradient * share)
+        if not gradients:
+            return
+        mean = sum(gradients.values()) / len(gradients)
+        assert isinstance(mean, Tensor)
+        norm_of_mean, *norms = _norms([mean, *gradients.values()])
+        norm = {task: own.clamp_min(EPSILON) for task, own in zip(gradients, norms, strict=True)}
+        finite = torch.stack(norms).isfinite()
+        if bool(finite.all()):
+            self._pull(gradients, norm, norm_of_mean)
+            if self.rescale:
+                gradients = self._rescaled(gradients, norm)
+            for task in gradients:
+                self.n_batches[task] += 1
+        else:
+            name = "rotograd" if self.rescale else "rotate-only"
+            self._fault = name_fault(name, list(gradients)[int((~finite).nonzero()[0])])
+        surrogates = {}
+        for task, gradient in gradients.items():
+            surrogates[task] = (used[task] * gradient.to(used[task].dtype)).sum()
+            for parameter, own in found[task].shared.items():
+                surrogates[task] = surrogates[task] + (parameter * own).sum()
+        self.combiner.accumulate(surrogates, used, share=share, measure=measure)
+
+    def combine(self, *, measure: Measure = False) -> Tensor | None:
         """Set the backbone's `.grad`; returns Gramians of the rescaled gradients if `measure`."""
         parallel.average_gradients(p for h in self.heads.values() for p in h.parameters())
-        return self.combiner.combine(measure=measure)
+        gramians = self.combiner.combine(measure=measure)
+        fault, self._fault = self._fault or getattr(self.combiner, "fault", None), None
+        if fault is not None:
+            self._skip(fault)
+            return None
+        self._go_on()
+        return gramians
 
     def step(self, forward: object = None) -> None:
         """Move the rotations, every `every` steps; call it after the network's optimiser."""
@@ -173,7 +208,7 @@ class RotoGrad:
         if self.n_steps % self.every or not self.n_pulls:
             return
         for task, pull in self.pulls.items():
-            self.rotations[task].pull(pull.double() / self.n_pulls)  # type: ignore[operator]
+            self.rotations[task].pull(pull.double() / self.n_pulls)
         self.pulls, self.n_pulls = {}, 0
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -188,25 +223,28 @@ class RotoGrad:
         """Nothing that the network's optimiser should move."""
         return iter(())
 
-    def finish(self, model: HasHeads) -> None:
+    def finish(self, model: Any) -> None:
         """Fold the rotations into the heads that begin with a linear layer."""
+        for head in self.heads.values():
+            head.reader = None
         fold_rotations(model.heads)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain values."""
         return {
             "combiner": self.combiner.state_dict(),
-            "rotations": self.rotations.state_dict(),
+            "rotations": {task: one.state_dict() for task, one in self.rotations.items()},
             "optimizer": self.optimizer.state_dict(),
             **{name: getattr(self, name) for name in self._PLAIN},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` returned."""
         self.combiner.load_state_dict(state["combiner"])
-        self.rotations.load_state_dict(state["rotations"])
+        for task, rotation in self.rotations.items():
+            rotation.load_state_dict(state["rotations"][task])
         self.optimizer.load_state_dict(state["optimizer"])
-        device = next(self.rotations.parameters()).device
+        device = self.optimizer.param_groups[0]["params"][0].device
         for name in self._PLAIN:
             value = state[name]
             if isinstance(value, dict):
@@ -216,27 +254,63 @@ class RotoGrad:
 
     _PLAIN = ("n_batches", "n_steps", "first_losses", "first_norms", "pulls", "n_pulls")
 
-    def _differentiate_head(
-        self, task: str, loss: Tensor, features: Tensor, share: float
-    ) -> Tensor | None:
-        """Add to the head's `.grad`; return the gradient of its features, if they have one."""
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy waits for features of its own."""
+        return {**self.__dict__, "_read": self._nothing_read()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for reader in self._readers.values():
+            reader.serve(self)
+
+    def _nothing_read(self) -> dict[str, deque[Tensor]]:
+        """Two readings a task are enough to find out that there was more than one."""
+        return {task: deque(maxlen=2) for task in self.tasks}
+
+    def _take_features(
+        self, losses: Mapping[str, Tensor], features: Mapping[str, Tensor] | None
+    ) -> dict[str, list[Tensor]]:
+        """What each task's head may have read; forgets what was kept."""
+        read, self._read = self._read, self._nothing_read()
+        if features is None:
+            return {task: list(read[task]) for task in losses}
+        for task in losses:
+            if task not in features:
+                raise TrainingError(
+                    f"`features` must hold what the head of every task with a loss read, got "
+                    f"{list(features)} without '{task}'. Add it, or pass None."
+                )
+            check_features(features[task], len(self.heads[task].rotation))
+        return {task: [features[task]] for task in losses}
+
+    def _differentiate(self, task: str, loss: Tensor, read: Sequence[Tensor]) -> _Found:
+        """Differentiate for a head's parameters and for the features that it read."""
         if self.normalize_losses:
             if self.n_batches[task] in (0, self.burn_in):
                 self.first_losses[task] = parallel.mean([loss.detach()])[0]
             loss = loss / self.first_losses[task]
+        features = list(dict.fromkeys(one for one in read if one.requires_grad))
         parameters = [p for p in self.heads[task].parameters() if p.requires_grad]
-        wanted = [features, *parameters] if features.requires_grad else parameters
-        if not wanted:
-            return None
-        found = list(torch.autograd.grad(loss, wanted, allow_unused=True))
-        gradient = found.pop(0) if features.requires_grad else None
-        for parameter, own in zip(parameters, found, strict=True):
-            if own is not None:
-                own = own * share
-                parameter.grad = own if parameter.grad is None else parameter.grad + own
-        if gradient is None or gradient.dtype not in (torch.bfloat16, torch.float16):
-            return gradient
-        return gradient.float()
+        wanted = [*features, *parameters]
+        found = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
+        reached = {one: own for one, own in zip(wanted, found, strict=True) if own is not None}
+        used = [one for one in features if one in reached]
+        if len(used) > 1 or (reached and not used and (features or not read)):
+            raise TrainingError(
+                f"The loss of task '{task}' must come from features that model.heads['{task}'] "
+                f"read once since the last step, it comes from {len(used) or 'none'} of them. Call "
+                "the head once, or pass `features`."
+            )
+        gradient = reached[used[0]] if used else None
+        if gradient is not None and gradient.dtype in (torch.bfloat16, torch.float16):
+            gradient = gradient.float()
+        own = {p: reached[p] for p in parameters if p in reached}
+        return _Found(
+            used[0] if used else None,
+            gradient,
+            {p: own[p] for p in own if p in self.own[task]},
+            {p: own[p] for p in own if p not in self.own[task]},
+        )
 
     def _pull(
         self, gradients: Mapping[str, Tensor], norms: Mapping[str, Tensor], norm_of_mean: Tensor
@@ -282,6 +356,51 @@ class RotoGrad:
             self.heads[task].rotation.copy_(rotation())
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What a task's loss gives a head.
+
+    Attributes:
+        features: those that it read, None if nothing is to be differentiated for them.
+        gradient: of the features, in single precision at least.
+        own: gradients of parameters that only this head has.
+        shared: gradients of the head's other parameters.
+    """
+
+    features: Tensor | None
+    gradient: Tensor | None
+    own: dict[nn.Parameter, Tensor]
+    shared: dict[nn.Parameter, Tensor]
+
+
+class _Reader:
+    """Tells RotoGrad what a head read; a copy or pickle tells nobody, unless RotoGrad's own."""
+
+    def __init__(self, task: str, rotograd: RotoGrad) -> None:
+        self.task = task
+        self.serve(rotograd)
+
+    def serve(self, rotograd: RotoGrad) -> None:
+        """Tell this one from now on, as long as it lives."""
+        self._served: Callable[[], RotoGrad | None] = weakref.ref(rotograd)
+
+    def __call__(self, features: Tensor) -> None:
+        rotograd = self._served()
+        if rotograd is not None and torch.is_grad_enabled():
+            rotograd._read[self.task].append(features)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"task": self.task}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.task = state["task"]
+        self._served = _nobody
+
+
+def _nobody() -> None:
+    """What the reader of a copied head serves."""
+
+
 class _Rotation(nn.Module):
     """A square matrix R = R_0 Q that stays orthogonal, Q the identity at first.
 
@@ -301,14 +420,13 @@ class _Rotation(nn.Module):
         self.weight = nn.Parameter(torch.zeros_like(start))
         orthogonal(self, orthogonal_map=orthogonal_map, use_trivialization=False)
         self.is_cayley = orthogonal_map == "cayley"
-        self.turned: Tensor | None = None  # Q, with its graph unless its gradient is known
+        self.turned: Tensor | None = None  # Q, without a graph, so that copies can be made
 
     def forward(self) -> Tensor:
         """Compute R (d, d), which carries no graph."""
-        with torch.set_grad_enabled(not self.is_cayley):
+        with torch.no_grad():
             self.turned = self.weight
-        turned = self.turned.detach()
-        return turned if self.start is None else self.start @ turned
+        return self.turned if self.start is None else self.start @ self.turned
 
     def pull(self, by: Tensor) -> None:
         """Set the parameters' gradient where that of R is R P, for P = `by` (d, d).
@@ -319,7 +437,8 @@ class _Rotation(nn.Module):
         """
         assert self.turned is not None
         if not self.is_cayley:
-            self.turned.backward(self.turned.detach() @ by)  # type: ignore[no-untyped-call]
+            with torch.enable_grad():
+                self.weight.backward(self.turned @ by)  # type: ignore[no-untyped-call]
             return
         m = self.turned / 2
         m.diagonal().add_(0.5)
@@ -341,3 +460,31 @@ def _norms(gradients: Sequence[Tensor]) -> list[Tensor]:
 def _rows(tensor: Tensor) -> Tensor:
     """Bring (B, d) or (B, d, H, W) to (N, d)."""
     return tensor if tensor.ndim == 2 else tensor.movedim(1, -1).flatten(0, -2)
+
+
+def _own_parameters(model: Any, head: nn.Module) -> frozenset[nn.Parameter]:
+    """The parameters of a head that nothing else in the model holds."""
+    parts = [model] if isinstance(model.heads, nn.Module) else [model, *dict(model.heads).values()]
+    held = Counter(p for m in parts for _, p in m.named_parameters(remove_duplicate=False))
+    inside = Counter(p for _, p in head.named_parameters(remove_duplicate=False))
+    return frozenset(p for p, count in inside.items() if held[p] <= count)
+
+
+def _check_widths(heads: Any) -> None:
+    """Make sure that all heads read features of one width."""
+    widths = {task: input_width(head) for task, head in heads.items()}
+    if len(set(widths.values())) > 1:
+        raise TrainingError(
+            "RotoGrad compares the tasks' features: all heads must read equally many, got "
+            f"{widths}. Give the heads one width, or use another method."
+        )
+
+
+def _check_shapes(gradients: Mapping[str, Tensor]) -> None:
+    """Make sure that there is a mean of the tasks' gradients."""
+    shapes = {task: tuple(gradient.shape) for task, gradient in gradients.items()}
+    if len(set(shapes.values())) > 1:
+        raise TrainingError(
+            "RotoGrad compares the gradients of the same images' features: those of all tasks must "
+            f"have one shape, got {shapes}. Give the tasks equal batches, or use another method."
+        )

@@ -1,25 +1,110 @@
-"""One object that takes a step's losses to gradients, whatever the method needs."""
+"""One object that takes a step's losses to gradients, whatever the method needs.
+
+In a loop of one's own:
+
+    surgeon = create_surgeon(model, "pcgrad")
+    optimizer = torch.optim.SGD([*model.parameters(), *surgeon.parameters()], lr=0.01)
+    for images, targets in loader:
+        optimizer.zero_grad()
+        outputs = model(images)
+        losses = {task: loss(outputs[task], targets[task]) for task in model.tasks}
+        gramians = surgeon.backward(losses, measure=True)  # (L, T, T), for ConflictScores.update
+        optimizer.step()
+        surgeon.step()
+    surgeon.finish(model)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
-from recon_search.errors import RecipeError
-from recon_search.methods.combiner import Forward, GradientCombiner
-from recon_search.methods.registry import find_method
-from recon_search.methods.rotograd import Combiner
-from recon_search.model.network import MultiTaskModel
+from recon_search import parallel
+from recon_search.methods.combiner import GradientCombiner
+from recon_search.methods.gradients import LockstepGradients, Measurement, TaskGradients
+from recon_search.methods.losses import Joint, Scalarised
+from recon_search.methods.method import Method
+from recon_search.methods.registry import find_inner, find_method
+from recon_search.methods.sharing import Sharing, TaskNetwork
+
+Forward = Callable[[], tuple[Mapping[str, Tensor | None], Any]]
+"""Computes a batch's losses and features, by task."""
+
+Measure = bool | Collection[str]
+"""Whether to measure, or the tasks to measure: each costs a backward pass, the others one in all.
+Rows and columns of the others are zero in the Gramians; the gradient is that of all. Methods that
+need every task's gradient measure every task."""
 
 
-class Surgeon(Combiner, Protocol):
-    """What the loop asks of a method.
+class Surgeon(Protocol):
+    """What a training loop asks of a method.
 
-    In this order: `accumulate` for each batch of a step, `combine`, the optimiser's step, `step`;
-    after an epoch's last batch `end_epoch`; at the end of training `finish`.
+    In this order: `backward`, or for a step of several batches `accumulate` for each and then
+    `combine`; the optimiser's step; `step`. After an epoch's last step `end_epoch`; at the end of
+    training `finish`. Gradients are added to `.grad`, as torch does.
+
+    **Loss scaling** (`torch.amp.GradScaler`, for float16). Scale every loss alike:
+    `backward({task: scaler.scale(loss) ...})`, then `scaler.unscale_`, `scaler.step`, `step`. A
+    step whose gradients overflow leaves gradients that are not finite, so that the scaler skips
+    it; it is counted and not measured. Gramians are those of the scaled losses, the square of the
+    scale too large: divide by it. Cosines, and the weights of all methods on Gramians or gradients
+    that set no absolute size (all but `nash-mtl`, `fairgrad`, `cagrad` and `gradvac` near zero
+    gradients, `pcd` and `excess-mtl`, which remember sizes), do not change. Scalarisers and
+    `normalize_losses` of RotoGrad look at the losses' values and must not have them scaled.
+
+    Attributes:
+        n_skipped: steps whose gradients were found not to be finite. Joint training and scalarisers
+            look at the gradients of measured steps only.
+        fault: what was wrong with the last step, in one line; None if nothing was.
     """
+
+    n_skipped: int
+    fault: str | None
+
+    def backward(
+        self,
+        losses: Mapping[str, Tensor | None],
+        features: Mapping[str, Tensor] | None = None,
+        measure: Measure = False,
+    ) -> Tensor | None:
+        """Differentiate the losses of a step of one batch and add to `.grad`.
+
+        Args:
+            losses: one scalar a task; tasks may be left out or None.
+            features: what each task's head read, which RotoGrad asks for. None: what the heads have
+                read since the last step, which it has kept until now.
+            measure: return the Gramians of this step; costs nothing where the method needs them.
+
+        Returns:
+            The layers' Gramians (L, T, T) if asked for, layers in graph order; None in a step
+            without any loss or with gradients that are not finite. Tasks with private copies of a
+            layer have inner product zero there, and absent tasks zero rows.
+
+        Raises:
+            TrainingError: a loss is no scalar with a graph or of no task, or features do not fit.
+        """
+
+    def accumulate(
+        self,
+        losses: Mapping[str, Tensor | None],
+        features: Mapping[str, Tensor] | None = None,
+        *,
+        share: float = 1.0,
+        measure: Measure = False,
+    ) -> None:
+        """Differentiate one of the batches of a step: as `backward`.
+
+        Args:
+            losses: one scalar a task; tasks may be left out or None.
+            features: what each task's head read.
+            share: the weight of this batch, 1 / n for the mean over n.
+            measure: keep what Gramians need; the same for all batches of a step.
+        """
+
+    def combine(self, *, measure: Measure = False) -> Tensor | None:
+        """Finish the step and return its Gramians: as `backward`."""
 
     def step(self, forward: Forward | None = None) -> None:
         """Learn from the optimiser's step; `forward` computes the last batch's losses anew."""
@@ -30,12 +115,18 @@ class Surgeon(Combiner, Protocol):
     def parameters(self) -> Iterator[nn.Parameter]:
         """Parameters for the network's optimiser."""
 
-    def finish(self, model: MultiTaskModel) -> None:
+    def finish(self, model: TaskNetwork) -> None:
         """Leave the model as it is deployed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain values."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` returned."""
 
 
 def create_surgeon(
-    model: MultiTaskModel,
+    model: TaskNetwork,
     method: str,
     options: Mapping[str, Any] | None = None,
     *,
@@ -44,24 +135,39 @@ def create_surgeon(
     """Make a method work on a model, which RotoGrad gives rotations.
 
     Args:
-        model: the model.
+        model: any module with a branched `backbone`, `heads` by task, and `tasks`. Parameters that
+            it has beside those count as used by the tasks whose losses reach them; those that do
+            not require gradients now are left alone, and so is what is not the model's.
         method: the method's name.
         options: of the method.
-        low_memory: as `GradientCombiner` takes it.
+        low_memory: where only Gramians need the tasks' gradients, take these a parameter at a time
+            (see `lockstep_gramians`); measured steps are then of one batch.
 
     Raises:
         RecipeError: the method or an option is unknown or does not fit, or a package is missing.
+        TrainingError: the model does not fit.
     """
     entry = find_method(method)
-    if entry.needs != "features":
-        return GradientCombiner(model, method, options, low_memory=low_memory)
     complete = entry.complete(options or {})
-    inner = find_method(complete["weighting"])
-    if inner.needs in ("losses", "features"):
-        raise RecipeError(
-            f"`train.options.weighting` must be 'joint' or a method on gradients, got "
-            f"'{inner.name}'. Name one that `recon-search ls methods` lists under Gramian."
-        )
-    combiner = GradientCombiner(model, inner.name, low_memory=low_memory)
-    surgeon: Surgeon = entry.create(model, combiner, options=complete)
-    return surgeon
+    if entry.needs in ("Gramian", "gradients"):
+        return GradientCombiner(model, method, complete)
+    if entry.needs == "features":
+        inner = create_surgeon(model, find_inner(entry, complete).name, low_memory=low_memory)
+        surgeon: Surgeon = entry.create(model, inner, options=complete)
+        return surgeon
+    return _create_on_losses(model, entry, complete, low_memory)
+
+
+def _create_on_losses(
+    model: TaskNetwork, entry: Method, options: Mapping[str, Any], low_memory: bool
+) -> Joint:
+    sharing = Sharing(model)
+    n_tasks = len(model.tasks)
+    measurement: Measurement = TaskGradients(sharing.parameters, sharing.layers, n_tasks)
+    if low_memory and parallel.size() == 1:  # it would see one process's part of the gradients
+        measurement = LockstepGradients(sharing.layers, n_tasks)
+    if entry.needs == "nothing":
+        return Joint(model, sharing, measurement)
+    with next(model.parameters()).device:
+        scalariser = entry.create(tuple(model.tasks), options=options)
+    return Scalarised(model, sharing, measurement, entry.name, scalariser)

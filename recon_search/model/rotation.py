@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, ItemsView, Iterable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from recon_search.errors import TrainingError
+
+
+class Heads(Protocol):
+    """The heads by task: an `nn.ModuleDict`, or another module that is a mapping."""
+
+    def items(self) -> ItemsView[str, nn.Module] | Iterable[tuple[str, nn.Module]]:
+        """Tasks and heads, in order."""
+
+    def __setitem__(self, task: str, head: nn.Module, /) -> None:
+        """Put a head in the place of another."""
 
 
 class RotatedHead(nn.Module):
@@ -18,6 +32,7 @@ class RotatedHead(nn.Module):
 
     Attributes:
         rotation: the orthogonal matrix (d, d), a plain buffer; the identity at first.
+        reader: is told the features of every forward pass while RotoGrad trains.
     """
 
     rotation: Tensor
@@ -27,11 +42,37 @@ class RotatedHead(nn.Module):
         self.head = head
         like = next(head.parameters())
         self.register_buffer("rotation", torch.eye(width, dtype=like.dtype, device=like.device))
+        self.reader: Callable[[Tensor], None] | None = None
 
     def forward(self, features: Tensor) -> Tensor:
-        """Rotate, then read."""
+        """Rotate, then read.
+
+        Raises:
+            TrainingError: the features are no tensor of the rotation's width.
+        """
+        check_features(features, len(self.rotation))
+        if self.reader is not None:
+            self.reader(features)
         output: Tensor = self.head(rotate(features, self.rotation))
         return output
+
+
+def check_features(features: Any, width: int) -> None:
+    """Make sure that a rotation fits features.
+
+    Raises:
+        TrainingError: it does not.
+    """
+    if isinstance(features, Tensor):
+        if features.ndim >= 2 and features.shape[1] == width:
+            return
+        found = f"shape {tuple(features.shape)}"
+    else:
+        found = f"a {type(features).__name__}"
+    raise TrainingError(
+        "RotoGrad rotates dimension 1 of one tensor a task, as wide as the head's first matrix "
+        f"says, ({width}), got {found}. Use heads that read one such tensor, or another method."
+    )
 
 
 def rotate(features: Tensor, rotation: Tensor) -> Tensor:
@@ -42,24 +83,35 @@ def rotate(features: Tensor, rotation: Tensor) -> Tensor:
 
 
 def input_width(head: nn.Module) -> int:
-    """Return the number of features that a head's first linear layer or convolution reads."""
-    return next(parameter.shape[1] for parameter in head.parameters() if parameter.ndim > 1)
+    """Return the number of features that a head's first linear layer or convolution reads.
+
+    Raises:
+        TrainingError: it has neither.
+    """
+    for parameter in head.parameters():
+        if parameter.ndim > 1:
+            return int(parameter.shape[1])
+    raise TrainingError(
+        "RotoGrad needs heads with a linear layer or a convolution, whose first tells the "
+        f"features' width, got {type(head).__name__} without. Use another head or method."
+    )
 
 
-def add_rotations(heads: nn.ModuleDict) -> None:
+def add_rotations(heads: Heads) -> None:
     """Put a rotation before every head that has none yet, in place."""
-    for task, head in heads.items():
+    for task, head in list(heads.items()):
         if not isinstance(head, RotatedHead):
             heads[task] = RotatedHead(head, input_width(head))
 
 
-def fold_rotations(heads: nn.ModuleDict) -> None:
+def fold_rotations(heads: Heads) -> None:
     """Multiply rotations into the heads that begin with a linear layer, in place.
 
     W (R z) + b = (W R) z + b: such a head is then as it was before `add_rotations`, and costs as
-    much. Before an activation a rotation cannot be folded and stays, as a plain matrix.
+    much. Before an activation a rotation cannot be folded and stays, as a plain matrix. Heads that
+    shared parameters share none of those folded into: their rotations differ.
     """
-    for task, head in heads.items():
+    for task, head in list(heads.items()):
         if isinstance(head, RotatedHead) and _first_layer(head.head) is not None:
             heads[task] = folded(head)
 
@@ -74,9 +126,9 @@ def folded(rotated: RotatedHead) -> nn.Module:
     return head
 
 
-def has_rotations(heads: nn.ModuleDict) -> bool:
+def has_rotations(heads: Heads) -> bool:
     """Whether any head still carries its rotation."""
-    return any(isinstance(head, RotatedHead) for head in heads.values())
+    return any(isinstance(head, RotatedHead) for _, head in heads.items())
 
 
 def _first_layer(head: nn.Module) -> nn.Linear | None:

@@ -37,7 +37,7 @@ def _check_names(recipe: Recipe) -> None:
     """Check the methods, rules, window, threshold and optimiser that a recipe names."""
     reading_of(recipe).blocks()
     bins_below(recipe.split.threshold)
-    check_method(recipe.train.method, recipe.train.options)
+    check_method(recipe.train.method, recipe.train.options, where="train.options")
     for method in (recipe.probe.method, *recipe.compare.methods):
         check_method(method)
     for rule in (recipe.split.rule, *recipe.compare.rules):

@@ -157,6 +157,8 @@ def fit(
             if position == n_parts - 1:
                 try:
                     gramians = surgeon.combine(measure=measure)
+                    if surgeon.fault is not None:  # nothing here scales losses: no overflow
+                        raise TrainingError(surgeon.fault)
                     if scores is not None and gramians is not None:
                         scores.update(gramians, at=step / (n_updates * config.epochs))
                 except TrainingError:

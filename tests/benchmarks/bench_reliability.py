@@ -33,7 +33,7 @@ from recon_search.conflict.reliability import measure_reliability
 from recon_search.conflict.rules import Reading, find_rule
 from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.layers import describe
-from recon_search.methods.combiner import GradientCombiner
+from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import build_model, create_backbone
 from recon_search.recipe import Recipe, load_recipe
 from recon_search.runs.training import data_on
@@ -71,7 +71,7 @@ def probe(
     model = build_model(
         recipe.backbone, recipe.head, data.n_classes, in_chans=data.shape[0], seed=seed
     ).to(data.train.inputs.device)
-    combiner = GradientCombiner(model, "joint")
+    combiner = create_surgeon(model, "joint")
     optimizer = torch.optim.SGD(
         model.parameters(), lr=recipe.train.lr, momentum=recipe.train.momentum
     )

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from recon_search.errors import RecipeError
-from recon_search.methods.combiner import GradientCombiner
 from recon_search.methods.surgeon import create_surgeon
 from tests.memory import PeakMemory
 from tests.methods.gradients import SPLIT, forward, gradients_of, losses_of, task_gradients
@@ -30,7 +29,7 @@ def test_private_parameters_get_their_own_tasks_gradient(make_model, method, n_t
     model = make_model(SPLIT, n_tasks)
     losses = losses_of(model)
     rows = task_gradients(model, losses)
-    GradientCombiner(model, method).backward(losses)
+    create_surgeon(model, method).backward(losses)
     n_private = 0
     for name, parameter in model.named_parameters():
         users = [row[name] for row in rows if row[name].any()]
@@ -46,7 +45,7 @@ def test_joint_is_the_sum(make_model, n_tasks, measure):
     model = make_model(SPLIT, n_tasks)
     losses = losses_of(model)
     rows = task_gradients(model, losses)
-    GradientCombiner(model, "joint").backward(losses, measure=measure)
+    create_surgeon(model, "joint").backward(losses, measure=measure)
     for name, parameter in model.named_parameters():
         expected = sum(row[name] for row in rows)
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-10, atol=1e-13)
@@ -73,7 +72,7 @@ def test_pcgrad_equals_algorithm_1_on_the_shared_parameters(make_model, n_tasks,
         expected = pcgrad(vectors)
         torch.manual_seed(seed)
         model.zero_grad()
-        GradientCombiner(model, "pcgrad").backward(losses)
+        create_surgeon(model, "pcgrad").backward(losses)
         found = torch.cat([parameter.grad.flatten() for parameter in shared])
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-13)
     assert n_conflicts > 0
@@ -85,22 +84,24 @@ def test_what_a_group_shares_is_combined_among_that_group(make_model):
     rows = task_gradients(model, losses)
     block = model.backbone.layers()["layer3.0.conv1"][0]
     assert block.tasks == ("a", "b")
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    group = next(g for g in GradientCombiner(model, "pcgrad").groups if g.users == (0, 1))
-    vectors = [
-        torch.cat([rows[task][names[id(p)]].flatten() for p in group.parameters]) for task in (0, 1)
+    shared = [
+        p
+        for blocks in model.backbone.layers().values()
+        for b in blocks
+        if b.tasks == ("a", "b")
+        for p in b.parameters
     ]
-    GradientCombiner(model, "pcgrad").backward(losses)
-    found = torch.cat([parameter.grad.flatten() for parameter in group.parameters])
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    vectors = [torch.cat([rows[task][names[id(p)]].flatten() for p in shared]) for task in (0, 1)]
+    create_surgeon(model, "pcgrad").backward(losses)
+    found = torch.cat([parameter.grad.flatten() for parameter in shared])
     torch.testing.assert_close(found, pcgrad(vectors), rtol=1e-9, atol=1e-13)
-    assert (
-        block.parameters[0] in group.layers[list(model.backbone.layers()).index("layer3.0.conv1")]
-    )
+    assert any(parameter is block.parameters[0] for parameter in shared)
 
 
 def test_measured_gramians_of_a_split_layer_have_no_inner_product(make_model):
     model = make_model(SPLIT, 3)
-    gramians = GradientCombiner(model, "joint").backward(losses_of(model), measure=True)
+    gramians = create_surgeon(model, "joint").backward(losses_of(model), measure=True)
     layers = list(model.backbone.layers())
     for index, layer in enumerate(layers):
         off_diagonal = gramians[index] - torch.diag(gramians[index].diagonal())
@@ -110,7 +111,7 @@ def test_measured_gramians_of_a_split_layer_have_no_inner_product(make_model):
 
 def test_unknown_method(make_model):
     with pytest.raises(RecipeError, match="Did you mean 'pcgrad'"):
-        GradientCombiner(make_model(), "pc-grad")
+        create_surgeon(make_model(), "pc-grad")
 
 
 @pytest.mark.parametrize("split", [[], SPLIT], ids=["unsplit", "split"])
@@ -139,7 +140,7 @@ def test_low_memory_changes_nothing_that_is_measured_or_trained(make_model, meth
 def test_a_measured_step_keeps_one_set_of_gradients_a_task(make_model, method, n_tasks):
     """And `.grad` itself; images are so small that activations hardly count."""
     model = make_model([], n_tasks)
-    combiner = GradientCombiner(model, method)
+    combiner = create_surgeon(model, method)
     losses = forward(model, size=2, side=4)[0]
     with PeakMemory() as memory:
         combiner.backward(losses, measure=True)

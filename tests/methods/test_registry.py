@@ -5,7 +5,6 @@ import torch
 from torchjd import aggregation, scalarization
 
 from recon_search.errors import RecipeError
-from recon_search.methods.combiner import GradientCombiner
 from recon_search.methods.method import Method
 from recon_search.methods.registry import METHODS, check_method
 from recon_search.methods.surgeon import create_surgeon
@@ -83,7 +82,7 @@ def test_torchjd_has_no_gramian_weighting_that_is_left_out():
 def test_shared_parameters_get_what_torchjd_makes_of_their_jacobian(make_model, method, split):
     model = make_model(split, 3)
     names = shared_names(model)
-    combiner, aggregator = GradientCombiner(model, method), AGGREGATORS[method]()
+    combiner, aggregator = create_surgeon(model, method), AGGREGATORS[method]()
     # Both lay out the Jacobian in the same order: methods that draw signs draw the same ones.
     for seed in range(3):
         losses = losses_of(model, seed)
@@ -108,7 +107,7 @@ def test_shared_parameters_get_what_torchjd_makes_of_their_jacobian(make_model, 
 @pytest.mark.parametrize("method", SCALARISERS)
 def test_scalarisers_give_the_gradient_of_torchjds_value(make_model, method):
     model = make_model(SPLIT, 3)
-    combiner, scalariser = GradientCombiner(model, method), SCALARISERS[method]()
+    combiner, scalariser = create_surgeon(model, method), SCALARISERS[method]()
     for seed in range(3):
         losses = losses_of(model, seed)
         torch.manual_seed(seed)
@@ -184,10 +183,11 @@ def test_a_method_goes_on_from_a_checkpoint_as_if_nothing_had_happened(
         assert torch.equal(mine, theirs)
 
 
-def test_unknown_options_name_near_ones_and_every_problem_is_listed():
-    with pytest.raises(RecipeError, match=r"`train.options.bata` .* Did you mean 'beta'\?") as info:
-        check_method("gradvac", {"bata": 0.1, "eps": "small"})
-    assert "`train.options.eps` must be a float, got 'small'" in str(info.value)
+@pytest.mark.parametrize("where", ["options", "train.options"])
+def test_unknown_options_name_near_ones_and_every_problem_is_listed(where):
+    with pytest.raises(RecipeError, match=rf"`{where}.bata` .* Did you mean 'beta'\?") as info:
+        check_method("gradvac", {"bata": 0.1, "eps": "small"}, where=where)
+    assert f"`{where}.eps` must be a float, got 'small'" in str(info.value)
     check_method("gradvac", {"beta": 1})  # whole numbers pass for floats
     with pytest.raises(RecipeError, match="it has: none"):
         check_method("pcgrad", {"c": 0.5})
@@ -195,13 +195,13 @@ def test_unknown_options_name_near_ones_and_every_problem_is_listed():
 
 def test_options_out_of_range_and_too_few_tasks(make_model):
     with pytest.raises(RecipeError, match=r"must fit method 'cagrad' .* c must be non-negative"):
-        GradientCombiner(make_model(), "cagrad", {"c": -1.0})
+        create_surgeon(make_model(), "cagrad", {"c": -1.0})
     with pytest.raises(RecipeError, match=r"at least 3 tasks must share parameters, found 2: a, b"):
-        GradientCombiner(make_model(), "krum")
+        create_surgeon(make_model(), "krum")
     with pytest.raises(RecipeError, match=r"names of tasks, got 'bb'.*Did you mean 'b'"):
-        GradientCombiner(make_model(), "constant", {"weights": {"bb": 2.0}})
+        create_surgeon(make_model(), "constant", {"weights": {"bb": 2.0}})
     with pytest.raises(RecipeError, match=r"another Gramian method, got 'joint'"):
-        GradientCombiner(make_model(), "cr-mogm", {"weighting": "joint"})
+        create_surgeon(make_model(), "cr-mogm", {"weighting": "joint"})
 
 
 def test_a_missing_package_gives_its_pip_line():
@@ -217,7 +217,7 @@ def test_fixed_weights_by_task(make_model):
     model = make_model(SPLIT, 3)
     losses = losses_of(model)
     rows = task_gradients(model, losses)
-    GradientCombiner(model, "constant", {"weights": {"a": 2, "c": 0.5}}).backward(losses)
+    create_surgeon(model, "constant", {"weights": {"a": 2, "c": 0.5}}).backward(losses)
     for name, gradient in gradients_of(model).items():
         expected = 2 * rows[0][name] + rows[1][name] + 0.5 * rows[2][name]
         torch.testing.assert_close(gradient, expected, rtol=1e-8, atol=1e-12)

@@ -9,7 +9,6 @@ from torch import nn
 
 import recon_search as rs
 from recon_search.errors import RecipeError
-from recon_search.methods.combiner import GradientCombiner
 from recon_search.methods.registry import METHODS
 from recon_search.methods.rotograd import RotoGrad, _Rotation
 from recon_search.methods.surgeon import create_surgeon
@@ -302,7 +301,7 @@ def test_with_a_weighting_the_paths_are_combined_by_it(make_model):
     found = gradients_of(model)
     plain = make_model(SPLIT, 3)
     torch.manual_seed(0)
-    GradientCombiner(plain, "pcgrad").backward(forward(plain)[0])
+    create_surgeon(plain, "pcgrad").backward(forward(plain)[0])
     expected = gradients_of(plain)  # at the identity rotating changes nothing
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name.replace(".head.", ".")])

@@ -7,7 +7,7 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import TrainingError
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
-from recon_search.methods.combiner import GradientCombiner
+from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import build_model, create_backbone
 from recon_search.recipe import HeadConfig
 from recon_search.training.loop import fit
@@ -109,7 +109,7 @@ def test_the_task_whose_gradients_are_not_finite_is_named(make_model, method):
     losses = {"a": outputs["a"].square().mean(), "b": (outputs["b"] * 0).abs().sqrt().sum()}
     assert all(bool(loss.isfinite()) for loss in losses.values())
     with pytest.raises(TrainingError, match=f"for method '{method}', those of task 'b' are not"):
-        GradientCombiner(model, method).backward(losses)
+        create_surgeon(model, method).backward(losses)
 
 
 def test_equal_seeds_start_equal_whatever_the_split(data):
