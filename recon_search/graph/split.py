@@ -182,7 +182,7 @@ class Split:
                     f"{nearest(name, known)} List them with recon_search.layers."
                 )
         expected = self.backbone.get("digest")
-        found = expected and backbone_digest(traced.root)
+        found = expected and backbone_digest(traced.root, example=traced.example)
         if found != expected:
             raise SplitError(
                 f"The split must fit the backbone: it was made for {self.backbone.get('name')} "
