@@ -34,6 +34,7 @@ def export_graph(root: nn.Module, inputs: Inputs) -> fx.Graph:
         Exception: whatever torch.export raises where it cannot follow.
     """
     batch = pytree.tree_map(lambda x: {0: torch.export.Dim.DYNAMIC} if x.ndim else None, inputs)
+    inputs = pytree.tree_map(torch.clone, inputs)  # export takes one tensor given twice for one
     program = torch.export.export(root, inputs, dynamic_shapes=batch)
     signature = program.graph_signature
     targets = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}

@@ -8,11 +8,12 @@ never touched: a deep copy is traced.
 from __future__ import annotations
 
 import gc
+import operator
 import os
 import random
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -190,6 +191,8 @@ def trace(module: nn.Module, example: Any = None) -> Trace:
     graphs = {}
     for training in (True, False):
         graphs[training] = _trace_mode(root, training, names, inputs)
+        if inputs is None:
+            _check_input(root, graphs[training])
         if hooked and _has_leaked():
             raise BackboneError(
                 "A hook on a module that is taken apart must not keep what it sees, one of "
@@ -237,6 +240,21 @@ def _trace_mode(
     for node in graph.find_nodes(op="get_attr"):
         _register_constant(root, str(node.target))
     return graph
+
+
+def _check_input(root: nn.Module, graph: fx.Graph) -> None:
+    """Refuse an input that may be a dict or list as long as no example says what it is."""
+    for node in graph.find_nodes(op="call_function", target=operator.getitem):
+        source, key = node.args
+        if (
+            isinstance(source, fx.Node)
+            and source.op == "placeholder"
+            and isinstance(key, int | str)
+        ):
+            raise BackboneError(
+                "A backbone that takes a dict or list needs an example of it, "
+                f"{type(root).__name__} reads its input at {key!r}. Pass example=."
+            )
 
 
 class _BufferError(ValueError):
@@ -298,6 +316,7 @@ def _nothing_frozen() -> Iterator[None]:
     state, python_state = torch.get_rng_state(), random.getstate()
     no_autocast = mock.patch.object(torch.autocast, "__enter__", _refuse_autocast)
     with torch.random.fork_rng(), torch.enable_grad(), no_autocast, ExitStack() as stack:
+        stack.enter_context(mock.patch.object(torch.inference_mode, "__enter__", _as_no_grad))
         for name in ("_global_forward_hooks", "_global_forward_pre_hooks"):
             stack.enter_context(mock.patch.dict(getattr(module_hooks, name), clear=True))
         try:
@@ -310,6 +329,12 @@ def _nothing_frozen() -> Iterator[None]:
 
 def _refuse_autocast(_: torch.autocast) -> None:
     raise ValueError("computes under autocast of its own")
+
+
+def _as_no_grad(mode: Any) -> None:
+    """Enter `inference_mode` as `no_grad`, which is the same to a gradient; export overlooks it."""
+    mode._inference_mode_context = torch.no_grad() if mode.mode else nullcontext()
+    mode._inference_mode_context.__enter__()
 
 
 def _is_trainable(parameters: Iterable[nn.Parameter]) -> bool:
