@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.utils import _pytree as pytree
 
-from recon_search.errors import BackboneError, in_one_line
-from recon_search.graph.example import Inputs, refused
+from recon_search.errors import BackboneError
+from recon_search.graph.example import Inputs, first_line, refused
 from recon_search.graph.tensors import is_writable, named_tensors, with_tensors
 
 
@@ -30,7 +30,7 @@ def copy_of(module: nn.Module) -> nn.Module:
     except Exception as error:  # whatever deepcopy raises
         raise BackboneError(
             f"A backbone must be copyable and initialised, {type(module).__name__} is not "
-            f"({in_one_line(error)}). Run lazy modules once, "
+            f"({first_line(error)}). Run lazy modules once, "
             "and use torch.nn.utils.parametrizations for normed weights."
         ) from error
     for part in {part for name, _ in copy.named_modules() for part in name.split(".")}:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from recon_search.errors import BackboneError, in_one_line
+from recon_search.errors import BackboneError
 from recon_search.graph.tensors import with_tensors
 
 Inputs = tuple[Any, ...]  # one entry a positional argument
@@ -63,8 +63,14 @@ def refused(module: nn.Module, inputs: Inputs, error: Exception) -> BackboneErro
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in pytree.tree_leaves(inputs))
     return BackboneError(
         f"A backbone must accept the example input, {type(module).__name__} refuses one of shape "
-        f"{shapes} ({in_one_line(error)}). Pass example=."
+        f"{shapes} ({first_line(error)}). Pass example=."
     )
+
+
+def first_line(error: Exception) -> str:
+    """Name an exception and the first line of what it says, without torch's hints on logging."""
+    text = str(error).strip().partition("\n")[0].partition(" For more information")[0]
+    return f"{type(error).__name__}: {text[:300]}".rstrip(".: ")
 
 
 def input_names(module: nn.Module, n: int | None = None) -> list[str]:
@@ -92,11 +98,17 @@ def needed_names(module: nn.Module) -> list[str]:
     Raises:
         BackboneError: there are several, which only an example shows.
     """
-    needed = [
-        p.name
-        for p in inspect.signature(module.forward).parameters.values()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    known = inspect.signature(module.forward).parameters.values()
+    required = [
+        p for p in known if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
+    named = [p.name for p in required if p.kind == p.KEYWORD_ONLY]
+    if named:
+        raise BackboneError(
+            f"A backbone's inputs must be positional, {type(module).__name__} takes {named[0]} by "
+            "name alone. Remove the * from its forward pass."
+        )
+    needed = [p.name for p in required]
     if len(needed) > 1:
         raise BackboneError(
             f"A backbone with several inputs needs an example of them, {type(module).__name__} "
@@ -139,7 +151,7 @@ def example_input(module: nn.Module) -> Tensor:
     size, reason = reasons[0]
     raise BackboneError(
         f"A backbone needs an example input that it accepts, {type(module).__name__} refuses "
-        f"(2, {', '.join(map(str, size))}) and {len(reasons) - 1} others ({in_one_line(reason)}). "
+        f"(2, {', '.join(map(str, size))}) and {len(reasons) - 1} others ({first_line(reason)}). "
         "Pass example=."
     )
 

@@ -162,14 +162,14 @@ class Split:
         split = {name: groups for name, groups in layers.items() if len(groups) > 1}
         return Split(tuple(tasks), split, self.backbone, self.chosen, self.provenance)
 
-    def check(self, backbone: nn.Module) -> None:
+    def check(self, backbone: nn.Module, *, example: Any = None) -> None:
         """Make sure that `backbone` has every layer of this split and the digest it was made for.
 
         Raises:
             SplitError: naming the first missing layer and near names, or both digests.
             BackboneError: the backbone cannot be traced.
         """
-        self.check_trace(trace(backbone))
+        self.check_trace(trace(backbone, example))
 
     def check_trace(self, traced: Trace) -> None:
         """Do what `check` does for a backbone that is traced already."""

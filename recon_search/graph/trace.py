@@ -8,125 +8,38 @@ never touched: a deep copy is traced.
 from __future__ import annotations
 
 import gc
+import io
+import logging
 import operator
 import os
 import random
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from unittest import mock
 
 import torch
-from timm.models import get_notrace_functions, get_notrace_modules
 from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
 from torch.nn.modules import module as module_hooks
 
-from recon_search.errors import BackboneError, in_one_line
+from recon_search.errors import BackboneError
 from recon_search.graph.admission import check_hooks, copy_of
 from recon_search.graph.example import (
     Inputs,
     as_inputs,
     example_input,
+    first_line,
     input_names,
     needed_names,
 )
-from recon_search.graph.exported import detach, export_graph
-from recon_search.graph.tensors import find, first_names, named_tensors
+from recon_search.graph.exported import export_graph
+from recon_search.graph.tensors import find, first_names
+from recon_search.graph.tracer import Tracer
 
-NO_GRAD = "computes under no_grad with weights that train"
-
-
-class _Stored(fx.Proxy):
-    """A parameter or buffer while tracing: its shape is known, its values are not."""
-
-    def __init__(self, tracer: fx.Tracer, node: fx.Node, tensor: Tensor) -> None:
-        super().__init__(node, tracer)
-        self.shape = tensor.shape
-        self.ndim = tensor.ndim
-
-    def size(self, dim: int | None = None) -> int | torch.Size:
-        return self.shape if dim is None else self.shape[dim]
-
-    def dim(self) -> int:
-        return self.ndim
-
-    def numel(self) -> int:
-        return self.shape.numel()
-
-
-class Tracer(fx.Tracer):
-    """fx's tracer with timm's leaves, given inputs, and every parameter and buffer a graph node.
-
-    fx by itself reads buffers while it traces, so what the forward pass writes into them, or reads
-    from them later, is lost.
-    """
-
-    def __init__(self, root: nn.Module, inputs: Sequence[str]) -> None:
-        super().__init__(autowrap_functions=tuple(get_notrace_functions()))
-        self.inputs = inputs
-        self.untracked: set[fx.Node] = set()  # needs no gradient whatever enters
-        self.leaves = tuple(get_notrace_modules())
-        names = first_names(root)
-        self.stored = {id(tensor): names[name] for name, tensor in named_tensors(root).items()}
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        """Return one proxy for each parameter and buffer, whatever module asks for it."""
-        name = self.stored.get(id(attr_val))
-        if name is None:
-            return attr_val
-        if name not in parameter_proxy_cache:
-            parameter_proxy_cache[name] = self.create_proxy(
-                "get_attr", name, (), {}, proxy_factory_fn=lambda n: _Stored(self, n, attr_val)
-            )
-        return parameter_proxy_cache[name]
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Keep timm's no-trace modules whole, beside those of torch.nn."""
-        return isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
-
-    def create_args_for_root(
-        self, root_fn: Any, is_module: bool, concrete_args: Any = None
-    ) -> tuple[Any, list[Any]]:
-        """Make the named arguments the only inputs; every other one keeps its default.
-
-        The root is called as a module is, with its hooks.
-        """
-        inputs = [self.create_proxy("placeholder", name, (), {}) for name in self.inputs]
-        return nn.Module._call_impl, [self.root, *inputs]
-
-    def create_node(
-        self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any
-    ) -> fx.Node:
-        """Detach what enters a region under `no_grad`, for a graph cannot say so otherwise.
-
-        Raises:
-            ValueError: trainable parameters are used there.
-        """
-        if torch.is_grad_enabled() or kind in ("get_attr", "output"):
-            return super().create_node(kind, target, args, kwargs, *more, **named)
-        is_module = kind == "call_module"
-        if is_module and _is_trainable(self.root.get_submodule(target).parameters()):
-            raise ValueError(NO_GRAD)
-        args, kwargs = map_arg((args, kwargs), self._detached)
-        node = super().create_node(kind, target, args, kwargs, *more, **named)
-        self.untracked.add(node)
-        return node
-
-    def _detached(self, node: fx.Node) -> fx.Node:
-        if node in self.untracked:
-            return node
-        if node.op == "get_attr":
-            tensor = find(self.root, str(node.target))
-            if isinstance(tensor, nn.Parameter) and _is_trainable([tensor]):
-                raise ValueError(NO_GRAD)
-            return node
-        twin = super().create_node("call_function", detach, (node,), {})
-        self.untracked.add(twin)
-        return twin
+_HERE = os.path.dirname(__file__)
 
 
 @dataclass(frozen=True)
@@ -189,11 +102,12 @@ def trace(module: nn.Module, example: Any = None) -> Trace:
     hooked = check_hooks(root, Tracer(root, names).is_leaf_module, lambda: _example(root, inputs))
     flags = {name: part.training for name, part in root.named_modules()}
     graphs = {}
+    known = _count_stand_ins() if hooked else 0
     for training in (True, False):
         graphs[training] = _trace_mode(root, training, names, inputs)
         if inputs is None:
             _check_input(root, graphs[training])
-        if hooked and _has_leaked():
+        if hooked and _count_stand_ins() > known:
             raise BackboneError(
                 "A hook on a module that is taken apart must not keep what it sees, one of "
                 f"{type(root).__name__} does. Remove it before branching."
@@ -223,6 +137,7 @@ def _trace_mode(
         with _nothing_frozen():
             graph = Tracer(root, names).trace(root)
         _check_buffers(root)
+        _forget_stand_ins(before)
     except Exception as error:  # whatever the forward pass raises when it meets a proxy
         # Export would make another module's parameters constants, and keep what is assigned.
         if isinstance(error, NameError | _BufferError):
@@ -231,7 +146,7 @@ def _trace_mode(
             vars(part).clear()
             vars(part).update(attributes)
         try:
-            with _nothing_frozen():
+            with _nothing_frozen(), _quiet():
                 return export_graph(root, _example(root, inputs))
         except Exception as second:
             raise _refusal(root, error, second, inputs) from error
@@ -272,18 +187,20 @@ def _refusal(
     root: nn.Module, error: Exception, second: Exception | None, inputs: Inputs | None
 ) -> BackboneError:
     """Say what each front end met, where, and what helps."""
-    reasons = f"torch.fx: {in_one_line(error)}"
+    reasons = f"torch.fx: {first_line(error)}"
     culprit = None
     for frame, line in traceback.walk_tb(error.__traceback__):
-        owner, path = frame.f_locals.get("self"), frame.f_code.co_filename
-        if isinstance(owner, nn.Module) and not path.startswith(os.path.dirname(torch.__file__)):
+        code = frame.f_code
+        owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        is_own = not code.co_filename.startswith((os.path.dirname(torch.__file__), _HERE))
+        if isinstance(owner, nn.Module) and is_own:
             culprit = owner
-            where = f"{type(owner).__name__}.{frame.f_code.co_name}, {os.path.basename(path)}"
-            found_at = f" in {where}:{line}"
+            file = os.path.basename(code.co_filename)
+            place = f" in {type(owner).__name__}.{code.co_name}, {file}:{line}"
     if culprit is not None:
-        reasons += found_at
+        reasons += place
     if second is not None:
-        reasons += f"; torch.export: {in_one_line(second)}"
+        reasons += f"; torch.export: {first_line(second)}"
     inside = culprit is not None and culprit is not root
     keep = (
         f"keep {type(culprit).__name__} whole: mark it with"
@@ -298,10 +215,20 @@ def _refusal(
     )
 
 
-def _has_leaked() -> bool:
-    """Tell whether somebody keeps a stand-in although tracing is over."""
+def _forget_stand_ins(attributes: Mapping[nn.Module, Mapping[str, Any]]) -> None:
+    """Put back the attributes in which the forward pass kept what it computed."""
+    for part, before in attributes.items():
+        for name in [n for n, value in vars(part).items() if isinstance(value, fx.Proxy)]:
+            if name in before:
+                vars(part)[name] = before[name]
+            else:
+                del vars(part)[name]
+
+
+def _count_stand_ins() -> int:
+    """Count what somebody keeps although tracing is over."""
     gc.collect()
-    return any(issubclass(type(thing), fx.Proxy) for thing in gc.get_objects())
+    return sum(issubclass(type(thing), fx.Proxy) for thing in gc.get_objects())
 
 
 @contextmanager
@@ -327,6 +254,19 @@ def _nothing_frozen() -> Iterator[None]:
             random.setstate(python_state)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch.export from logging what the message of a refusal says."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    nowhere = io.StringIO()
+    try:
+        with redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _refuse_autocast(_: torch.autocast) -> None:
     raise ValueError("computes under autocast of its own")
 
@@ -335,10 +275,6 @@ def _as_no_grad(mode: Any) -> None:
     """Enter `inference_mode` as `no_grad`, which is the same to a gradient; export overlooks it."""
     mode._inference_mode_context = torch.no_grad() if mode.mode else nullcontext()
     mode._inference_mode_context.__enter__()
-
-
-def _is_trainable(parameters: Iterable[nn.Parameter]) -> bool:
-    return any(parameter.requires_grad for parameter in parameters)
 
 
 def _register_constant(root: nn.Module, target: str) -> None:

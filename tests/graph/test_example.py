@@ -146,6 +146,13 @@ class Keyed(Two):
         return super().forward(batch["rgb"], batch["depth"])
 
 
+class Named(Two):
+    """The same by name alone."""
+
+    def forward(self, *, rgb: Tensor, depth: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(rgb, depth)
+
+
 class Listed(Two):
     """The same from a list, which torch.fx cannot take apart."""
 
@@ -200,6 +207,7 @@ def test_inputs_inside_containers_go_through(make: Callable[[], nn.Module], exam
     ("model", "example", "message"),
     [
         (Two(), None, r"takes rgb, depth. Pass example=\(rgb, depth\), a tuple of tensors"),
+        (Named(), None, r"must be positional, Named takes rgb by name alone"),
         (Following(), None, r"takes rgb, depth. Pass example="),
         (Two(), (ONE, ONE, ONE, ONE), r"must have the inputs of Two, .*it has 4. Pass a tuple"),
         (Two(), {"rgb": ONE, "mask": ONE}, r"must name the first inputs of Two, .*Name them all"),

@@ -257,3 +257,17 @@ def test_what_enters_a_region_under_no_grad_gets_no_gradient() -> None:
     network = branch(toy, Split.private(["first"], ["p", "q"]))
     randomise(network, 1)
     check_paths(network, torch.ones(5, 1, dtype=torch.float64), 1e-10)
+
+
+def test_exported_networks_compile_and_export_again() -> None:
+    torch.manual_seed(0)
+    network = branch(Convnet(padded).double(), Split.private(["body"], ["p", "q"])).eval()
+    randomise(network, 1)
+    x = torch.randn(5, 3, 32, 32, dtype=torch.float64)
+    expected = network(x)
+    compiled = torch.compile(network, backend="eager", fullgraph=True)(x)
+    batch = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(network, (x,), dynamic_shapes=batch).module()(x)
+    for task, output in expected.items():
+        assert torch.equal(compiled[task], output)
+        assert_close(program[task], output, 1e-12, task)
