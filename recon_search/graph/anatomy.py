@@ -6,11 +6,14 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from recon_search.graph.branch import plan
 from recon_search.graph.cost import Cost, cost_of
+from recon_search.graph.example import one_of
 from recon_search.graph.latency import Latency, latency
 from recon_search.graph.layers import layer_names
 from recon_search.graph.layout import Layout
@@ -45,7 +48,7 @@ class Anatomy:
 
     Attributes:
         title: name of the backbone.
-        size: of one input: (C, H, W) as a rule.
+        size: of one input, the first of several: (C, H, W) as a rule.
         tasks: their names, in order.
         n_split: split layers.
         layers: one row a layer, in order of first use.
@@ -91,7 +94,7 @@ def dissect(
     split: Split,
     *,
     title: str = "",
-    example: Tensor | None = None,
+    example: Any = None,
     timed: bool = False,
 ) -> Anatomy:
     """Find out what `branch(backbone, split)` computes how often, with whose weights, at what cost.
@@ -107,15 +110,15 @@ def dissect(
         SplitError: the split does not fit the backbone.
         BackboneError: the backbone's graph cannot be taken apart.
     """
-    traced, layout, example = plan(backbone, split, example)
+    traced, layout, inputs = plan(backbone, split, example)
     return Anatomy(
         title or type(backbone).__name__,
-        tuple(example.shape[1:]),
+        tuple(pytree.tree_leaves(inputs)[0].shape[1:]),
         split.tasks,
         len(split.layers),
         tuple(_layers(traced, layout)),
-        cost_of(traced, layout, example),
-        latency(traced, layout, example[:1]) if timed else None,
+        cost_of(traced, layout, inputs),
+        latency(traced, layout, one_of(inputs)) if timed else None,
     )
 
 

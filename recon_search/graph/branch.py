@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from recon_search.errors import SplitError
 from recon_search.graph.branched import Blueprint, BranchedBackbone
-from recon_search.graph.example import example_input
+from recon_search.graph.example import Inputs, example_input
 from recon_search.graph.layers import layer_names
 from recon_search.graph.layout import Layout, lay_out
 from recon_search.graph.mutation import watch
@@ -23,7 +24,7 @@ def branch(
     split: Split,
     tasks: Sequence[str] | None = None,
     *,
-    example: Tensor | None = None,
+    example: Any = None,
 ) -> BranchedBackbone:
     """Rewrite `backbone` so that every layer of `split` has one copy per group of tasks.
 
@@ -37,8 +38,9 @@ def branch(
         backbone: an unsplit backbone, or a branched one to be split further; left untouched.
         split: the plan.
         tasks: carry the plan over to these tasks first (`Split.for_tasks`).
-        example: an input the backbone accepts, run once to find in-place operations; made from the
-            backbone's configuration if None.
+        example: what the backbone is called with (a tensor, a tuple of its arguments, a dict of
+            them by name), run once to find in-place operations; made from the backbone's
+            configuration if None. A backbone with several inputs needs one.
 
     Returns:
         a network in the mode of `backbone`, sharing no tensor with it.
@@ -64,13 +66,12 @@ def branch(
     return network
 
 
-def plan(
-    backbone: nn.Module, split: Split, example: Tensor | None = None
-) -> tuple[Trace, Layout, Tensor]:
+def plan(backbone: nn.Module, split: Split, example: Any = None) -> tuple[Trace, Layout, Inputs]:
     """Trace an unsplit backbone and find out who shares what when `split` is applied to it.
 
     Returns:
-        the trace, the layout and the example, made from the backbone's configuration if not given.
+        the trace, the layout and the example's positional arguments, made from the backbone's
+        configuration if not given.
 
     Raises:
         SplitError: the split does not fit the backbone.
@@ -79,14 +80,14 @@ def plan(
     traced = trace(backbone, example)
     split.check_trace(traced)
     layers = layer_names(traced)
-    example = example_input(backbone) if example is None else example
-    effects = {training: watch(traced, training, example) for training in traced.graphs}
+    inputs = (example_input(traced.root),) if traced.example is None else traced.example
+    effects = {training: watch(traced, training, inputs) for training in traced.graphs}
     partitions = {
         name: from_groups(groups, split.tasks)
         for layer, groups in split.layers.items()
         for name in layers[layer]
     }
-    return traced, lay_out(traced, effects, split.tasks, partitions), example
+    return traced, lay_out(traced, effects, split.tasks, partitions), inputs
 
 
 def _values(backbone: nn.Module, traced: Trace, layout: Layout) -> Callable[[str, int], Tensor]:

@@ -79,6 +79,7 @@ class BranchedBackbone(nn.Module):
         self.blueprint = blueprint
         self.shared = shared
         self.branches = branches
+        self._n_inputs = len(blueprint.graphs[True].find_nodes(op="placeholder"))
         self._forwards: dict[tuple[bool, tuple[str, ...]], Forward] = {}
         for training in blueprint.graphs:  # now, for torch.compile and torch.export cannot
             self._compile(training, split.tasks)
@@ -92,11 +93,12 @@ class BranchedBackbone(nn.Module):
         """Names of the tasks, in order."""
         return self.split.tasks
 
-    def forward(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Any]:
+    def forward(self, x: Any, *more: Any, tasks: Sequence[str] | None = None) -> dict[str, Any]:
         """Compute the features of some tasks.
 
         Args:
             x: a batch, as the backbone takes it.
+            more: the further inputs of a backbone that takes several; `tasks` may follow them.
             tasks: compute these alone, skipping all branches they do not use; all if None.
 
         Returns:
@@ -106,11 +108,13 @@ class BranchedBackbone(nn.Module):
         Raises:
             SplitError: a task is unknown, or none is named.
         """
+        if len(more) == self._n_inputs:
+            *more, tasks = more  # type: ignore[assignment]
         wanted = self.tasks if tasks is None else tuple(tasks)
         forward = self._forwards.get((self.training, wanted))
         if forward is None:
             forward = self._compile(self.training, wanted)
-        return forward(self, x)
+        return forward(self, x, *more)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode and empty caches of attention biases."""

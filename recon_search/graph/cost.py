@@ -9,10 +9,11 @@ from typing import Any
 
 import networkx as nx
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from recon_search.graph.branch import plan
+from recon_search.graph.example import Inputs, one_of
 from recon_search.graph.layers import layer_names
 from recon_search.graph.layout import Layout
 from recon_search.graph.partition import Group, to_groups
@@ -49,7 +50,7 @@ class Cost:
         return sum(self.flops.values())
 
 
-def cost(backbone: nn.Module, split: Split, *, example: Tensor | None = None) -> Cost:
+def cost(backbone: nn.Module, split: Split, *, example: Any = None) -> Cost:
     """Count the parameters and FLOPs of `branch(backbone, split)` without building it.
 
     Each node of the backbone's evaluation graph is counted once and billed to every block of tasks
@@ -58,7 +59,8 @@ def cost(backbone: nn.Module, split: Split, *, example: Tensor | None = None) ->
     Args:
         backbone: left untouched.
         split: the plan.
-        example: an input the backbone accepts; made from its configuration if None.
+        example: what the backbone is called with, as for `branch`; made from its configuration if
+            None.
 
     Raises:
         SplitError: the split does not fit the backbone.
@@ -67,20 +69,20 @@ def cost(backbone: nn.Module, split: Split, *, example: Tensor | None = None) ->
     return cost_of(*plan(backbone, split, example))
 
 
-def cost_of(traced: Trace, layout: Layout, example: Tensor) -> Cost:
+def cost_of(traced: Trace, layout: Layout, inputs: Inputs) -> Cost:
     """Count the parameters and FLOPs of a network that is planned already (see `cost`)."""
     sizes = {name: parameter.numel() for name, parameter in traced.root.named_parameters()}
     parameters: Counter[Group] = Counter()
     for name, size in sizes.items():
         parameters.update(dict.fromkeys(layout.groups(name), size))
-    work = _count_flops(traced, example[:1])
+    work = _count_flops(traced, one_of(inputs))
     flops: Counter[Group] = Counter()
     for node, count in work.items():
         flops.update(dict.fromkeys(to_groups(layout.computed[node], layout.tasks), count))
     return Cost(sum(sizes.values()), sum(work.values()), dict(parameters), dict(flops))
 
 
-def layer_graph(backbone: nn.Module) -> nx.DiGraph:
+def layer_graph(backbone: nn.Module, *, example: Any = None) -> nx.DiGraph:
     """Return the graph of layers: an edge leads from a layer to those that read its output.
 
     `networkx.descendants` of the split layers are the layers that a branched network calls once per
@@ -90,7 +92,7 @@ def layer_graph(backbone: nn.Module) -> nx.DiGraph:
     Raises:
         BackboneError: the backbone cannot be traced.
     """
-    traced = trace(backbone)
+    traced = trace(backbone, example)
     layers = layer_names(traced)
     owner = {name: layer for layer, names in layers.items() for name in names}
     graph = nx.DiGraph()
@@ -109,12 +111,12 @@ def layer_graph(backbone: nn.Module) -> nx.DiGraph:
     return graph
 
 
-def _count_flops(traced: Trace, example: Tensor) -> dict[fx.Node, int]:
+def _count_flops(traced: Trace, inputs: Inputs) -> dict[fx.Node, int]:
     counter = _FlopInterpreter(traced.root, traced.graphs[False])
     flags = {part: part.training for part in traced.root.modules()}
     traced.root.eval()
     with torch.no_grad(), torch.random.fork_rng(), counter.mode:
-        counter.run(example)
+        counter.run(*inputs)
     for part, flag in flags.items():
         part.training = flag
     return counter.flops

@@ -44,7 +44,7 @@ def emit(graph: fx.Graph, layout: Layout, wanted: tuple[int, ...]) -> fx.Graph:
 
 
 def compile_forward(graph: fx.Graph, name: str) -> Forward:
-    """Turn a graph into a function `(module, x) -> {task: output}`.
+    """Turn a graph into a function `(module, *inputs) -> {task: output}`.
 
     The function holds no tensors: it finds modules and parameters by path in the module given.
     """

@@ -6,37 +6,56 @@ The price: image size, device and dtype are those of the example from then on; t
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
 
 from recon_search.errors import BackboneError
+from recon_search.graph.example import Inputs, input_names
 
 
-def export_graph(root: nn.Module, example: Tensor) -> fx.Graph:
+def export_graph(root: nn.Module, inputs: Inputs) -> fx.Graph:
     """Return the graph of `root` in its present mode, its parameters and buffers as get_attr nodes.
+
+    What the forward pass overwrites, running statistics among it, the graph overwrites. Outputs of
+    several tensors keep their structure.
 
     Args:
         root: tensors made in the forward pass are registered on it as non-persistent buffers.
-        example: an input it accepts, with at least two in the batch.
+        inputs: what it is called with, at least two in the batch.
 
     Raises:
-        ValueError: the forward pass updates buffers, which export turns into outputs, or
-            computes with weights under `no_grad`, which it drops.
+        ValueError: the forward pass computes with trainable weights under `no_grad`.
         Exception: whatever torch.export raises where it cannot follow.
     """
-    batch = ({0: torch.export.Dim.DYNAMIC},)
-    program = torch.export.export(root, (example,), dynamic_shapes=batch)
-    _check_grad_mode(program)
-    program = program.run_decompositions({torch.ops.aten.copy.default: _copy})
+    batch = pytree.tree_map(lambda x: {0: torch.export.Dim.DYNAMIC} if x.ndim else None, inputs)
+    inputs = pytree.tree_map(torch.clone, inputs)  # export takes one tensor given twice for one
+    program = torch.export.export(root, inputs, dynamic_shapes=batch)
     signature = program.graph_signature
-    if signature.buffers_to_mutate:
-        raise ValueError(f"updates {', '.join(signature.buffers_to_mutate.values())}")
     targets = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     for name, target in signature.inputs_to_lifted_tensor_constants.items():
         targets[name] = f"_export_{'train' if root.training else 'eval'}_{target.replace('.', '_')}"
         root.register_buffer(targets[name], program.constants[target], persistent=False)
-    return _with_attributes(program.graph, targets, example)
+    new = fx.Graph()
+    copies: dict[fx.Node, Any] = {}
+
+    def read(node: fx.Node) -> Any:
+        if node not in copies:
+            copies[node] = new.get_attr(targets[node.name])
+        return copies[node]
+
+    nodes = program.graph.nodes
+    given = [n for n in nodes if n.op == "placeholder" and n.name not in targets]
+    copies |= zip(given, _place_inputs(new, root, inputs), strict=True)
+    trained = {n for n in nodes if _is_trained(root, signature.inputs_to_parameters.get(n.name))}
+    flat = _copy(new, program.graph_module, copies, read, trained)
+    new.output(pytree.tree_unflatten(flat, program.call_spec.out_spec))
+    return new
 
 
 def expect_like(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -53,43 +72,63 @@ def expect_like(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         )
 
 
-def _check_grad_mode(program: torch.export.ExportedProgram) -> None:
-    """Refuse `no_grad` where it matters: `run_decompositions` writes its content out without it."""
-    signature = program.graph_signature
-    trained: set[str] = set(signature.inputs_to_parameters)
-    for node in program.graph.nodes:
-        reads_trained = any(source.name in trained for source in node.all_input_nodes)
-        if node.target is torch.ops.higher_order.wrap_with_set_grad_enabled and reads_trained:
-            raise ValueError("computes with weights under no_grad")
-        if reads_trained:
-            trained.add(node.name)
+def detach(value: Any) -> Any:
+    """Detach all tensors of `value`: what enters a region under `no_grad`."""
+    return pytree.tree_map_only(Tensor, Tensor.detach, value)
 
 
-def _copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
-    """Compute what `target.copy_(source)` leaves in `target`; aten's own has no derivative."""
-    return source.to(target).expand(target.shape)
+def _is_trained(root: nn.Module, name: str | None) -> bool:
+    return name is not None and root.get_parameter(name).requires_grad
 
 
-def _with_attributes(graph: fx.Graph, targets: dict[str, str], example: Tensor) -> fx.Graph:
-    """Copy an exported graph, reading each tensor where it is first used instead of as an input."""
-    new = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
+def _place_inputs(new: fx.Graph, root: nn.Module, inputs: Inputs) -> Iterator[fx.Node]:
+    """Emit the arguments and, for each tensor they hold, a check; yield the tensors."""
+    values = [new.placeholder(name) for name in input_names(root, len(inputs))]
+    for value, example in zip(values, inputs, strict=True):
+        for path, tensor in pytree.tree_flatten_with_path(example)[0]:
+            node = value
+            for step in path:
+                key = step.key if isinstance(step, pytree.MappingKey) else vars(step)["idx"]
+                node = new.call_function(operator.getitem, (node, key))
+            new.call_function(expect_like, (node, tuple(tensor.shape[1:]), tensor.dtype))
+            yield node
 
-    def read(node: fx.Node) -> fx.Node:
-        if node not in copies:
-            copies[node] = new.get_attr(targets[node.name])
-        return copies[node]
 
-    for node in graph.nodes:
-        if node.op == "output":
-            (output,) = node.args[0]
-            new.output(map_arg(output, read))
-        elif (
-            node.name not in targets
-            and node.target != torch.ops.aten._assert_tensor_metadata.default
-        ):
+def _copy(
+    new: fx.Graph,
+    source: fx.GraphModule,
+    copies: dict[fx.Node, Any],
+    read: Callable[[fx.Node], Any],
+    trained: set[fx.Node],
+) -> list[Any]:
+    """Copy an exported graph into `new`, and those that it calls; return its flat outputs.
+
+    Args:
+        new: gets the nodes.
+        source: the graph, its inputs left out.
+        copies: what stands for each node that is copied already.
+        read: looks a node up in `copies`, or makes it a get_attr node at its first use.
+        trained: the inputs that are trainable parameters.
+    """
+    for node in source.graph.nodes:
+        if node.target is torch.ops.higher_order.wrap_with_set_grad_enabled:
+            enabled, called, *arguments = node.args
+            if not enabled and not trained.isdisjoint(arguments):
+                raise ValueError("computes under no_grad with weights that train")
+            values = map_arg(arguments, read)
+            if not enabled:
+                values = [new.call_function(detach, (value,)) for value in values]
+            part: Any = source.get_submodule(str(called.target))
+            inner = dict(zip(part.graph.find_nodes(op="placeholder"), values, strict=True))
+            inside = {n for n, a in zip(inner, arguments, strict=True) if a in trained}
+            copies[node] = _copy(new, part, inner, inner.__getitem__, inside)
+        elif node.target is operator.getitem and isinstance(copies.get(node.args[0]), list):
+            copies[node] = copies[node.args[0]][node.args[1]]
+        elif node.op.startswith("call_") and node.target not in NOT_COPIED:
             copies[node] = new.node_copy(node, read)
-            if node.op == "placeholder":
-                shape = tuple(example.shape[1:])
-                new.call_function(expect_like, (copies[node], shape, example.dtype))
-    return new
+    (output,) = source.graph.find_nodes(op="output")
+    flat = output.args[0]
+    return [map_arg(value, read) for value in (flat if isinstance(flat, Sequence) else [flat])]
+
+
+NOT_COPIED = (torch.ops.aten._assert_tensor_metadata.default,)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
+from recon_search.graph.example import Inputs
 from recon_search.graph.layout import Layout
 from recon_search.graph.partition import Group, to_groups
 from recon_search.graph.trace import Trace
@@ -35,7 +36,7 @@ class Latency:
         return sum(self.groups.values())
 
 
-def latency(traced: Trace, layout: Layout, example: Tensor, repeats: int = 5) -> Latency:
+def latency(traced: Trace, layout: Layout, inputs: Inputs, repeats: int = 5) -> Latency:
     """Time each operation of the unsplit backbone and bill it to all groups that compute it.
 
     An estimate: branches run one after the other, and a copy takes as long as the original. It
@@ -44,7 +45,7 @@ def latency(traced: Trace, layout: Layout, example: Tensor, repeats: int = 5) ->
     Args:
         traced: the unsplit backbone.
         layout: who computes what.
-        example: the input to time with, on the CPU.
+        inputs: the input to time with, on the CPU.
         repeats: passes after a first one to warm up; the median of each operation counts.
     """
     timer = _Timer(traced.root, traced.graphs[False])
@@ -52,7 +53,7 @@ def latency(traced: Trace, layout: Layout, example: Tensor, repeats: int = 5) ->
     traced.root.eval()
     with torch.inference_mode(), torch.random.fork_rng():
         for _ in range(repeats + 1):
-            timer.run(example)
+            timer.run(*inputs)
     for part, flag in flags.items():
         part.training = flag
     groups: dict[Group, float] = defaultdict(float)

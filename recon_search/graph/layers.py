@@ -10,11 +10,13 @@ no layer. A tensor with several names (tied weights) belongs to the layer that i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx, nn
 
 from recon_search.artefact import digest
-from recon_search.graph.tensors import with_tensors
+from recon_search.errors import BackboneError
+from recon_search.graph.admission import copy_of
 from recon_search.graph.trace import Trace, is_metadata, trace
 
 
@@ -37,32 +39,42 @@ class LayerInfo:
     is_norm: bool
 
 
-def layers(module: nn.Module) -> dict[str, list[nn.Parameter]]:
+def layers(module: nn.Module, *, example: Any = None) -> dict[str, list[nn.Parameter]]:
     """Return the splittable layers of `module` in order of first use.
 
     Args:
-        module: a backbone that torch.fx can trace; left untouched.
+        module: a backbone; left untouched.
+        example: what it is called with, as for `branch`; only some modules need one.
 
     Returns:
-        the parameters of each layer, the very objects of `module`.
+        the parameters of each layer, the very objects of `module`; at least one layer.
 
     Raises:
-        BackboneError: the module cannot be traced.
+        BackboneError: the module cannot be traced, or nothing in it is trained.
     """
-    return {
-        layer: [module.get_parameter(name) for name in names]
-        for layer, names in layer_names(trace(module)).items()
-    }
+    names = layer_names(trace(module, example))
+    if not names:
+        n = len(list(module.parameters()))
+        raise BackboneError(
+            f"A backbone must have a trainable layer in use, {type(module).__name__} has {n} "
+            f"parameters and {'all are frozen' if n and _is_frozen(module) else 'uses none'}. "
+            "Call requires_grad_(True) on what is to be trained."
+        )
+    return {layer: [module.get_parameter(name) for name in own] for layer, own in names.items()}
 
 
-def describe(module: nn.Module) -> list[LayerInfo]:
+def _is_frozen(module: nn.Module) -> bool:
+    return not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def describe(module: nn.Module, *, example: Any = None) -> list[LayerInfo]:
     """Return type, shape and parameter count of each splittable layer, in order of first use.
 
     Raises:
-        BackboneError: the module cannot be traced.
+        BackboneError: the module cannot be traced, or nothing in it is trained.
     """
     rows = []
-    for layer, parameters in layers(module).items():
+    for layer, parameters in layers(module, example=example).items():
         own = layer in dict(module.named_modules())
         kind = type(module.get_submodule(layer)).__name__ if own else "Parameter"
         size = sum(parameter.numel() for parameter in parameters)
@@ -89,7 +101,7 @@ def _is_inside(path: str, parent: str) -> bool:
     return path != parent and path.startswith(f"{parent}." if parent else "")
 
 
-def backbone_digest(module: nn.Module) -> str:
+def backbone_digest(module: nn.Module, *, example: Any = None) -> str:
     """Return a digest of the names and shapes of the layers, blind to input channels and classes.
 
     Left out are the classifier (what timm's `reset_classifier(0)` removes) and the second
@@ -98,11 +110,11 @@ def backbone_digest(module: nn.Module) -> str:
     Raises:
         BackboneError: the module cannot be traced.
     """
-    bare = with_tensors(module, {})
+    bare = copy_of(module)
     reset = getattr(bare, "reset_classifier", None)
     if callable(reset):
         reset(0)
-    traced = trace(bare)
+    traced = trace(bare, example)
     readers = _input_readers(traced)
     shapes = {
         layer: [_shape(traced.root.get_parameter(name), name in readers) for name in names]

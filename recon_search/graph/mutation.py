@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from recon_search.errors import BackboneError
+from recon_search.graph.example import Inputs, refused
 from recon_search.graph.tensors import clear_caches, named_tensors
 from recon_search.graph.trace import Trace
 
@@ -37,8 +39,8 @@ class Effects:
     updates: dict[fx.Node, frozenset[str]] = field(default_factory=dict)
 
 
-def watch(trace: Trace, training: bool, example: Tensor) -> Effects:
-    """Run a graph of `trace` once on `example` and see what it overwrites.
+def watch(trace: Trace, training: bool, inputs: Inputs) -> Effects:
+    """Run a graph of `trace` once on `inputs` and see what it overwrites.
 
     The root runs as well, in the same random state, and must give the same output and buffers.
     Tensors, training flags and random state of the root are put back as they were.
@@ -46,7 +48,7 @@ def watch(trace: Trace, training: bool, example: Tensor) -> Effects:
     Args:
         trace: its root is run, without gradients.
         training: which graph, and in which mode.
-        example: an input the root accepts.
+        inputs: an example of what the root accepts.
 
     Raises:
         BackboneError: the root does not accept the example, or computes something else than its
@@ -57,14 +59,10 @@ def watch(trace: Trace, training: bool, example: Tensor) -> Effects:
     watcher = _Watcher(trace, training)
     try:
         root.train(training)
-        found = _run(root, watcher.run, example)
-        expected = _run(root, root, example)
+        found = _run(root, watcher.run, inputs)
+        expected = _run(root, root, inputs)
     except Exception as error:  # whatever the forward pass raises
-        raise BackboneError(
-            "A backbone must accept the example input, "
-            f"{type(root).__name__} refuses one of shape {tuple(example.shape)} "
-            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}). Pass example=."
-        ) from error
+        raise refused(root, inputs, error) from error
     finally:
         clear_caches(root)
         for part, flag in flags.items():
@@ -78,12 +76,12 @@ def watch(trace: Trace, training: bool, example: Tensor) -> Effects:
     return watcher.effects()
 
 
-def _run(root: nn.Module, forward: Callable[[Tensor], Any], example: Tensor) -> list[Tensor]:
+def _run(root: nn.Module, forward: Callable[..., Any], inputs: Inputs) -> list[Tensor]:
     """Return copies of the output and of the buffers after a run that leaves no trace."""
     tensors = {tensor: tensor.detach().clone() for tensor in named_tensors(root).values()}
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        output = forward(example.clone())
+        output = forward(*pytree.tree_map(torch.clone, inputs))
         after = [tensor.clone() for tensor in (*_flat(output), *root.buffers())]
         for tensor, before in tensors.items():
             tensor.copy_(before)

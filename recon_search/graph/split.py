@@ -162,14 +162,14 @@ class Split:
         split = {name: groups for name, groups in layers.items() if len(groups) > 1}
         return Split(tuple(tasks), split, self.backbone, self.chosen, self.provenance)
 
-    def check(self, backbone: nn.Module) -> None:
+    def check(self, backbone: nn.Module, *, example: Any = None) -> None:
         """Make sure that `backbone` has every layer of this split and the digest it was made for.
 
         Raises:
             SplitError: naming the first missing layer and near names, or both digests.
             BackboneError: the backbone cannot be traced.
         """
-        self.check_trace(trace(backbone))
+        self.check_trace(trace(backbone, example))
 
     def check_trace(self, traced: Trace) -> None:
         """Do what `check` does for a backbone that is traced already."""
@@ -182,7 +182,7 @@ class Split:
                     f"{nearest(name, known)} List them with recon_search.layers."
                 )
         expected = self.backbone.get("digest")
-        found = expected and backbone_digest(traced.root)
+        found = expected and backbone_digest(traced.root, example=traced.example)
         if found != expected:
             raise SplitError(
                 f"The split must fit the backbone: it was made for {self.backbone.get('name')} "

@@ -7,90 +7,39 @@ never touched: a deep copy is traced.
 
 from __future__ import annotations
 
+import gc
+import io
+import logging
+import operator
+import os
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from unittest import mock
 
 import torch
-from timm.models import get_notrace_functions, get_notrace_modules
 from torch import Tensor, fx, nn
+from torch.nn.modules import module as module_hooks
 
 from recon_search.errors import BackboneError
-from recon_search.graph.example import example_input
-from recon_search.graph.exported import export_graph
-from recon_search.graph.tensors import (
-    find,
-    first_names,
-    is_writable,
-    named_tensors,
-    with_tensors,
+from recon_search.graph.admission import check_hooks, copy_of
+from recon_search.graph.example import (
+    Inputs,
+    as_inputs,
+    example_input,
+    first_line,
+    input_names,
+    needed_names,
 )
+from recon_search.graph.exported import export_graph
+from recon_search.graph.tensors import find, first_names
+from recon_search.graph.tracer import Tracer
 
-
-class _Stored(fx.Proxy):
-    """A parameter or buffer while tracing: its shape is known, its values are not."""
-
-    def __init__(self, tracer: fx.Tracer, node: fx.Node, tensor: Tensor) -> None:
-        super().__init__(node, tracer)
-        self.shape = tensor.shape
-        self.ndim = tensor.ndim
-
-    def size(self, dim: int | None = None) -> int | torch.Size:
-        return self.shape if dim is None else self.shape[dim]
-
-    def dim(self) -> int:
-        return self.ndim
-
-    def numel(self) -> int:
-        return self.shape.numel()
-
-
-class Tracer(fx.Tracer):
-    """fx's tracer with timm's leaves, one input, and every parameter and buffer a graph node.
-
-    fx by itself reads buffers while it traces, so what the forward pass writes into them, or reads
-    from them later, is lost.
-    """
-
-    def __init__(self, root: nn.Module) -> None:
-        super().__init__(autowrap_functions=tuple(get_notrace_functions()))
-        self.leaves = tuple(get_notrace_modules())
-        names = first_names(root)
-        self.stored = {id(tensor): names[name] for name, tensor in named_tensors(root).items()}
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        """Return one proxy for each parameter and buffer, whatever module asks for it."""
-        name = self.stored.get(id(attr_val))
-        if name is None:
-            return attr_val
-        if name not in parameter_proxy_cache:
-            parameter_proxy_cache[name] = self.create_proxy(
-                "get_attr", name, (), {}, proxy_factory_fn=lambda n: _Stored(self, n, attr_val)
-            )
-        return parameter_proxy_cache[name]
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Keep timm's no-trace modules whole, beside those of torch.nn."""
-        return isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
-
-    def create_args_for_root(
-        self, root_fn: Any, is_module: bool, concrete_args: Any = None
-    ) -> tuple[Any, list[Any]]:
-        """Make the first argument the only input; every other one keeps its default.
-
-        The root is called as a module is, with its hooks.
-        """
-        return nn.Module._call_impl, [self.root, self.create_proxy("placeholder", "x", (), {})]
-
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        """Refuse what is computed under `no_grad`, for a graph cannot say so."""
-        if not torch.is_grad_enabled():
-            raise ValueError("computes under no_grad")
-        return super().create_node(*args, **kwargs)
+_HERE = os.path.dirname(__file__)
 
 
 @dataclass(frozen=True)
@@ -100,10 +49,12 @@ class Trace:
     Attributes:
         root: the traced copy; the graphs' targets are its submodules, parameters and buffers.
         graphs: the graph of each mode, by `training`.
+        example: the inputs that were given to trace with.
     """
 
     root: nn.Module
     graphs: Mapping[bool, fx.Graph]
+    example: Inputs | None = None
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -128,7 +79,7 @@ class Trace:
         return self._inside[target]
 
 
-def trace(module: nn.Module, example: Tensor | None = None) -> Trace:
+def trace(module: nn.Module, example: Any = None) -> Trace:
     """Trace a deep copy of `module` in training and in evaluation mode.
 
     The copy keeps the training flag of every submodule. Tensors that tracing found outside the
@@ -136,19 +87,34 @@ def trace(module: nn.Module, example: Tensor | None = None) -> Trace:
 
     Args:
         module: left untouched.
-        example: an input, for modules that torch.fx cannot trace but torch.export can; made from
-            the module's configuration if None.
+        example: what it is called with: a tensor, a tuple of its arguments, a dict of them by name.
+            For modules with several inputs, and for those that torch.fx cannot trace but
+            torch.export can, where it is made from the module's configuration if None.
 
     Raises:
         BackboneError: neither can: the forward pass branches on the values of tensors, draws
-            numbers that a graph would repeat, or sets contexts that a graph would lose.
+            numbers that a graph would repeat, or sets contexts that a graph would lose. Or the
+            module hides its layers, or has hooks or several inputs that a graph would lose.
     """
-    root = _copy(module)
+    root = copy_of(module)
+    inputs = None if example is None else as_inputs(root, example)
+    names = needed_names(root) if inputs is None else input_names(root, len(inputs))
+    hooked = check_hooks(root, Tracer(root, names).is_leaf_module, lambda: _example(root, inputs))
     flags = {name: part.training for name, part in root.named_modules()}
-    graphs = {training: _trace_mode(root, training, example) for training in (True, False)}
+    graphs = {}
+    known = _count_stand_ins() if hooked else 0
+    for training in (True, False):
+        graphs[training] = _trace_mode(root, training, names, inputs)
+        if inputs is None:
+            _check_input(root, graphs[training])
+        if hooked and _count_stand_ins() > known:
+            raise BackboneError(
+                "A hook on a module that is taken apart must not keep what it sees, one of "
+                f"{type(root).__name__} does. Remove it before branching."
+            )
     for name, part in root.named_modules():
         part.training = flags.get(name, module.training)
-    return Trace(root, graphs)
+    return Trace(root, graphs, inputs)
 
 
 def is_metadata(node: fx.Node) -> bool:
@@ -158,28 +124,32 @@ def is_metadata(node: fx.Node) -> bool:
     return node.target is getattr and node.args[1] in ("shape", "ndim", "dtype", "device")
 
 
-def _trace_mode(root: nn.Module, training: bool, example: Tensor | None) -> fx.Graph:
+def _example(root: nn.Module, inputs: Inputs | None) -> Inputs:
+    return (example_input(root),) if inputs is None else inputs
+
+
+def _trace_mode(
+    root: nn.Module, training: bool, names: Sequence[str], inputs: Inputs | None
+) -> fx.Graph:
     root.train(training)
+    before = {part: dict(vars(part)) for part in root.modules()}
     try:
         with _nothing_frozen():
-            graph = Tracer(root).trace(root)
-        buffers: dict[str, Any] = dict(root.named_buffers())
-        for name, buffer in buffers.items():
-            if isinstance(buffer, fx.Proxy):
-                raise ValueError(f"assigns its buffer '{name}' instead of writing into it")
+            graph = Tracer(root, names).trace(root)
+        _check_buffers(root)
+        _forget_stand_ins(before)
     except Exception as error:  # whatever the forward pass raises when it meets a proxy
+        # Export would make another module's parameters constants, and keep what is assigned.
+        if isinstance(error, NameError | _BufferError):
+            raise _refusal(root, error, None, inputs) from error
+        for part, attributes in before.items():
+            vars(part).clear()
+            vars(part).update(attributes)
         try:
-            if isinstance(error, NameError):
-                raise  # it reads another module's parameters, which export would make constants
-            with _nothing_frozen():
-                return export_graph(root, example_input(root) if example is None else example)
-        except Exception:
-            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            raise BackboneError(
-                "A backbone's graph must be traceable by torch.fx or torch.export, "
-                f"{type(root).__name__} is not ({reason}). Choose another backbone, or mark the "
-                "module that branches with timm.models.register_notrace_module."
-            ) from error
+            with _nothing_frozen(), _quiet():
+                return export_graph(root, _example(root, inputs))
+        except Exception as second:
+            raise _refusal(root, error, second, inputs) from error
     # A parameter that the forward pass reads and never uses is no layer.
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op != "get_attr")
     for node in graph.find_nodes(op="get_attr"):
@@ -187,24 +157,78 @@ def _trace_mode(root: nn.Module, training: bool, example: Tensor | None) -> fx.G
     return graph
 
 
-def _copy(module: nn.Module) -> nn.Module:
-    try:
-        copy = with_tensors(module, {})
-        for tensor in named_tensors(copy).values():
-            _ = tensor.shape  # lazy ones have none
-    except Exception as error:  # whatever deepcopy raises
-        raise BackboneError(
-            f"A backbone must be copyable and initialised, {type(module).__name__} is not "
-            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}). Run lazy modules once, "
-            "and use torch.nn.utils.parametrizations for normed weights."
-        ) from error
-    for part in {part for name, _ in copy.named_modules() for part in name.split(".")}:
-        if not is_writable(part):
+def _check_input(root: nn.Module, graph: fx.Graph) -> None:
+    """Refuse an input that may be a dict or list as long as no example says what it is."""
+    for node in graph.find_nodes(op="call_function", target=operator.getitem):
+        source, key = node.args
+        if (
+            isinstance(source, fx.Node)
+            and source.op == "placeholder"
+            and isinstance(key, int | str)
+        ):
             raise BackboneError(
-                "The names of a backbone's modules must be free of Python keywords, quotes and "
-                f"backslashes, {type(module).__name__} has {part!r}. Rename the module."
+                "A backbone that takes a dict or list needs an example of it, "
+                f"{type(root).__name__} reads its input at {key!r}. Pass example=."
             )
-    return copy
+
+
+class _BufferError(ValueError):
+    """A buffer is replaced, not written into."""
+
+
+def _check_buffers(root: nn.Module) -> None:
+    buffers: dict[str, Any] = dict(root.named_buffers())
+    for name, buffer in buffers.items():
+        if isinstance(buffer, fx.Proxy):
+            raise _BufferError(f"assigns its buffer '{name}' instead of writing into it")
+
+
+def _refusal(
+    root: nn.Module, error: Exception, second: Exception | None, inputs: Inputs | None
+) -> BackboneError:
+    """Say what each front end met, where, and what helps."""
+    reasons = f"torch.fx: {first_line(error)}"
+    culprit = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        is_own = not code.co_filename.startswith((os.path.dirname(torch.__file__), _HERE))
+        if isinstance(owner, nn.Module) and is_own:
+            culprit = owner
+            file = os.path.basename(code.co_filename)
+            place = f" in {type(owner).__name__}.{code.co_name}, {file}:{line}"
+    if culprit is not None:
+        reasons += place
+    if second is not None:
+        reasons += f"; torch.export: {first_line(second)}"
+    inside = culprit is not None and culprit is not root
+    keep = (
+        f"keep {type(culprit).__name__} whole: mark it with"
+        if inside
+        else "move what branches into a module of its own and mark that with"
+    )
+    return BackboneError(
+        "A backbone's graph must be traceable by torch.fx or torch.export, "
+        f"{type(root).__name__} is not ({reasons}). Choose another backbone, "
+        f"{'' if inputs is not None or second is None else 'pass example= of the size you use, '}"
+        f"or {keep} timm.models.register_notrace_module."
+    )
+
+
+def _forget_stand_ins(attributes: Mapping[nn.Module, Mapping[str, Any]]) -> None:
+    """Put back the attributes in which the forward pass kept what it computed."""
+    for part, before in attributes.items():
+        for name in [n for n, value in vars(part).items() if isinstance(value, fx.Proxy)]:
+            if name in before:
+                vars(part)[name] = before[name]
+            else:
+                del vars(part)[name]
+
+
+def _count_stand_ins() -> int:
+    """Count what somebody keeps although tracing is over."""
+    gc.collect()
+    return sum(issubclass(type(thing), fx.Proxy) for thing in gc.get_objects())
 
 
 @contextmanager
@@ -218,7 +242,10 @@ def _nothing_frozen() -> Iterator[None]:
     """
     state, python_state = torch.get_rng_state(), random.getstate()
     no_autocast = mock.patch.object(torch.autocast, "__enter__", _refuse_autocast)
-    with torch.random.fork_rng(), torch.enable_grad(), no_autocast:
+    with torch.random.fork_rng(), torch.enable_grad(), no_autocast, ExitStack() as stack:
+        stack.enter_context(mock.patch.object(torch.inference_mode, "__enter__", _as_no_grad))
+        for name in ("_global_forward_hooks", "_global_forward_pre_hooks"):
+            stack.enter_context(mock.patch.dict(getattr(module_hooks, name), clear=True))
         try:
             yield
             if random.getstate() != python_state or not torch.equal(state, torch.get_rng_state()):
@@ -227,8 +254,27 @@ def _nothing_frozen() -> Iterator[None]:
             random.setstate(python_state)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch.export from logging what the message of a refusal says."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    nowhere = io.StringIO()
+    try:
+        with redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _refuse_autocast(_: torch.autocast) -> None:
     raise ValueError("computes under autocast of its own")
+
+
+def _as_no_grad(mode: Any) -> None:
+    """Enter `inference_mode` as `no_grad`, which is the same to a gradient; export overlooks it."""
+    mode._inference_mode_context = torch.no_grad() if mode.mode else nullcontext()
+    mode._inference_mode_context.__enter__()
 
 
 def _register_constant(root: nn.Module, target: str) -> None:

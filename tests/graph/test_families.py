@@ -13,10 +13,12 @@ from timm.models import convmixer, pnasnet
 from torch import nn
 
 from recon_search.graph.branch import branch
+from recon_search.graph.exported import expect_like
 from recon_search.graph.layers import layers
 from tests.graph.laws import assert_close, check_paths, random_split, randomise, silence
 
-# Smallest model by parameters, input size and arguments that make it smaller; fastest first.
+# Smallest model by parameters, the size to compare at (it is branched at the size it is made for)
+# and arguments that make it smaller; fastest first.
 FAMILIES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "naflexvit": (
         "naflexvit_base_patch16_parfac_gap",
@@ -204,8 +206,10 @@ def test_every_path_equals_a_plain_model(family: str) -> None:
     model = create(name, num_classes=0, **arguments).to(dtype)
     silence(model)
     randomise(model)
-    x = torch.randn(3, 3, size, size, dtype=dtype)
-    network = branch(model, random_split(list(layers(model))), example=x[:2])
+    network = branch(model, random_split(list(layers(model))))  # as a user does, without example=
+    exported = network.blueprint.graphs[True].find_nodes(op="call_function", target=expect_like)
+    side = (size, size) if not exported else exported[0].args[1][1:]
+    x = torch.randn(3, 3, *side, dtype=dtype)
     randomise(network, 1)
     with torch.no_grad():
         for task, output in network.eval()(x).items():

@@ -278,6 +278,22 @@ def test_hooks_of_the_backbone_take_part() -> None:
     check_paths(network, ONE)
 
 
+def kept(toy: toys.Pair, x: Tensor) -> Tensor:
+    """Keep what is computed, and compute an offset at the first call alone."""
+    toy.last = toy.first(x)
+    if getattr(toy, "offset", None) is None:
+        toy.offset = x.new_ones(1)
+    return toy.second(toy.last) + toy.offset  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_the_forward_pass_keeps_on_its_module_is_computed_anew(training: bool) -> None:
+    network = split_toy(toys.Pair(kept), "second").train(training)
+    set_second(network, "second", 7)
+    assert answers(network) == {"p": 7, "q": 15}
+    check_paths(network, ONE)
+
+
 def with_aliases(toy: Any, x: Tensor) -> Tensor:
     whole, view = toy.leaf(toy.first(x))
     whole.add_(toy.second(x))
