@@ -75,7 +75,7 @@ def test_two_processes_train_the_model_of_one(by_one, folder, name):
     first, second = (load_file(folder / rank / f"{name}.safetensors") for rank in "01")
     assert set(first) == set(expected)
     for key, tensor in expected.items():
-        if tensor.dtype == torch.int64:  # conflict counts
+        if not tensor.is_floating_point():  # conflict counts
             assert torch.equal(first[key], tensor), key
         else:
             torch.testing.assert_close(first[key], tensor, rtol=1e-9, atol=1e-11, msg=key)
