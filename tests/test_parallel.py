@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from recon_search.data.dataset import batches
 from safetensors.torch import load_file
 
 from recon_search import artefact, parallel
-from recon_search.data.dataset import batches
 from recon_search.tasks.scoring import IGNORED
 from recon_search.training import loop
 from tests import parallel_worker as worker

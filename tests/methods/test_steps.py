@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from recon_search.data.dataset import MultiTaskData, Part
 
 from recon_search.conflict.scores import ConflictScores
-from recon_search.data.dataset import MultiTaskData, Part
 from recon_search.graph.split import Split
 from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import build_model
