@@ -11,7 +11,7 @@ from typing import Any
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from recon_search.graph.branch import plan
+from recon_search.graph.analysis import Analysis, analyse
 from recon_search.graph.cost import Cost, cost_of
 from recon_search.graph.example import one_of
 from recon_search.graph.latency import Latency, latency
@@ -90,7 +90,7 @@ class Anatomy:
 
 
 def dissect(
-    backbone: nn.Module,
+    backbone: nn.Module | Analysis,
     split: Split,
     *,
     title: str = "",
@@ -100,7 +100,7 @@ def dissect(
     """Find out what `branch(backbone, split)` computes how often, with whose weights, at what cost.
 
     Args:
-        backbone: left untouched.
+        backbone: left untouched; or its analysis, if it was followed already.
         split: the plan.
         title: what to call the backbone; its class if empty.
         example: an input it accepts; made from its configuration if None.
@@ -110,9 +110,10 @@ def dissect(
         SplitError: the split does not fit the backbone.
         BackboneError: the backbone's graph cannot be taken apart.
     """
-    traced, layout, inputs = plan(backbone, split, example)
+    known = backbone if isinstance(backbone, Analysis) else analyse(backbone, example)
+    traced, layout, inputs = known.trace, known.lay_out(split), known.inputs
     return Anatomy(
-        title or type(backbone).__name__,
+        title or type(traced.root).__name__,
         tuple(pytree.tree_leaves(inputs)[0].shape[1:]),
         split.tasks,
         len(split.layers),

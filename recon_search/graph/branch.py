@@ -8,15 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from recon_search.errors import SplitError
+from recon_search.graph.analysis import Analysis, analyse
 from recon_search.graph.branched import Blueprint, BranchedBackbone
-from recon_search.graph.example import Inputs, example_input
-from recon_search.graph.layers import layer_names
-from recon_search.graph.layout import Layout, lay_out
-from recon_search.graph.mutation import watch
-from recon_search.graph.partition import blocks, from_groups, is_refinement
+from recon_search.graph.layout import Layout
+from recon_search.graph.partition import blocks, is_refinement
 from recon_search.graph.split import Split
 from recon_search.graph.tensors import find, fresh, named_tensors, on_meta, place, with_tensors
-from recon_search.graph.trace import Trace, trace
+from recon_search.graph.trace import Trace
 
 
 def branch(
@@ -25,6 +23,7 @@ def branch(
     tasks: Sequence[str] | None = None,
     *,
     example: Any = None,
+    analysis: Analysis | None = None,
 ) -> BranchedBackbone:
     """Rewrite `backbone` so that every layer of `split` has one copy per group of tasks.
 
@@ -42,6 +41,8 @@ def branch(
             them by name), run once to find in-place operations; made from the backbone's
             configuration if None. A backbone with several inputs needs one.
 
+        analysis: of a backbone that differs from this one in its weights alone; saves following it.
+
     Returns:
         a network in the mode of `backbone`, sharing no tensor with it.
 
@@ -54,45 +55,24 @@ def branch(
     plain = backbone
     if isinstance(backbone, BranchedBackbone):
         plain = backbone.single(backbone.tasks[0])
-    traced, layout, _ = plan(plain, split, example)
+    known = analyse(plain, example) if analysis is None else analysis
+    traced, layout = known.trace, known.lay_out(split)
     keys = {key: traced.names[key] for key in plain.state_dict()}
     template = with_tensors(
         plain, {name: on_meta(tensor) for name, tensor in named_tensors(plain).items()}
     )
-    blueprint = Blueprint(layout, traced.graphs, layer_names(traced), keys, template)
-    value = _values(backbone, traced, layout)
+    blueprint = Blueprint(layout, traced.graphs, known.layers, keys, template)
+    value = _values(backbone, plain, traced, layout)
     network = BranchedBackbone(split, blueprint, *_grow(traced, layout, value))
     network.training = plain.training
     return network
 
 
-def plan(backbone: nn.Module, split: Split, example: Any = None) -> tuple[Trace, Layout, Inputs]:
-    """Trace an unsplit backbone and find out who shares what when `split` is applied to it.
-
-    Returns:
-        the trace, the layout and the example's positional arguments, made from the backbone's
-        configuration if not given.
-
-    Raises:
-        SplitError: the split does not fit the backbone.
-        BackboneError: the backbone's graph cannot be taken apart.
-    """
-    traced = trace(backbone, example)
-    split.check_trace(traced)
-    layers = layer_names(traced)
-    inputs = (example_input(traced.root),) if traced.example is None else traced.example
-    effects = {training: watch(traced, training, inputs) for training in traced.graphs}
-    partitions = {
-        name: from_groups(groups, split.tasks)
-        for layer, groups in split.layers.items()
-        for name in layers[layer]
-    }
-    return traced, lay_out(traced, effects, split.tasks, partitions), inputs
-
-
-def _values(backbone: nn.Module, traced: Trace, layout: Layout) -> Callable[[str, int], Tensor]:
-    """Return where the first value of a task's tensor comes from."""
-    own = named_tensors(traced.root)
+def _values(
+    backbone: nn.Module, plain: nn.Module, traced: Trace, layout: Layout
+) -> Callable[[str, int], Tensor]:
+    """Return where the first value of a task's tensor comes from; constants are the trace's own."""
+    own = named_tensors(traced.root) | named_tensors(plain)
     if not isinstance(backbone, BranchedBackbone):
         return lambda name, position: own[name]
     old = backbone.blueprint.layout

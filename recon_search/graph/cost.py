@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from recon_search.graph.branch import plan
+from recon_search.graph.analysis import analyse
 from recon_search.graph.example import Inputs, one_of
 from recon_search.graph.layers import layer_names
 from recon_search.graph.layout import Layout
@@ -66,7 +66,8 @@ def cost(backbone: nn.Module, split: Split, *, example: Any = None) -> Cost:
         SplitError: the split does not fit the backbone.
         BackboneError: the backbone's graph cannot be taken apart.
     """
-    return cost_of(*plan(backbone, split, example))
+    known = analyse(backbone, example)
+    return cost_of(known.trace, known.lay_out(split), known.inputs)
 
 
 def cost_of(traced: Trace, layout: Layout, inputs: Inputs) -> Cost:

@@ -9,6 +9,7 @@ no layer. A tensor with several names (tied weights) belongs to the layer that i
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,19 +53,22 @@ def layers(module: nn.Module, *, example: Any = None) -> dict[str, list[nn.Param
     Raises:
         BackboneError: the module cannot be traced, or nothing in it is trained.
     """
-    names = layer_names(trace(module, example))
-    if not names:
-        n = len(list(module.parameters()))
-        raise BackboneError(
-            f"A backbone must have a trainable layer in use, {type(module).__name__} has {n} "
-            f"parameters and {'all are frozen' if n and _is_frozen(module) else 'uses none'}. "
-            "Call requires_grad_(True) on what is to be trained."
-        )
+    names = _some_layers(trace(module, example))
     return {layer: [module.get_parameter(name) for name in own] for layer, own in names.items()}
 
 
-def _is_frozen(module: nn.Module) -> bool:
-    return not any(parameter.requires_grad for parameter in module.parameters())
+def _some_layers(traced: Trace) -> dict[str, tuple[str, ...]]:
+    """Return what `layer_names` does, or say why there is nothing."""
+    names = layer_names(traced)
+    if not names:
+        parameters = list(traced.root.parameters())
+        is_frozen = parameters and not any(p.requires_grad for p in parameters)
+        raise BackboneError(
+            f"A backbone must have a trainable layer in use, {type(traced.root).__name__} has "
+            f"{len(parameters)} parameters and {'all are frozen' if is_frozen else 'uses none'}. "
+            "Call requires_grad_(True) on what is to be trained."
+        )
+    return names
 
 
 def describe(module: nn.Module, *, example: Any = None) -> list[LayerInfo]:
@@ -73,18 +77,31 @@ def describe(module: nn.Module, *, example: Any = None) -> list[LayerInfo]:
     Raises:
         BackboneError: the module cannot be traced, or nothing in it is trained.
     """
+    return describe_traced(trace(module, example))
+
+
+def describe_traced(traced: Trace) -> list[LayerInfo]:
+    """Do what `describe` does for a module that is traced already."""
+    modules = dict(traced.root.named_modules())
     rows = []
-    for layer, parameters in layers(module, example=example).items():
-        own = layer in dict(module.named_modules())
-        kind = type(module.get_submodule(layer)).__name__ if own else "Parameter"
+    for layer, names in _some_layers(traced).items():
+        parameters = [traced.root.get_parameter(name) for name in names]
+        kind = type(modules[layer]).__name__ if layer in modules else "Parameter"
         size = sum(parameter.numel() for parameter in parameters)
         rows.append(LayerInfo(layer, kind, tuple(parameters[0].shape), size, "Norm" in kind))
     return rows
 
 
-def layer_names(traced: Trace) -> dict[str, tuple[str, ...]]:
-    """Return the first names of the parameters of each splittable layer, in order of first use."""
+def layer_names(traced: Trace, among: Collection[str] | None = None) -> dict[str, tuple[str, ...]]:
+    """Return the first names of the parameters of each splittable layer, in order of first use.
+
+    Args:
+        traced: the module.
+        among: look at these parameters alone, as if there were no others; at all if None.
+    """
     trainable = {n: p for n, p in traced.root.named_parameters() if p.requires_grad}
+    if among is not None:
+        trainable = {name: p for name, p in trainable.items() if name in among}
     owners = {name.rpartition(".")[0] for name in trainable}
     composite = {owner for owner in owners if any(_is_inside(other, owner) for other in owners)}
     used = dict.fromkeys(n for node in traced.graphs[True].nodes for n in traced.uses(node))
@@ -110,15 +127,20 @@ def backbone_digest(module: nn.Module, *, example: Any = None) -> str:
     Raises:
         BackboneError: the module cannot be traced.
     """
-    bare = copy_of(module)
+    return digest_of(trace(module, example))
+
+
+def digest_of(traced: Trace) -> str:
+    """Do what `backbone_digest` does for a module that is traced already."""
+    bare = copy_of(traced.root)
     reset = getattr(bare, "reset_classifier", None)
     if callable(reset):
         reset(0)
-    traced = trace(bare, example)
+    kept = {name for name, _ in bare.named_parameters()}
     readers = _input_readers(traced)
     shapes = {
         layer: [_shape(traced.root.get_parameter(name), name in readers) for name in names]
-        for layer, names in layer_names(traced).items()
+        for layer, names in layer_names(traced, kept).items()
     }
     return digest(shapes)
 

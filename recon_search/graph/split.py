@@ -12,7 +12,7 @@ from torch import nn
 
 from recon_search.artefact import check_format, digest, read_json, write_text
 from recon_search.errors import ArtefactError, SplitError, nearest
-from recon_search.graph.layers import backbone_digest, layer_names
+from recon_search.graph.layers import digest_of, layer_names
 from recon_search.graph.partition import Group, from_groups, to_groups
 from recon_search.graph.tensors import is_writable, named_tensors
 from recon_search.graph.trace import Trace, trace
@@ -182,7 +182,7 @@ class Split:
                     f"{nearest(name, known)} List them with recon_search.layers."
                 )
         expected = self.backbone.get("digest")
-        found = expected and backbone_digest(traced.root, example=traced.example)
+        found = expected and digest_of(traced)
         if found != expected:
             raise SplitError(
                 f"The split must fit the backbone: it was made for {self.backbone.get('name')} "
