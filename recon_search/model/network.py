@@ -14,7 +14,7 @@ from recon_search.graph.branch import branch
 from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
-from recon_search.model.backbone import create_backbone, seeded
+from recon_search.model.backbone import create_backbone, feature_width, seeded, untrained
 from recon_search.model.heads import create_head
 from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations
 from recon_search.recipe import BackboneConfig, HeadConfig
@@ -108,14 +108,13 @@ def build_model(
     branched = branch(eager, split if split is not None else Split(tasks, {}))
     if init == "fresh":
         _draw_copies(branched, backbone, in_chans, seed)
-    width = backbone.features or eager.num_features
-    assert isinstance(width, int)
+    width = feature_width(eager, backbone, (in_chans,))
     heads = {}
     for task, classes in n_classes.items():
         with seeded(seed, task):
             heads[task] = create_head(head, width, classes)
     config = {
-        "backbone": backbone.model_dump(exclude={"weights"}),
+        "backbone": untrained(backbone).model_dump(exclude={"weights", "pretrained"}),
         "head": head.model_dump(),
         "tasks": dict(n_classes),
     }
@@ -131,7 +130,7 @@ def _draw_copies(
     for index in range(1, len(branched.tasks)):
         fresh = layers(
             create_backbone(
-                config.model_copy(update={"weights": None}),
+                untrained(config),
                 in_chans=in_chans,
                 seed=int(artefact.digest([seed, "copy", index])[:8], 16),
             )

@@ -15,7 +15,7 @@ from recon_search.conflict.scores import bins_below
 from recon_search.errors import RecipeError, nearest
 from recon_search.graph.layers import layers
 from recon_search.methods.registry import check_method
-from recon_search.model.backbone import create_backbone, dissect_recorded
+from recon_search.model.backbone import create_backbone, dissect_recorded, feature_width
 from recon_search.recipe import Recipe
 from recon_search.runs.training import copy_model, data_on
 from recon_search.search.space import check_space
@@ -74,7 +74,8 @@ def check(recipe: Recipe) -> int:
     for each in (recipe, *searched):
         _check_names(each)
     with torch.device("meta"):
-        backbone = create_backbone(recipe.backbone.model_copy(update={"weights": None}), in_chans=1)
+        backbone = create_backbone(recipe.backbone, in_chans=3)  # looks at its weights, too
+    feature_width(backbone, recipe.backbone, (3,))
     n_layers = len(layers(backbone))
     for each in (recipe, *searched):
         check_k(each, n_layers)

@@ -10,7 +10,7 @@ import torch
 from recon_search.errors import BackboneError
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
-from recon_search.model.backbone import create_backbone
+from recon_search.model.backbone import create_backbone, untrained
 from recon_search.recipe import BackboneConfig
 
 WIDTH_ARGUMENTS = ("channels", "embed_dim", "embed_dims", "dims", "channel_multiplier")
@@ -26,6 +26,7 @@ def widen(config: BackboneConfig, split: Split, in_chans: int) -> BackboneConfig
     Returns:
         The widened backbone, or None where no argument of the backbone sets its width.
     """
+    config = untrained(config)  # no weights fit another width
     with torch.device("meta"):
         backbone = create_backbone(config, in_chans=in_chans)
         base = _count(backbone)
@@ -71,7 +72,7 @@ def _scale(value: Any, factor: float) -> Any:
 
 def _size(config: BackboneConfig, argument: str, value: Any, in_chans: int) -> int | None:
     """Parameters of the backbone with that width, or None where timm refuses it."""
-    widened = config.model_copy(update={"args": {**config.args, argument: value}, "weights": None})
+    widened = config.model_copy(update={"args": {**config.args, argument: value}})
     try:
         with torch.device("meta"):
             return _count(create_backbone(widened, in_chans=in_chans))
