@@ -65,6 +65,7 @@ class BackboneConfig(Section):
     args: dict[str, Any] = {}
     features: int = Field(default=0, ge=0)  # timm's num_classes; 0: the pooled features as they are
     weights: str | None = None  # a local checkpoint, .safetensors
+    pretrained: bool = False  # timm's own weights, from its hub or the hub's cache
 
 
 class HeadConfig(Section):

@@ -47,9 +47,10 @@ def validate(**options: Any) -> None:
     """Check a recipe without running it."""
     recipe = load_overridden(options)
 
+    from recon_search.runs.run import Run
     from recon_search.stages.check import check
 
-    n_layers = check(recipe)
+    n_layers = check(Run(recipe, Path()))
     click.echo(f"Valid. {recipe.backbone.name} has {n_layers} splittable layers.")
 
 

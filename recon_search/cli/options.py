@@ -115,10 +115,10 @@ def open_run(
     from recon_search.stages.check import check
     from recon_search.views.display import ConsoleListener
 
-    check(recipe)
     out = run_directory(options, "-search" if is_search else "")
     device = choose_device(options["device"])
     run = Run(recipe, out, device, options["workers"], ConsoleListener(make_console()))
+    check(run)
     if read_inputs is not None:
         read_inputs(run)
     open_folder(recipe, out, resume=options["resume"], is_search=is_search)

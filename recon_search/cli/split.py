@@ -79,13 +79,16 @@ def _show_split(
     if out is not None and out.suffix not in (".png", ".svg"):
         raise click.UsageError(f"--out must end in .png or .svg, got '{out}'. Change the ending.")
 
+    from recon_search.graph.anatomy import dissect
     from recon_search.graph.split import Split
-    from recon_search.model.backbone import dissect_recorded, recorded_backbone
+    from recon_search.model.backbone import recorded_backbone
+    from recon_search.model.facts import facts_of
     from recon_search.views.outline import as_json as rows
     from recon_search.views.outline import cost_table, outline
 
     saved = Split.load(path)
-    anatomy = dissect_recorded(recorded_backbone(saved, path), saved, image, timed=True)
+    facts = facts_of(recorded_backbone(saved, path), image or (3,))
+    anatomy = dissect(facts.analysis, saved, title=facts.config.name, timed=True)
     if out is not None:
         from recon_search.views.picture import picture
         from recon_search.views.plots import save_figure

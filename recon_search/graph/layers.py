@@ -9,7 +9,6 @@ no layer. A tensor with several names (tied weights) belongs to the layer that i
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,16 +91,9 @@ def describe_traced(traced: Trace) -> list[LayerInfo]:
     return rows
 
 
-def layer_names(traced: Trace, among: Collection[str] | None = None) -> dict[str, tuple[str, ...]]:
-    """Return the first names of the parameters of each splittable layer, in order of first use.
-
-    Args:
-        traced: the module.
-        among: look at these parameters alone, as if there were no others; at all if None.
-    """
+def layer_names(traced: Trace) -> dict[str, tuple[str, ...]]:
+    """Return the first names of the parameters of each splittable layer, in order of first use."""
     trainable = {n: p for n, p in traced.root.named_parameters() if p.requires_grad}
-    if among is not None:
-        trainable = {name: p for name, p in trainable.items() if name in among}
     owners = {name.rpartition(".")[0] for name in trainable}
     composite = {owner for owner in owners if any(_is_inside(other, owner) for other in owners)}
     used = dict.fromkeys(n for node in traced.graphs[True].nodes for n in traced.uses(node))
@@ -136,11 +128,12 @@ def digest_of(traced: Trace) -> str:
     reset = getattr(bare, "reset_classifier", None)
     if callable(reset):
         reset(0)
-    kept = {name for name, _ in bare.named_parameters()}
+    if dict(bare.named_parameters()).keys() != dict(traced.root.named_parameters()).keys():
+        traced = trace(bare, traced.example)  # what stood behind the classifier may change, too
     readers = _input_readers(traced)
     shapes = {
         layer: [_shape(traced.root.get_parameter(name), name in readers) for name in names]
-        for layer, names in layer_names(traced, kept).items()
+        for layer, names in layer_names(traced).items()
     }
     return digest(shapes)
 

@@ -40,7 +40,7 @@ def load(path: str | Path) -> MultiTaskModel:
             BackboneConfig(**{**config["backbone"], "weights": None}),
             HeadConfig(**config["head"]),
             [create_task(spec) for spec in config["tasks"]],
-            in_chans=config["input"]["shape"][0],
+            shape=config["input"]["shape"],
             split=split,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:

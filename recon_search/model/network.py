@@ -15,8 +15,10 @@ from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
 from recon_search.model.backbone import create_backbone, seeded
+from recon_search.model.facts import facts_of
 from recon_search.model.heads import create_head
 from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations
+from recon_search.model.source import untrained
 from recon_search.recipe import BackboneConfig, HeadConfig
 from recon_search.tasks.task import Task
 
@@ -81,7 +83,7 @@ def build_model(
     head: HeadConfig,
     tasks: Sequence[Task],
     *,
-    in_chans: int,
+    shape: Sequence[int],
     split: Split | None = None,
     init: str = "copy",
     seed: int = 0,
@@ -95,7 +97,7 @@ def build_model(
         backbone: timm model and arguments.
         head: kind of head, the same for all tasks.
         tasks: what is learned.
-        in_chans: channels of the images.
+        shape: of one image, (C, H, W); or (C,), of the size that the backbone is configured for.
         split: which layers to branch; None branches nothing.
         init: `copy` starts the copies of a layer equal, `fresh` draws each anew.
         seed: seed of the initialisation.
@@ -105,18 +107,18 @@ def build_model(
         SplitError: the split does not fit the backbone.
     """
     names = tuple(task.name for task in tasks)
-    eager = create_backbone(backbone, in_chans=in_chans, seed=seed)
-    branched = branch(eager, split if split is not None else Split(names, {}))
+    facts = facts_of(backbone, shape)
+    eager = create_backbone(backbone, in_chans=shape[0], seed=seed)
+    plan = split if split is not None else Split(names, {})
+    branched = branch(eager, plan, analysis=facts.analysis)
     if init == "fresh":
-        _draw_copies(branched, backbone, in_chans, seed)
-    width = backbone.features or eager.num_features
-    assert isinstance(width, int)
+        _draw_copies(branched, backbone, shape[0], seed)
     heads = {}
     for task in tasks:
         with seeded(seed, task.name):
-            heads[task.name] = create_head(head, width, task.n_outputs)
+            heads[task.name] = create_head(head, facts.width, task.n_outputs)
     config = {
-        "backbone": backbone.model_dump(exclude={"weights"}),
+        "backbone": facts.config.model_dump(exclude={"weights", "pretrained"}),
         "head": head.model_dump(),
         "tasks": [task.spec() for task in tasks],
     }
@@ -132,7 +134,7 @@ def _draw_copies(
     for index in range(1, len(branched.tasks)):
         fresh = layers(
             create_backbone(
-                config.model_copy(update={"weights": None}),
+                untrained(config),
                 in_chans=in_chans,
                 seed=int(artefact.digest([seed, "copy", index])[:8], 16),
             )

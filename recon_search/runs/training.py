@@ -16,10 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recon_search import identity, parallel
 from recon_search.conflict.scores import FORMAT, ConflictScores
-from recon_search.errors import BackboneError, RecipeError
-from recon_search.graph.layers import describe
+from recon_search.errors import RecipeError
 from recon_search.graph.split import Split
-from recon_search.model.backbone import backbone_identity, create_backbone
+from recon_search.model.facts import facts_of
 from recon_search.model.files import load
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, TrainConfig
@@ -143,14 +142,13 @@ def fit_training(
         training.backbone,
         run.recipe.head,
         tasks,
-        in_chans=run.schema.shape[0],
+        shape=run.schema.shape,
         split=training.split,
         init=run.recipe.split.init,
         seed=training.seed,
     ).to(run.device)
     if training.start is not None:
         _start_from(model, load(training.start.directory(run) / "model"))
-    _check_input(model, run, training.backbone)
     scores = _empty_scores(training, run) if training.train.measure_every else None
     try:
         history = fit(
@@ -214,10 +212,10 @@ def _settle(config: TrainConfig, run: Run) -> TrainConfig:
 
 
 def _empty_scores(training: Training, run: Run) -> ConflictScores:
-    backbone = create_backbone(training.backbone, in_chans=run.schema.shape[0])
-    infos = describe(backbone)
+    facts = facts_of(training.backbone, run.schema.shape)
+    infos = facts.analysis.infos
     metadata = {
-        "backbone": backbone_identity(training.backbone, backbone),
+        "backbone": facts.identity,
         "layer_infos": [
             {
                 "name": info.name,
@@ -232,20 +230,6 @@ def _empty_scores(training: Training, run: Run) -> ConflictScores:
     }
     names = [info.name for info in infos]
     return ConflictScores(names, training.tasks, metadata, replicated=True)
-
-
-def _check_input(model: MultiTaskModel, run: Run, config: BackboneConfig) -> None:
-    """Try one image, so that a wrong size is one clear line and not a traceback."""
-    shape = run.schema.shape
-    try:
-        model.eval()
-        with torch.no_grad():
-            model(torch.zeros(1, *shape, device=run.device))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise BackboneError(
-            f"{config.name} must take images of shape {shape}, got: "
-            f"{' '.join(str(error).split())[:300]}. Set backbone.args.img_size or data.canvas."
-        ) from None
 
 
 def _input_config(run: Run) -> dict[str, Any]:

@@ -137,8 +137,8 @@ def _open(
         recipe = load_recipe(recipe)
     elif not isinstance(recipe, Recipe):
         recipe = parse_recipe(dict(recipe))
-    checks.check(recipe)
     this = Run(recipe, Path(out), torch.device(device), workers, listener)
+    checks.check(this)
     if scores is not None:
         check_scores(scores, this)
     open_folder(recipe, this.out, resume=resume, is_search=is_search)

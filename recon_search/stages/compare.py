@@ -114,7 +114,7 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
         lines.append(line(f"{method}, split", "split", split, method=method))
     for control in recipe.compare.controls:
         if control == "wider":
-            wider = widen(recipe.backbone, split, run.schema.shape[0])
+            wider = widen(recipe.backbone, split, run.schema.shape)
             if wider not in (None, recipe.backbone):
                 assert wider is not None
                 lines.append(line(WIDER, "control", backbone=wider))

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
+from recon_search.graph.anatomy import dissect
 from recon_search.graph.split import Split
-from recon_search.model.backbone import dissect_recorded
+from recon_search.model.facts import facts_of
 from recon_search.recipe import Recipe
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.folder import read_recipe
@@ -112,7 +113,8 @@ def _comparison_sections(out: Path) -> list[str]:
 def _split_section(out: Path, recipe: Recipe, split: Split) -> list[str]:
     """The network that the split makes."""
     model = artefact.read_json(out / "model" / "config.json", "model's config.json")
-    anatomy = dissect_recorded(recipe.backbone, split, model["input"]["shape"])
+    facts = facts_of(recipe.backbone, model["input"]["shape"])
+    anatomy = dissect(facts.analysis, split, title=facts.config.name)
     return [
         "<h2>The split</h2>",
         _image(picture(anatomy), "what trunk and branches compute, with whose weights"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from recon_search.model.backbone import dissect_recorded
+from recon_search.graph.anatomy import dissect
+from recon_search.model.facts import facts_of
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.run import Run
 from recon_search.stages.compare import compare
@@ -24,7 +25,8 @@ def run_all(run: Run) -> Comparison:
     save_figure(heat_map(scores), run.out / "conflicts.png")
     split = choose_split(run.recipe, scores)
     split.save(run.out / "split.json")
-    anatomy = dissect_recorded(run.recipe.backbone, split, run.schema.shape)
+    facts = facts_of(run.recipe.backbone, run.schema.shape)
+    anatomy = dissect(facts.analysis, split, title=facts.config.name)
     save_figure(picture(anatomy), run.out / "split.png")
     comparison = compare(run, split, scores)
     hand_over(comparison, run.out)

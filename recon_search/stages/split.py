@@ -13,9 +13,8 @@ from recon_search.conflict.grouping import group_tasks
 from recon_search.conflict.rules import Reading, n_parameters, rank, within_budget
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
-from recon_search.graph.layers import layers
 from recon_search.graph.split import Split, load_counts
-from recon_search.model.backbone import backbone_identity, create_backbone
+from recon_search.model.facts import facts_of
 from recon_search.recipe import Recipe
 from recon_search.runs.run import Run
 
@@ -80,15 +79,15 @@ def split_by_counts(run: Run, path: Path) -> Split:
     recipe = run.recipe
     if recipe.split.k is None:
         raise RecipeError("--counts needs `split.k`, the recipe has none. Pass --set split.k=25.")
-    backbone = create_backbone(recipe.backbone, in_chans=run.schema.shape[0])
+    facts = facts_of(recipe.backbone, run.schema.shape)
     split = Split.private(
         list(load_counts(path))[: recipe.split.k],
         run.schema.names,
-        backbone=backbone_identity(recipe.backbone, backbone),
+        backbone=facts.identity,
         chosen={"rule": "published counts", "k": recipe.split.k},
         provenance=_versions(),
     )
-    split.check(backbone)
+    split.check_trace(facts.analysis.trace)
     return split
 
 
@@ -158,7 +157,7 @@ def load_split(path: Path, run: Run) -> Split:
         SplitError: it was made for another backbone, or its groups do not carry over.
     """
     split = Split.load(path).for_tasks(run.schema.names)
-    split.check(create_backbone(run.recipe.backbone, in_chans=run.schema.shape[0]))
+    split.check_trace(facts_of(run.recipe.backbone, run.schema.shape).analysis.trace)
     return split
 
 
@@ -174,10 +173,10 @@ def check_scores(scores: ConflictScores, run: Run) -> None:
             "Probe, or choose layers with recon_search.Split.private."
         )
     recipe, names = run.recipe, run.schema.names
-    backbone = create_backbone(recipe.backbone, in_chans=run.schema.shape[0])
-    ours = backbone_identity(recipe.backbone, backbone)
+    facts = facts_of(recipe.backbone, run.schema.shape)
+    ours = facts.identity
     theirs = scores.metadata["backbone"]
-    is_same = theirs["digest"] == ours["digest"] and scores.layers == tuple(layers(backbone))
+    is_same = theirs["digest"] == ours["digest"] and scores.layers == tuple(facts.analysis.layers)
     if scores.tasks != names or not is_same:
         raise RecipeError(
             f"--scores must be of the recipe's tasks ({', '.join(names)}) and backbone "

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from recon_search.errors import BackboneError
-from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
 from recon_search.model.backbone import create_backbone
+from recon_search.model.facts import facts_of
+from recon_search.model.source import untrained
 from recon_search.recipe import BackboneConfig
 
 WIDTH_ARGUMENTS = ("channels", "embed_dim", "embed_dims", "dims", "channel_multiplier")
 """Arguments by which timm's constructors take their width."""
 
 
-def widen(config: BackboneConfig, split: Split, in_chans: int) -> BackboneConfig | None:
+def widen(config: BackboneConfig, split: Split, shape: Sequence[int]) -> BackboneConfig | None:
     """Find the unsplit backbone that comes nearest to a split network's parameter count.
 
     The width argument is multiplied by one factor, found by bisection. Attention heads keep their
@@ -26,10 +28,10 @@ def widen(config: BackboneConfig, split: Split, in_chans: int) -> BackboneConfig
     Returns:
         The widened backbone, or None where no argument of the backbone sets its width.
     """
-    with torch.device("meta"):
-        backbone = create_backbone(config, in_chans=in_chans)
-        base = _count(backbone)
-        sizes = {name: sum(p.numel() for p in own) for name, own in layers(backbone).items()}
+    config = untrained(config)  # no weights fit another width
+    facts, in_chans = facts_of(config, shape), shape[0]
+    backbone, base = facts.analysis.trace.root, facts.n_parameters
+    sizes = {info.name: info.n_parameters for info in facts.analysis.infos}
     target = base + sum(sizes[name] * (len(groups) - 1) for name, groups in split.layers.items())
     defaults = inspect.signature(type(backbone).__init__).parameters
     for argument in WIDTH_ARGUMENTS:
@@ -71,7 +73,7 @@ def _scale(value: Any, factor: float) -> Any:
 
 def _size(config: BackboneConfig, argument: str, value: Any, in_chans: int) -> int | None:
     """Parameters of the backbone with that width, or None where timm refuses it."""
-    widened = config.model_copy(update={"args": {**config.args, argument: value}, "weights": None})
+    widened = config.model_copy(update={"args": {**config.args, argument: value}})
     try:
         with torch.device("meta"):
             return _count(create_backbone(widened, in_chans=in_chans))

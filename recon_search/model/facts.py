@@ -1,0 +1,69 @@
+"""What is known of a backbone before it is trained, looked up once a process."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from recon_search.graph.analysis import Analysis, analyse
+from recon_search.model.backbone import create_backbone, feature_width
+from recon_search.model.source import untrained
+from recon_search.recipe import BackboneConfig
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A backbone, whatever its weights.
+
+    Attributes:
+        config: its timm name and arguments.
+        analysis: its graphs and layers.
+        width: d of the features (B, d) that heads read.
+    """
+
+    config: BackboneConfig
+    analysis: Analysis
+    width: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a split file says of its backbone."""
+        return {
+            "name": self.config.name,
+            "args": self.config.args,
+            "features": self.config.features,
+            "digest": self.analysis.digest,
+        }
+
+    @property
+    def n_parameters(self) -> int:
+        """Learned numbers, without heads."""
+        return sum(parameter.numel() for parameter in self.analysis.trace.root.parameters())
+
+
+def facts_of(config: BackboneConfig, shape: Sequence[int]) -> Facts:
+    """Create a backbone with random weights and follow it, once a process.
+
+    Args:
+        config: the backbone; its weights are not looked at.
+        shape: of one image, (C, H, W); or (C,), of the size that the backbone is configured for.
+
+    Raises:
+        BackboneError: timm does not know it or refuses its arguments, it cannot be followed, or it
+            gives no vector for such an image.
+    """
+    return _facts_of(untrained(config).model_dump_json(), tuple(shape))
+
+
+@functools.lru_cache(maxsize=8)
+def _facts_of(config_json: str, shape: tuple[int, ...]) -> Facts:
+    config = BackboneConfig.model_validate_json(config_json)
+    backbone = create_backbone(config, in_chans=shape[0])
+    width = feature_width(backbone, config, shape)
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randn(2, *shape, generator=generator) if len(shape) > 1 else None
+    return Facts(config, analyse(backbone, example), width)
