@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from recon_search import parallel
 from recon_search.conflict.gramian import layer_gramians
 from recon_search.errors import RecipeError, TrainingError
-from recon_search.methods.gradients import TaskGradients, add_to_grad
+from recon_search.methods.gradients import TaskGradients, add_to_grad, spoil
 from recon_search.methods.losses import check_losses, first_faulty
 from recon_search.methods.registry import find_method
 from recon_search.methods.sharing import Group, Sharing, TaskNetwork
@@ -112,12 +112,16 @@ class GradientCombiner(Skipping):
         gramians = self._gramians(groups, every=bool(measure))
         fault = self._find_fault(groups, gramians)
         for number, group in enumerate(groups):
-            self._give(group, gramians.get(number), is_faulty=fault is not None)
+            if fault is None:
+                self._give(group, gramians.get(number))
+            else:
+                self._gradients.give(group.parameters, self._present(group))
         whole = self._whole(groups, gramians) if measure and fault is None else None
         self._gradients.clear()
         if fault is None:
             self._go_on()
         else:
+            spoil(self.sharing.parameters)  # gradients may be finite where their squares are not
             self._skip(fault)
         return whole
 
@@ -197,23 +201,17 @@ class GradientCombiner(Skipping):
             return None
         return name_fault(self.method.name, self.tasks[looked_at[int(faulty.nonzero()[0])][0]])
 
-    def _give(self, group: Group, gramians: Tensor | None, *, is_faulty: bool) -> None:
-        """Add a group's combined gradient to `.grad`; one that is not finite if there is a fault.
-
-        Gradients may be finite where their squares are not.
-        """
+    def _give(self, group: Group, gramians: Tensor | None) -> None:
+        """Add a group's combined gradient to `.grad`."""
         users = self._present(group)
+        if len(users) > 1 and self.method.needs == "gradients":
+            self._aggregate(users, group)
+            return
         weights = None
         if len(users) > 1:
-            if is_faulty:
-                weights = torch.full((len(users),), torch.nan)
-            elif self.method.needs == "gradients":
-                self._aggregate(users, group)
-                return
-            else:
-                assert gramians is not None
-                index = torch.tensor(users, device=gramians.device)
-                weights = self._apply(users, gramians.sum(0)[index[:, None], index])  # (n,)
+            assert gramians is not None
+            index = torch.tensor(users, device=gramians.device)
+            weights = self._apply(users, gramians.sum(0)[index[:, None], index])  # (n,)
         self._gradients.give(group.parameters, users, weights)
 
     def _aggregate(self, users: tuple[int, ...], group: Group) -> None:

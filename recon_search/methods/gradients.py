@@ -163,6 +163,13 @@ def add_to_grad(parameter: nn.Parameter, gradient: Tensor) -> None:
     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
+def spoil(parameters: Iterable[nn.Parameter]) -> None:
+    """Make every `.grad` not a number, for whoever steps to notice."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = torch.full_like(parameter.grad, torch.nan)
+
+
 def _divide(
     losses: Mapping[int, Tensor], apart: Collection[int]
 ) -> tuple[dict[int, Tensor], Tensor | None]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from recon_search import parallel
 from recon_search.errors import TrainingError, nearest
-from recon_search.methods.gradients import Measurement
+from recon_search.methods.gradients import Measurement, spoil
 from recon_search.methods.sharing import Sharing, TaskNetwork
 from recon_search.methods.skipping import Skipping, name_fault
 from recon_search.methods.state import read_state, write_state
@@ -75,6 +75,7 @@ class Joint(Skipping):
         parallel.average_gradients(self.sharing.parameters)
         gramians = self.measurement.finish()
         if gramians is not None and not bool(gramians.isfinite().all()):
+            spoil(self.sharing.parameters)  # gradients may be finite where their squares are not
             self._skip(name_fault(self.name, self.tasks[first_faulty(gramians.sum(0))]))
             return None
         self._go_on()

@@ -49,8 +49,8 @@ class RotoGrad(Skipping):
     n steps, for the mean gradient of these steps. With `every` 1 and `map` `matrix_exp` an unsplit
     network gets exactly the gradients of the authors' package `rotograd` 0.1.6.
 
-    A head's own parameters get their task's gradient. What a head shares with another or with the
-    backbone is left to the combiner, like the backbone.
+    A head's own parameters get their task's gradient. What heads share is left to the combiner,
+    like the backbone and all else that lies before the features.
 
     Args:
         model: a module with `heads`, which are replaced by rotated heads.
@@ -69,7 +69,8 @@ class RotoGrad(Skipping):
 
     Raises:
         ValueError: an option is out of range.
-        TrainingError: the heads do not read features of one width; the model is as it was.
+        TrainingError: the heads read features of several widths, or hold parameters of the
+            backbone; the model is as it was.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class RotoGrad(Skipping):
                 "`lr` must be above 0, `decay` in (0, 1], `every` at least 1, `map` 'cayley' or "
                 "'matrix_exp'."
             )
-        _check_widths(model.heads)
+        _check_heads(model)
         add_rotations(model.heads)
         self.heads: dict[str, RotatedHead] = dict(model.heads.items())
         self.tasks = tuple(self.heads)
@@ -470,14 +471,22 @@ def _own_parameters(model: Any, head: nn.Module) -> frozenset[nn.Parameter]:
     return frozenset(p for p, count in inside.items() if held[p] <= count)
 
 
-def _check_widths(heads: Any) -> None:
-    """Make sure that all heads read features of one width."""
-    widths = {task: input_width(head) for task, head in heads.items()}
+def _check_heads(model: Any) -> None:
+    """Make sure that all heads read features of one width, and share nothing with the backbone."""
+    widths = {task: input_width(head) for task, head in model.heads.items()}
     if len(set(widths.values())) > 1:
         raise TrainingError(
             "RotoGrad compares the tasks' features: all heads must read equally many, got "
             f"{widths}. Give the heads one width, or use another method."
         )
+    backbone = set(model.backbone.parameters()) if hasattr(model, "backbone") else set()
+    for task, head in model.heads.items():
+        if not backbone.isdisjoint(head.parameters()):
+            raise TrainingError(
+                "RotoGrad differentiates heads apart from the backbone: a head must hold no "
+                f"parameter of the backbone, that of '{task}' holds one. Give the head its own, or "
+                "use another method."
+            )
 
 
 def _check_shapes(gradients: Mapping[str, Tensor]) -> None:
