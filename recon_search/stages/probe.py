@@ -74,6 +74,7 @@ def probe_training(run: Run, seed: int) -> Training:
             "method": recipe.probe.method,
             "epochs": recipe.probe.epochs,
             "measure_every": recipe.probe.every,
+            "measure_tasks": recipe.probe.tasks_per_step,
         }
     )
     return Training(run.schema.names, None, config, recipe.backbone, seed, "probe", test=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ from recon_search.training.checkpoint import (
 )
 from recon_search.training.checks import check_divisible, check_finite, check_parameters
 from recon_search.training.evaluation import evaluate
-from recon_search.training.step import Learner
+from recon_search.training.step import Learner, Stepper
 
 CHECK_EVERY = 25
 """Losses are read from the device, checked and reported every so many steps."""
@@ -113,6 +113,9 @@ def fit(
         optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
     scheduler = _create_scheduler(optimizer, config, n_updates)
     learner = Learner(model, tuple(tasks), feed, config)
+    stepper = Stepper(
+        learner, surgeon, optimizer, scheduler, scores, n_updates * config.epochs, seed
+    )
     state = _State()
     checkpoint = None if directory is None else directory / "checkpoint.safetensors"
     torch.manual_seed(seed)
@@ -128,63 +131,17 @@ def fit(
 
     for epoch in range(state.epoch, config.epochs):
         started = time.perf_counter()
-        model.train()
         if not parallel.is_first():  # dropout of its own, which no checkpoint has to remember
             torch.manual_seed(int(artefact.digest([seed, epoch, parallel.rank()])[:12], 16))
-        share = parallel.rank(), parallel.size()
-        steps = feed.steps("train", config.batch_size, (seed, epoch), share=share)
-        recent: list[Tensor] = []
-        totals = torch.zeros(len(model.tasks), device=feed.device)
-        n_present = dict.fromkeys(model.tasks, 0)
-        for index, batches in enumerate(steps):
-            update, position = divmod(index, config.accumulate)
-            n_parts = min(config.accumulate, n_inputs - update * config.accumulate)
-            step = epoch * n_updates + update
-            if position == 0:
-                if scheduler is not None:
-                    scheduler.step_update(step)
-                optimizer.zero_grad(set_to_none=True)
-            measure = scores is not None and config.measure_every > 0
-            measure = measure and step % config.measure_every == 0
-            forward = functools.partial(learner.losses, batches)
-            losses, features = forward()
-            for task in losses:
-                n_present[task] += 1
-            absent = totals.new_zeros(())
-            recent.append(torch.stack([losses.get(task, absent).detach() for task in model.tasks]))
-            first = epoch * n_inputs + index - len(recent) + 1  # of the recent batches
-            surgeon.accumulate(losses, features, share=1 / n_parts, measure=measure)
-            if position == n_parts - 1:
-                try:
-                    gramians = surgeon.combine(measure=measure)
-                    if surgeon.fault is not None:  # nothing here scales losses: no overflow
-                        raise TrainingError(surgeon.fault)
-                    if scores is not None and gramians is not None:
-                        scores.update(gramians, at=step / (n_updates * config.epochs))
-                except TrainingError:
-                    check_finite(torch.stack(recent), model.tasks, first)  # says more, if it is so
-                    raise
-                if config.clip_grad is not None:
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
-                optimizer.step()
-                surgeon.step(forward)
-            if len(recent) == CHECK_EVERY or index == n_inputs - 1:
-                window = parallel.mean([torch.stack(recent)])[0]  # (batches, T)
-                check_finite(window, model.tasks, first)
-                totals += window.sum(0)
-                speed = (index + 1) * config.batch_size / (time.perf_counter() - started)
-                now = Progress(step + 1, n_updates * config.epochs, float(window.mean()), speed)
-                _tell(report, now)
-                recent.clear()
+        means = _run_epoch(stepper, epoch, n_updates, report)
         check_parameters(model, config, n_updates * (epoch + 1))
         surgeon.end_epoch()
         state.epoch = epoch + 1
-        sums = dict(zip(model.tasks, totals.tolist(), strict=True))
         state.history.append(
             {
                 "epoch": state.epoch,
                 "lr": optimizer.param_groups[0]["lr"],
-                "train": {task: sums[task] / n for task, n in n_present.items() if n},
+                "train": means,
                 "validation": parallel.on_first(
                     lambda: evaluate(model, learner.tasks, feed, "validation", config)
                 ),
@@ -196,6 +153,43 @@ def fit(
         _tell(after_epoch, state.history[-1])
     surgeon.finish(model)
     return state.history
+
+
+def _run_epoch(
+    stepper: Stepper, epoch: int, n_updates: int, report: Report | None
+) -> dict[str, float]:
+    """Take the steps of an epoch; returns the mean loss of each task that had one."""
+    learner, tasks = stepper.learner, stepper.learner.model.tasks
+    size, started = learner.config.batch_size, time.perf_counter()
+    learner.model.train()
+    share = parallel.rank(), parallel.size()
+    inputs = learner.feed.steps("train", size, (stepper.seed, epoch), share=share)
+    recent: list[Tensor] = []
+    totals = torch.zeros(len(tasks), device=learner.feed.device)
+    stepper.n_present.clear()
+    n_inputs = 0
+    for update in range(n_updates):
+        number = epoch * n_updates + update
+        parts = list(itertools.islice(inputs, learner.config.accumulate))
+        stepper.begin(number)
+        recent += [stepper.add(part, 1 / len(parts)) for part in parts]
+        n_inputs += len(parts)
+        first = number - len(recent) // len(parts) + 1  # of the recent steps
+        try:
+            stepper.finish()
+        except TrainingError:
+            check_finite(torch.stack(recent), tasks, first)  # says more, if it is so
+            raise
+        if len(recent) >= CHECK_EVERY or update == n_updates - 1:
+            window = parallel.mean([torch.stack(recent)])[0]  # (batches, T)
+            check_finite(window, tasks, first)
+            totals += window.sum(0)
+            speed = n_inputs * size / (time.perf_counter() - started)
+            now = Progress(number + 1, stepper.n_steps, float(window.mean()), speed)
+            _tell(report, now)
+            recent.clear()
+    sums = dict(zip(tasks, totals.tolist(), strict=True))
+    return {task: sums[task] / n for task in tasks if (n := stepper.n_present[task])}
 
 
 def _create_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, n_updates: int) -> Any:

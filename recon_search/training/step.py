@@ -1,15 +1,22 @@
-"""One step: from batches to losses and features by task."""
+"""One update: from batches to losses, to gradients, to other weights."""
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recon_search import parallel
+from recon_search.artefact import digest
+from recon_search.conflict.scores import ConflictScores
 from recon_search.data.source import Feed, Inputs, Step
+from recon_search.errors import TrainingError
+from recon_search.methods.surgeon import Surgeon
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
 from recon_search.tasks.task import Task
@@ -59,6 +66,94 @@ class Learner:
                 factor = share * task.weight
                 losses[task.name] = loss if factor == 1 else factor * loss
         return losses, features
+
+
+@dataclass
+class Stepper:
+    """Takes steps of a training, each of one batch or of several whose gradients add up.
+
+    Attributes:
+        learner: the model and its data.
+        surgeon: turns losses into gradients.
+        optimizer: of the model, and of what the surgeon learns.
+        scheduler: of the learning rate, from timm; None for none.
+        scores: take the Gramians of measured steps; None measures nothing.
+        n_steps: of the whole training.
+        seed: of what is drawn here.
+        n_present: by task, the batches in which it had a loss.
+    """
+
+    learner: Learner
+    surgeon: Surgeon
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    scores: ConflictScores | None
+    n_steps: int
+    seed: int
+    n_present: Counter[str] = field(default_factory=Counter)
+
+    def begin(self, number: int) -> None:
+        """Begin the step of this number, counted from 0 over the whole training."""
+        if self.scheduler is not None:
+            self.scheduler.step_update(number)
+        self.optimizer.zero_grad(set_to_none=True)
+        self._number = number
+        self._measured = self._choose()
+        self._present: set[str] = set()
+
+    def add(self, batches: Step, share: float) -> Tensor:
+        """Differentiate the losses of one of the step's batches.
+
+        Args:
+            batches: one input of every task, or one of all.
+            share: the weight of these batches in the step.
+
+        Returns:
+            The losses (T,), detached; 0 where a task had none.
+        """
+        self._forward = functools.partial(self.learner.losses, batches)
+        losses, features = self._forward()
+        self.n_present.update(losses.keys())
+        self._present |= losses.keys()
+        absent = torch.zeros((), device=self.learner.feed.device)
+        tasks = self.learner.model.tasks
+        found = torch.stack([losses.get(task, absent).detach() for task in tasks])
+        self.surgeon.accumulate(losses, features, share=share, measure=self._measured)
+        return found
+
+    def finish(self) -> None:
+        """Combine the gradients, count their conflicts, and move the weights.
+
+        Raises:
+            TrainingError: gradients are not finite, or the method finds no direction.
+        """
+        gramians = self.surgeon.combine(measure=self._measured)
+        if self.surgeon.fault is not None:  # nothing here scales losses: no overflow
+            raise TrainingError(self.surgeon.fault)
+        if self.scores is not None and gramians is not None:
+            seen = self._present
+            if not isinstance(self._measured, bool):
+                seen = seen & set(self._measured)
+            self.scores.update(gramians, at=self._number / self.n_steps, present=sorted(seen))
+        if self.learner.config.clip_grad is not None:
+            parameters = self.learner.model.parameters()
+            torch.nn.utils.clip_grad_norm_(parameters, self.learner.config.clip_grad)
+        self.optimizer.step()
+        self.surgeon.step(self._forward)
+
+    def _choose(self) -> bool | tuple[str, ...]:
+        """Whether to measure this step, or which tasks of it."""
+        config, tasks = self.learner.config, self.learner.model.tasks
+        is_measured = self.scores is not None and config.measure_every > 0
+        if not is_measured or self._number % config.measure_every:
+            return False
+        if not 0 < config.measure_tasks < len(tasks):
+            return True
+        generator = torch.Generator().manual_seed(
+            int(digest([self.seed, "tasks", self._number])[:12], 16)
+        )
+        drawn = torch.randperm(len(tasks), generator=generator)[: config.measure_tasks]
+        return tuple(tasks[index] for index in sorted(drawn.tolist()))
 
 
 def forward(
