@@ -1,0 +1,1 @@
+"""Work that is done once: trainings, by their identity, in a run folder."""

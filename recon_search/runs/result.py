@@ -1,0 +1,77 @@
+"""What a training has given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recon_search import artefact
+from recon_search.errors import ArtefactError
+from recon_search.tasks.task import Metrics
+
+FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of one training, whose folder holds the model and its history.
+
+    Attributes:
+        tasks: names of those learned together.
+        method: by which it was trained.
+        seed: of initialisation and batches.
+        n_parameters: heads included.
+        flops: of one image's forward pass for all tasks.
+        validation: metrics after the last epoch.
+        seconds: that it took.
+        directory: its folder.
+        test: metrics on test data; None where nobody has asked yet.
+    """
+
+    tasks: tuple[str, ...]
+    method: str
+    seed: int
+    n_parameters: int
+    flops: int
+    validation: Metrics
+    seconds: float
+    directory: Path
+    test: Metrics | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, without the folder."""
+        values = {**vars(self), "tasks": list(self.tasks)}
+        del values["directory"]
+        return values if self.test is not None else {**values, "test": None}
+
+    def save(self) -> None:
+        """Write `result.json` into the training's folder: from now on it is done."""
+        artefact.write_json(self.directory / FILE, self.as_json())
+
+    @classmethod
+    def load(cls, directory: Path) -> Result | None:
+        """Read a folder's result; None where the training is not done.
+
+        Raises:
+            ArtefactError: the file is damaged.
+        """
+        path = directory / FILE
+        if not path.is_file():
+            return None
+        values = artefact.read_json(path, "result")
+        try:
+            own = {name: values[name] for name in ("method", "seed", "n_parameters", "flops")}
+            return cls(
+                tasks=tuple(values["tasks"]),
+                validation=dict(values["validation"]),
+                seconds=float(values["seconds"]),
+                directory=directory,
+                test=values.get("test"),
+                **own,
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(
+                f"A result must name what was trained and its metrics, {path} does not "
+                f"({type(error).__name__}: {error}). Delete its folder to train anew."
+            ) from None
