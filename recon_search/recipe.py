@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from recon_search.errors import RecipeError, nearest
+from recon_search.imports import is_import_path
 
 DEFAULT_K = 3
 """Layers that are split where a recipe says neither how many nor how large."""
@@ -69,11 +70,36 @@ class BackboneConfig(Section):
 
 
 class HeadConfig(Section):
-    """The head of every task: the features' activation, then a linear layer or an MLP."""
+    """The head of every task: the features' activation, then a linear layer or an MLP.
 
-    kind: Literal["linear", "mlp"] = "linear"
+    Or a head of one's own: `kind = "package.module:name"`, which is called with the width of the
+    features, the number of outputs and `args`.
+    """
+
+    kind: str = "linear"
     activation: Literal["none", "relu", "gelu"] = "none"
     hidden: int = Field(default=128, gt=0)
+    args: dict[str, Any] = {}
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the head is imported."""
+        return is_import_path(self.kind)
+
+    @field_validator("kind")
+    @classmethod
+    def _check_kind(cls, kind: str) -> str:
+        if kind not in ("linear", "mlp") and not is_import_path(kind):
+            raise ValueError('must be "linear", "mlp" or "package.module:name"')
+        return kind
+
+    def broken_rules(self) -> Iterator[str]:
+        """Arguments are for heads of one's own."""
+        if self.args and not self.is_own:
+            yield (
+                f'`head.args` needs a `head.kind` like "package.module:name", got {self.args} for '
+                f"'{self.kind}'. Leave them out."
+            )
 
 
 class TrainConfig(Section):

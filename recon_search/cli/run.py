@@ -22,7 +22,8 @@ def run(**options: Any) -> None:
     comparison = run_all(this)
     wide = make_console(minimum=150)
     wide.print(comparison_table(comparison))
-    wide.print(comparison.verdict, highlight=False, markup=False)
+    for text in filter(None, (comparison.verdict, comparison.warning)):
+        wide.print(text, highlight=False, markup=False)
     best = comparison.best
     wide.print(
         f"\nExported: {best.name}, seed {best.seed} (best on validation data).",

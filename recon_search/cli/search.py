@@ -89,7 +89,8 @@ def search(
     console.print(trial_table(json.loads((run.out / SUMMARY).read_text(encoding="utf-8"))))
     if comparison is not None:
         console.print(comparison_table(comparison))
-        tell(comparison.verdict)
+        for text in filter(None, (comparison.verdict, comparison.warning)):
+            tell(text)
         tell(f"Open {run.out / 'report.html'} first.")
 
 

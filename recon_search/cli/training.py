@@ -70,4 +70,5 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     comparison = stage(run, *inputs)
     wide = make_console(minimum=150)
     wide.print(comparison_table(comparison))
-    wide.print(comparison.verdict, highlight=False, markup=False)
+    for text in filter(None, (comparison.verdict, comparison.warning)):
+        wide.print(text, highlight=False, markup=False)

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from recon_search import artefact
 from recon_search.errors import ArtefactError
+from recon_search.graph.branch import branch
+from recon_search.graph.example import example_input
 from recon_search.graph.split import Split
+from recon_search.model.backbone import create_backbone
+from recon_search.model.heads import create_head
 from recon_search.model.network import FORMAT, MultiTaskModel, build_model
 from recon_search.model.rotation import add_rotations
 from recon_search.recipe import BackboneConfig, HeadConfig
@@ -20,8 +24,20 @@ from recon_search.tasks.registry import create_task
 FIRST_FORMAT = "recon-search/model/1"
 
 
-def load(path: str | Path) -> MultiTaskModel:
+def load(
+    path: str | Path,
+    *,
+    heads: Mapping[str, nn.Module] | None = None,
+    backbone: nn.Module | None = None,
+) -> MultiTaskModel:
     """Load a model directory, in eval mode on the CPU.
+
+    Args:
+        path: the directory.
+        heads: modules to load the heads' weights into, by task, where they are of one's own and
+            the directory does not name them by import path; taken as they are, not copied.
+        backbone: a plain module to load the backbone's weights into, where it is not one of timm
+            that the directory names; left untouched.
 
     Raises:
         ArtefactError: a file is missing or damaged, or names and shapes do not fit.
@@ -33,16 +49,20 @@ def load(path: str | Path) -> MultiTaskModel:
     state, metadata = artefact.read_tensors(path / "model.safetensors", "model file")
     artefact.check_format(metadata, FORMAT, path / "model.safetensors", FIRST_FORMAT)
     split = Split.load(path / "split.json")
+    _check_given(config, path, heads, backbone)
     try:
         if config["format"] == FIRST_FORMAT:
             config = _from_first(config)
-        model = build_model(
-            BackboneConfig(**{**config["backbone"], "weights": None}),
-            HeadConfig(**config["head"]),
-            [create_task(spec) for spec in config["tasks"]],
-            shape=config["input"]["shape"],
-            split=split,
-        )
+        if heads is None and backbone is None:
+            model = build_model(
+                BackboneConfig(**{**config["backbone"], "weights": None}),
+                HeadConfig(**config["head"]),
+                [create_task(spec) for spec in config["tasks"]],
+                shape=config["input"]["shape"],
+                split=split,
+            )
+        else:
+            model = _assemble(config, split, heads, backbone)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
             f"{path / 'config.json'} must describe backbone, head, tasks and input, found no "
@@ -53,6 +73,48 @@ def load(path: str | Path) -> MultiTaskModel:
         add_rotations(model.heads)
     _load_strictly(model, state, path / "model.safetensors")
     return model.eval()
+
+
+def _check_given(
+    config: Mapping[str, Any],
+    path: Path,
+    heads: Mapping[str, nn.Module] | None,
+    backbone: nn.Module | None,
+) -> None:
+    """Refuse a directory that needs more than it was given to be loaded."""
+    for key, given, what in (
+        ("backbone", backbone, "backbone=MODULE"),
+        ("head", heads, "heads={task: MODULE}"),
+    ):
+        if key not in config and given is None:
+            raise ArtefactError(
+                f"{path / 'config.json'} must say how its {key} is made, it was saved with one of "
+                f"its author's own. Pass recon_search.load(path, {what})."
+            )
+
+
+def _assemble(
+    config: Mapping[str, Any],
+    split: Split,
+    heads: Mapping[str, nn.Module] | None,
+    backbone: nn.Module | None,
+) -> MultiTaskModel:
+    """Put a model together from modules that the caller has made."""
+    if backbone is None:
+        plain = BackboneConfig(**{**config["backbone"], "weights": None})
+        backbone = create_backbone(plain, in_chans=config["input"]["shape"][0])
+    branched = branch(backbone, split)
+    if heads is None:
+        tasks = [create_task(spec) for spec in config["tasks"]]
+        width = next(iter(branched(example_input(backbone)).values())).shape[1]
+        head = HeadConfig(**config["head"])
+        heads = {task.name: create_head(head, width, task.n_outputs) for task in tasks}
+    if missing := [task for task in split.tasks if task not in heads]:
+        raise ArtefactError(
+            f"heads must hold a module for each of {', '.join(split.tasks)}, found none for "
+            f"'{missing[0]}'. Add it."
+        )
+    return MultiTaskModel(branched, {task: heads[task] for task in split.tasks}, config)
 
 
 def _from_first(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class Comparison:
         rows: the unsplit network trained by the first method comes first.
         verdict: whether the split helped, in words.
         best: the model to export.
+        warning: why the single-task models may be no yardstick; empty if nothing speaks against.
     """
 
     seeds: list[int]
@@ -104,6 +105,7 @@ class Comparison:
     rows: list[Row]
     verdict: str
     best: Best
+    warning: str = ""
 
     def save(self, path: Path) -> None:
         """Write JSON."""

@@ -27,7 +27,9 @@ class Listener:
     def say(self, text: str) -> None:
         """One sentence for a person: a finding or a warning."""
 
-    def study(self, name: str, total: int, trials: Sequence[Any], directions: Sequence[Any]) -> None:
+    def study(
+        self, name: str, total: int, trials: Sequence[Any], directions: Sequence[Any]
+    ) -> None:
         """A study that is to have `total` trials stands so."""
 
     @contextmanager

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
+from recon_search import parallel
 from recon_search.runs.listener import Listener
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training, reporter, train
-from recon_search import parallel
 from recon_search.training.loop import Progress
 
 
@@ -34,10 +34,8 @@ def train_all(trainings: Sequence[Training], run: Run, title: str) -> list[Resul
     unique = {training.directory(run): training for training in trainings}
     workers = min(n_workers(run), len(unique))
     with run.listener.over(title, len(unique)):
-        if workers <= 1:
-            results = _one_by_one(unique, run)
-        else:
-            results = _in_processes(unique, run, workers)
+        alone = workers <= 1
+        results = _one_by_one(unique, run) if alone else _in_processes(unique, run, workers)
     return [results[training.directory(run)] for training in trainings]
 
 

@@ -24,6 +24,7 @@ from recon_search.runs.pool import train_all
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training
+from recon_search.stages.baselines import describe_doubts, doubts
 from recon_search.stages.split import RANDOM_PARAMS, choose_by_rule, choose_control
 from recon_search.stages.wider import widen
 from recon_search.tasks.task import directions
@@ -78,6 +79,7 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
         rows=rows,
         verdict=" ".join([verdict(rows), *_missing(run, lines)]),
         best=choose_best(trained, single, judged_by),
+        warning=describe_doubts(doubts(single, judged_by)),
     )
     comparison.save(run.out / FILE)
     return comparison

@@ -43,6 +43,7 @@ def export(model_directory: Path, kind: str, task: str | None, target: Path) -> 
         SplitError: the model has no such task, or `timm` is asked for without one.
         ReconSearchError: a package that the format needs is not installed.
     """
+    _check_target(kind, task, target)
     model = load(model_directory)
     if task is not None and task not in model.tasks:
         raise SplitError(
@@ -50,6 +51,15 @@ def export(model_directory: Path, kind: str, task: str | None, target: Path) -> 
             f"{nearest(task, model.tasks)}"
         )
     return EXPORTERS[kind](model, task, target)
+
+
+def _check_target(kind: str, task: str | None, target: Path) -> None:
+    """Refuse a file whose name says that it is something else."""
+    wanted = default_target(kind, task).suffix
+    if wanted and target.suffix != wanted:
+        raise ReconSearchError(
+            f"--out must end in {wanted} for --format {kind}, got {target}. Change the ending."
+        )
 
 
 def hand_over(comparison: Comparison, out: Path) -> None:

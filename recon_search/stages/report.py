@@ -100,6 +100,7 @@ def _comparison_sections(out: Path) -> list[str]:
     comparison = Comparison.load(out / "comparison.json")
     return [
         f'<p class="verdict">{html.escape(comparison.verdict)}</p>',
+        f'<p class="verdict">{html.escape(comparison.warning)}</p>' if comparison.warning else "",
         "<h2>Comparison</h2>",
         _table(comparison_table(comparison)),
         "<p>Every difference is paired by seed. The networks of a row are trained alike; the model "

@@ -1,0 +1,69 @@
+"""Can the single-task models be divided by? Every delta_m is relative to them."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from recon_search.runs.result import Result
+
+SCATTER = 0.05
+"""Standard deviation over seeds, relative to the mean, above which a baseline is no yardstick."""
+
+PROGRESS = 0.05
+"""Relative change of a metric over the last fifth of training above which it has not ended."""
+
+
+def doubts(
+    single: Mapping[str, Sequence[Result]], directions: Mapping[str, Mapping[str, int]]
+) -> list[str]:
+    """Say which baselines scatter over seeds, or were still getting better when they ended.
+
+    Scatter is looked at on validation data, like progress: test data is for the table alone.
+
+    Args:
+        single: the single-task models by task, one a seed.
+        directions: by task, the metrics that delta_m is made of.
+    """
+    found = []
+    for task, results in single.items():
+        for name, direction in directions[task].items():
+            values = [result.validation[task][name] for result in results]
+            scatter = _relative(statistics.stdev(values), values) if len(values) > 1 else 0.0
+            if scatter > SCATTER:
+                found.append(
+                    f"the single-task models of '{task}' scatter over seeds: {name} "
+                    f"{statistics.fmean(values):.4g} ± {statistics.stdev(values):.2g}"
+                )
+            gained = [_progress(result, task, name) * direction for result in results]
+            if statistics.fmean(gained) > PROGRESS:
+                found.append(
+                    f"those of '{task}' had not converged: {name} got "
+                    f"{statistics.fmean(gained):.0%} better in the last fifth of training"
+                )
+    return found
+
+
+def describe_doubts(found: Sequence[str]) -> str:
+    """One warning for all doubts; empty where there are none."""
+    if not found:
+        return ""
+    return (
+        f"Warning: {'; '.join(found)}. Every delta_m divides by these models: train longer, or "
+        "with another train.lr, before you believe one."
+    )
+
+
+def _progress(result: Result, task: str, name: str) -> float:
+    """Relative change of a validation metric over the last fifth of the epochs."""
+    path = result.directory / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    values = [record["validation"][task][name] for record in records]
+    before = values[max(0, math.ceil(0.8 * len(values)) - 1)] if len(values) > 1 else values[-1]
+    return (values[-1] - before) / max(abs(before), 1e-12)
+
+
+def _relative(value: float, to: Sequence[float]) -> float:
+    return value / max(abs(statistics.fmean(to)), 1e-12)
