@@ -61,8 +61,11 @@ def _progress(result: Result, task: str, name: str) -> float:
     path = result.directory / "metrics.jsonl"
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     values = [record["validation"][task][name] for record in records]
-    before = values[max(0, math.ceil(0.8 * len(values)) - 1)] if len(values) > 1 else values[-1]
-    return (values[-1] - before) / max(abs(before), 1e-12)
+    before: float = (
+        values[max(0, math.ceil(0.8 * len(values)) - 1)] if len(values) > 1 else values[-1]
+    )
+    change: float = (values[-1] - before) / max(abs(before), 1e-12)
+    return change
 
 
 def _relative(value: float, to: Sequence[float]) -> float:
