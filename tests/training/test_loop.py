@@ -108,8 +108,9 @@ def test_the_task_whose_gradients_are_not_finite_is_named(make_model, method):
     outputs = model(torch.randn(4, 1, 16, 16, dtype=torch.float64))
     losses = {"a": outputs["a"].square().mean(), "b": (outputs["b"] * 0).abs().sqrt().sum()}
     assert all(bool(loss.isfinite()) for loss in losses.values())
-    with pytest.raises(TrainingError, match=f"for method '{method}', those of task 'b' are not"):
-        create_surgeon(model, method).backward(losses)
+    surgeon = create_surgeon(model, method)
+    surgeon.backward(losses)
+    assert f"for method '{method}', those of task 'b' are not" in surgeon.fault
 
 
 def test_equal_seeds_start_equal_whatever_the_split(data):
