@@ -14,9 +14,10 @@ from recon_search.graph.branch import branch
 from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
-from recon_search.model.backbone import create_backbone, feature_width, seeded, untrained
+from recon_search.model.backbone import create_backbone, feature_width, seeded
 from recon_search.model.heads import create_head
 from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations
+from recon_search.model.source import untrained
 from recon_search.recipe import BackboneConfig, HeadConfig
 
 FORMAT = "recon-search/model/1"

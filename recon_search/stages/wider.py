@@ -10,7 +10,8 @@ import torch
 from recon_search.errors import BackboneError
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
-from recon_search.model.backbone import create_backbone, untrained
+from recon_search.model.backbone import create_backbone
+from recon_search.model.source import untrained
 from recon_search.recipe import BackboneConfig
 
 WIDTH_ARGUMENTS = ("channels", "embed_dim", "embed_dims", "dims", "channel_multiplier")
