@@ -56,18 +56,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         BackboneError: there is no such file, or it is damaged, empty or of another format.
     """
     rule = "`backbone.weights` must be a local .safetensors file"
-    if not path.is_file():
-        raise BackboneError(f"{rule}, found no file at {path}. Check the path.")
-    try:
-        with path.open("rb") as stream:
-            begin = stream.read(9)
-    except OSError as error:
-        raise BackboneError(f"{rule}, could not read {path}: {error}.") from None
-    if begin[8:] != b"{" and (path.suffix.lower() in PICKLED or begin[:2] in (b"PK", b"\x80\x02")):
+    begin = b""
+    if path.is_file():
+        try:
+            with path.open("rb") as stream:
+                begin = stream.read(9)
+        except OSError as error:
+            raise BackboneError(f"{rule}, could not read {path}: {error}.") from None
+    is_pickled = path.suffix.lower() in PICKLED or begin[:2] in (b"PK", b"\x80\x02")
+    if is_pickled and begin[8:] != b"{":
         raise BackboneError(
             f"{rule}, got the pickled {path}. Convert it first: recon-search convert {path} "
             f"{path.with_suffix('.safetensors')}"
         )
+    if not path.is_file():
+        raise BackboneError(f"{rule}, found no file at {path}. Check the path.")
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from timm.optim import list_optimizers
-
 from recon_search.conflict.rules import find_rule
 from recon_search.conflict.scores import bins_below
-from recon_search.errors import RecipeError, nearest
 from recon_search.methods.registry import check_method
 from recon_search.model.backbone import check_weights
 from recon_search.model.facts import facts_of
@@ -14,6 +11,7 @@ from recon_search.recipe import Recipe
 from recon_search.runs.run import Run
 from recon_search.search.space import check_space
 from recon_search.stages.split import check_k, reading_of
+from recon_search.training.optimisation import check_optimizer
 
 
 def check(run: Run) -> int:
@@ -44,11 +42,7 @@ def _check_names(recipe: Recipe) -> None:
     bins_below(recipe.split.threshold)
     for rule in (recipe.split.rule, *recipe.compare.rules):
         find_rule(rule)
-    if recipe.train.optimizer not in (known := list_optimizers()):
-        raise RecipeError(
-            f"`train.optimizer` must be one of timm's, got '{recipe.train.optimizer}'."
-            f"{nearest(recipe.train.optimizer, known)}"
-        )
+    check_optimizer(recipe.train.optimizer, recipe.train.momentum, recipe.train.weight_decay)
 
 
 def _check_methods(recipe: Recipe, tasks: tuple[str, ...]) -> None:

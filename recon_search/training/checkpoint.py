@@ -14,7 +14,7 @@ FORMAT = "recon-search/checkpoint/1"
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
-    """Write nested dicts, lists, tensors and JSON scalars atomically."""
+    """Write nested dicts, lists, tuples, tensors, dtypes and JSON scalars atomically."""
     tensors: dict[str, Tensor] = {}
     skeleton = _pack(state, tensors, "")
     artefact.write_tensors(path, tensors, {"format": FORMAT, "skeleton": skeleton})
@@ -53,7 +53,10 @@ def _pack(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
         # A list of pairs keeps the integer keys of optimiser states.
         return {"dict": [[k, _pack(v, tensors, f"{path}/{k}")] for k, v in value.items()]}
     if isinstance(value, list | tuple):
-        return {"list": [_pack(v, tensors, f"{path}/{i}") for i, v in enumerate(value)]}
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [_pack(v, tensors, f"{path}/{i}") for i, v in enumerate(value)]}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
     return {"value": value}
 
 
@@ -65,4 +68,8 @@ def _unpack(packed: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
         return {k: _unpack(v, tensors) for k, v in value}
     if kind == "list":
         return [_unpack(v, tensors) for v in value]
+    if kind == "tuple":
+        return tuple(_unpack(v, tensors) for v in value)
+    if kind == "dtype":
+        return getattr(torch, value)
     return value

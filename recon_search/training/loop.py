@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
 from torch import Tensor
 
 from recon_search import artefact, parallel
@@ -31,6 +29,7 @@ from recon_search.training.checkpoint import (
 )
 from recon_search.training.checks import check_divisible, check_finite, check_parameters
 from recon_search.training.evaluation import evaluate
+from recon_search.training.optimisation import create_optimizer, create_scheduler
 from recon_search.training.step import Learner, Stepper
 
 CHECK_EVERY = 25
@@ -102,16 +101,10 @@ def fit(
     n_inputs = feed.n_steps("train", config.batch_size, shuffled=True)
     n_updates = -(-n_inputs // config.accumulate)
     surgeon = create_surgeon(model, config.method, config.options, low_memory=config.low_memory)
-    optimizer = create_optimizer_v2(
-        model,
-        config.optimizer,
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
+    optimizer = create_optimizer(model, config)
     if learned := list(surgeon.parameters()):
         optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
-    scheduler = _create_scheduler(optimizer, config, n_updates)
+    scheduler = create_scheduler(optimizer, config, n_updates)
     learner = Learner(model, tuple(tasks), feed, config)
     stepper = Stepper(
         learner, surgeon, optimizer, scheduler, scores, n_updates * config.epochs, seed
@@ -190,24 +183,6 @@ def _run_epoch(
             recent.clear()
     sums = dict(zip(tasks, totals.tolist(), strict=True))
     return {task: sums[task] / n for task in tasks if (n := stepper.n_present[task])}
-
-
-def _create_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, n_updates: int) -> Any:
-    """The learning rate schedule, stepped after every update."""
-    is_constant = config.scheduler == "constant"
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched="step" if is_constant else config.scheduler,
-        num_epochs=config.epochs,
-        decay_epochs=max(1, config.epochs // 3),
-        decay_milestones=config.milestones,
-        decay_rate=1.0 if is_constant else config.decay_rate,
-        warmup_epochs=config.warmup_epochs,
-        warmup_lr=config.lr / 100,
-        step_on_epochs=False,
-        updates_per_epoch=n_updates,
-    )
-    return scheduler
 
 
 def _tell(listener: Callable[[_News], None] | None, news: _News) -> None:

@@ -14,6 +14,7 @@ from recon_search.errors import BackboneError, ReconSearchError, nearest
 from recon_search.graph.layers import describe
 from recon_search.graph.naming import block, short, stage
 from recon_search.model.backbone import create_backbone
+from recon_search.model.source import untrained
 from recon_search.recipe import BackboneConfig
 
 
@@ -64,9 +65,13 @@ def layer_rows(name: str, arguments: Sequence[str] = ()) -> list[dict[str, Any]]
     Raises:
         BackboneError: timm does not know the model, refuses an argument, or it cannot be traced.
     """
-    config = BackboneConfig(name=name, args=dict(_parse(text) for text in arguments))
+    args = dict(_parse(text) for text in arguments)
+    in_chans, n_classes = args.pop("in_chans", 3), args.pop("num_classes", 0)
+    config = untrained(BackboneConfig(name=name, args=args)).model_copy(
+        update={"features": n_classes}
+    )
     with torch.device("meta"):
-        backbone = create_backbone(config, in_chans=3)
+        backbone = create_backbone(config, in_chans=in_chans)
     infos = describe(backbone)
     stages = {stage(info.name) for info in infos}  # a stage may own layers outside its blocks
     return [
