@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from recon_search.data.registry import load_data
+from recon_search.data.registry import find_source
 from recon_search.graph.split import Split
 from recon_search.model.network import build_model
-from recon_search.recipe import BackboneConfig, HeadConfig, TrainConfig
+from recon_search.recipe import BackboneConfig, DataConfig, HeadConfig, TrainConfig
+from recon_search.tasks.classes import Classes
 from tests.methods.gradients import randomise
 
 BACKBONE = BackboneConfig(name="resnet18", args={"channels": [4, 4, 8, 8]}, features=6)
@@ -15,7 +16,9 @@ HEAD = HeadConfig(activation="relu")
 
 @pytest.fixture(scope="session")
 def data():
-    return load_data("multi-digits", train=96, validation=32, test=32, canvas=12)
+    """A feed of small pairs of digits."""
+    config = DataConfig(name="multi-digits", train=96, validation=32, test=32, canvas=12)
+    return find_source(config).open(torch.device("cpu"))
 
 
 @pytest.fixture
@@ -26,8 +29,9 @@ def make_model():
         tasks = tuple("abc"[:n_tasks])
         partition = groups or tuple((task,) for task in tasks)
         split = Split(tasks, dict.fromkeys(split_layers, partition))
+        classes = [Classes(task, 5) for task in tasks]
         model = build_model(
-            BACKBONE, HEAD, dict.fromkeys(tasks, 5), in_chans=1, split=split, init=init, seed=seed
+            BACKBONE, HEAD, classes, shape=(1,), split=split, init=init, seed=seed
         ).double()
         return model if as_built else randomise(model)
 

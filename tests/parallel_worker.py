@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 
 from recon_search import artefact, parallel
 from recon_search.conflict.scores import ConflictScores
-from recon_search.data.dataset import MultiTaskData, Part
+from recon_search.data.resident import Part, ResidentFeed
+from recon_search.data.source import Inputs, Schema
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.graph.split import Split
 from recon_search.model.network import build_model
@@ -23,7 +23,8 @@ from recon_search.recipe import BackboneConfig, HeadConfig, TrainConfig, parse_r
 from recon_search.runs import training as stage
 from recon_search.runs.follow import in_step
 from recon_search.runs.pool import train_all
-from recon_search.tasks.scoring import IGNORED
+from recon_search.runs.run import Run
+from recon_search.tasks.classes import IGNORED, Classes
 from recon_search.training import loop
 
 TASKS = ("a", "b", "c")
@@ -67,8 +68,11 @@ def make_data(*, is_partial=False):
         chance = torch.rand(len(images), generator=generator)
         targets["b"] = torch.where(chance < 0.4, targets["b"], IGNORED)
         targets["c"] = torch.where(chance > 0.8, targets["c"], IGNORED)
-    train, validation = Part(images, targets, {}), Part(*part(8), {})
-    return MultiTaskData(dict.fromkeys(TASKS, 5), train, validation, validation)
+    complete = frozenset("a" if is_partial else TASKS)
+    schema = Schema(tuple(Classes(task, 5) for task in TASKS), (1, 12, 12), complete)
+    other = Part(*part(8))
+    parts = {"train": Part(images, targets), "validation": other, "test": other}
+    return ResidentFeed(schema, parts)
 
 
 def make_model(**args):
@@ -79,8 +83,9 @@ def make_model(**args):
 def built(**args):
     backbone = BACKBONE.model_copy(update={"args": {**BACKBONE.args, **args}})
     head = HeadConfig(activation="relu")
-    classes = dict.fromkeys(TASKS, 5)
-    return build_model(backbone, head, classes, in_chans=1, split=Split(TASKS, GROUPED)).double()
+    classes = [Classes(task, 5) for task in TASKS]
+    split = Split(TASKS, GROUPED)
+    return build_model(backbone, head, classes, shape=(1, 12, 12), split=split).double()
 
 
 def run_case(config, data, **options):
@@ -144,7 +149,7 @@ RECIPE = {
 def run_stages(folder):
     """Like a search: trainings that fail, that are pruned, and that succeed; counts the fits."""
     recipe = parse_recipe(RECIPE)
-    cpu = torch.device("cpu")
+    run = Run(recipe, folder)
     tasks = ("left", "right")
     fits = []
 
@@ -154,47 +159,51 @@ def run_stages(folder):
 
     def training(seed, **changes):
         config = recipe.train.model_copy(update=changes)
-        return stage.Training("t", tasks, None, config, recipe.backbone, seed)
+        return stage.Training(tasks, None, config, recipe.backbone, seed, "t")
 
     def prune(record):
         raise ValueError(f"pruned after epoch {record['epoch']}")
 
     def command():
         try:
-            stage.train(training(0, lr=1e30, epochs=3), recipe, folder, cpu)
+            stage.train(training(0, lr=1e30, epochs=3), run)
         except TrainingError as error:
             outcome["failed"] = str(error)
         try:
-            stage.train(training(1), recipe, folder, cpu, after_epoch=prune)
+            stage.train(training(1), run, after_epoch=prune)
         except ValueError as error:
             outcome["pruned"] = str(error)
-        console = Console(quiet=True)
-        results = train_all(
-            [training(seed) for seed in (2, 3, 2)], recipe, folder, cpu, title="", console=console
-        )
-        outcome["results"] = [result["seed"] for result in results]
+        results = train_all([training(seed) for seed in (2, 3, 2)], run, "")
+        outcome["results"] = [result.seed for result in results]
 
     outcome = {}
     stage.fit = count
-    in_step(command, cpu)
+    in_step(command, run.device)
     return {**outcome, "fits": fits}
 
 
 def in_double_precision():
-    plain = loop.normaliser
-    loop.normaliser = lambda data: lambda inputs: plain(data)(inputs).double()
-    loop.task_loss = lambda output, target: F.cross_entropy(output, target, ignore_index=IGNORED)
-    return plain
+    """Make inputs and losses doubles; returns what undoes it."""
+    plain = Inputs.normalise, Classes.loss
+    Inputs.normalise = lambda self, inputs: plain[0](self, inputs).double()
+    Classes.loss = lambda self, output, target: F.cross_entropy(
+        output, target, ignore_index=IGNORED
+    )
+
+    def undo():
+        Inputs.normalise, Classes.loss = plain
+
+    return undo
 
 
 def main(folder):
     torch.set_num_threads(1)
     with parallel.group(torch.device("cpu")):
         me = parallel.rank()
-        plain = in_double_precision()
+        undo = in_double_precision()
         found = run_cases()
         facts = {**run_with_dropout(folder), "refused": refusal()}
-        loop.normaliser = plain
+        undo()
         facts |= run_stages(folder / "stages")
         for name, tensors in found.items():
             artefact.write_tensors(folder / str(me) / f"{name}.safetensors", tensors, {})

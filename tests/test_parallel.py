@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from recon_search.data.dataset import batches
 from safetensors.torch import load_file
 
-from recon_search import artefact, parallel
-from recon_search.tasks.scoring import IGNORED
+from recon_search import parallel
+from recon_search.tasks.classes import IGNORED
 from recon_search.training import loop
 from tests import parallel_worker as worker
 
@@ -57,11 +56,9 @@ def facts(folder):
 
 @pytest.fixture(scope="module")
 def double_precision():
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("normaliser", "task_loss"):
-            patch.setattr(loop, name, getattr(loop, name))  # put back after in_double_precision
-        worker.in_double_precision()
-        yield
+    undo = worker.in_double_precision()
+    yield
+    undo()
 
 
 @pytest.fixture(scope="module")
@@ -95,31 +92,12 @@ def test_the_cases_measure_conflicts_and_move_the_parameters(by_one):
 def test_some_batches_have_labels_in_one_process_only_and_some_in_none():
     data = worker.make_data(is_partial=True)
     seen = set()
-    order = int(artefact.digest([0, 0])[:12], 16)
-    parts = [
-        batches(data.train, worker.BATCH, torch.Generator().manual_seed(order), share=(rank, 2))
-        for rank in (0, 1)
-    ]
-    for (_, here), (_, there) in zip(*parts, strict=True):
-        seen.add(tuple(bool((part["c"] != IGNORED).any()) for part in (here, there)))
+    parts = [data.steps("train", worker.BATCH, (0, 0), share=(rank, 2)) for rank in (0, 1)]
+    for (here,), (there,) in zip(*parts, strict=True):
+        pair = (part.targets["c"] for part in (here, there))
+        seen.add(tuple(bool((labels != IGNORED).any()) for labels in pair))
     assert (False, False) in seen
     assert {(True, False), (False, True)} & seen
-
-
-def test_shares_are_the_parts_of_the_batch():
-    data = worker.make_data()
-
-    def cut(share):
-        order = torch.Generator().manual_seed(1)
-        return list(batches(data.train, 12, order, share=share))
-
-    whole = cut((0, 1))
-    thirds = [cut((rank, 3)) for rank in range(3)]
-    for index, (images, targets) in enumerate(whole):
-        parts = [third[index] for third in thirds]
-        assert torch.equal(torch.cat([part[0] for part in parts]), images)
-        for task, target in targets.items():
-            assert torch.equal(torch.cat([part[1][task] for part in parts]), target)
 
 
 def test_dropout_differs_by_process_and_is_the_same_after_an_interruption(facts):

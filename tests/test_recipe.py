@@ -38,7 +38,35 @@ def test_all_errors_of_a_file_are_reported_together(tiny):
     assert "`sede` is no key of a recipe. Did you mean 'seed'" in message
     assert "`train.batchsize` is no key of a recipe. Did you mean 'batch_size'" in message
     assert "`train.epochs`: input should be greater than 0, got -2." in message
-    assert "\n" not in message
+    lines = message.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith(f"{tiny}: `") for line in lines), "each says where"
+
+
+def test_rules_between_keys_are_reported_together_with_all_else(tiny):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(
+            tiny,
+            [
+                "train={epochs=1, batch_size=2, lr=0.1, low_memory=true, accumulate=2}",
+                "probe.confidence=0.9",
+                "split.max_params='1.2x'",
+                "compare.ks=[3]",
+                "seed=-1",
+            ],
+        )
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 5
+    for part in ("`train.low_memory` needs", "`probe.confidence` needs", "exclude each other"):
+        assert sum(part in line for line in lines) == 1
+    assert any("`compare.rules` and `compare.ks` need each other" in line for line in lines)
+
+
+def test_two_rules_of_one_section_are_both_reported(tiny):
+    settings = "probe={epochs=1, confidence=0.9, tasks_per_step=1}"
+    with pytest.raises(RecipeError, match="`probe.tasks_per_step` must be 0") as caught:
+        load_recipe(tiny, [settings])
+    assert "`probe.confidence` needs" in str(caught.value)
 
 
 @pytest.mark.parametrize(

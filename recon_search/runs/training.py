@@ -153,7 +153,6 @@ def fit_training(
     try:
         history = fit(
             model,
-            tasks,
             run.feed,
             _settle(training.train, run),
             seed=training.seed,
@@ -193,8 +192,7 @@ def count_flops(model: MultiTaskModel, images: torch.Tensor) -> int:
 
 
 def _test(training: Training, model: MultiTaskModel, run: Run) -> dict[str, dict[str, float]]:
-    tasks = run.schema.select(training.tasks)
-    return evaluate(model, tasks, run.feed, "test", training.train)
+    return evaluate(model, run.feed, "test", training.train)
 
 
 def _start_from(model: MultiTaskModel, trained: MultiTaskModel) -> None:

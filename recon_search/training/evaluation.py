@@ -7,7 +7,7 @@ import torch
 from recon_search.data.source import Feed, PartName
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
-from recon_search.tasks.task import Metrics, Task
+from recon_search.tasks.task import Metrics
 from recon_search.training.step import autocast, forward
 
 LEAST_SIZE = 256
@@ -16,11 +16,11 @@ LEAST_SIZE = 256
 
 @torch.no_grad()
 def evaluate(
-    model: MultiTaskModel, tasks: tuple[Task, ...], feed: Feed, part: PartName, config: TrainConfig
+    model: MultiTaskModel, feed: Feed, part: PartName, config: TrainConfig
 ) -> Metrics:
     """Compute the metrics of a model's tasks, in eval mode and in the training's precision."""
     model.eval()
-    meters = {task.name: task.meter() for task in tasks}
+    meters = {task.name: task.meter() for task in feed.schema.select(model.tasks)}
     for step in feed.steps(part, max(config.batch_size, LEAST_SIZE)):
         with autocast(feed.device, config):
             outputs, _ = forward(model, step, feed.inputs, model.tasks)

@@ -20,7 +20,6 @@ from recon_search.errors import TrainingError
 from recon_search.methods.surgeon import Surgeon, create_surgeon
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
-from recon_search.tasks.task import Task
 from recon_search.training.checkpoint import (
     load_checkpoint,
     random_state,
@@ -61,7 +60,6 @@ class _State:
 
 def fit(
     model: MultiTaskModel,
-    tasks: Sequence[Task],
     feed: Feed,
     config: TrainConfig,
     *,
@@ -79,8 +77,7 @@ def fit(
 
     Args:
         model: on the device of the feed.
-        tasks: those of the model, in its order.
-        feed: the data.
+        feed: the data, of these tasks and perhaps others.
         config: optimiser, schedule, method; `measure_every` says how often conflicts are measured.
         seed: seed of the order of the batches and of dropout.
         directory: a checkpoint is written there after every epoch, and `metrics.jsonl`.
@@ -105,7 +102,7 @@ def fit(
     if learned := list(surgeon.parameters()):
         optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
     scheduler = create_scheduler(optimizer, config, n_updates)
-    learner = Learner(model, tuple(tasks), feed, config)
+    learner = Learner(model, feed.schema.select(model.tasks), feed, config)
     stepper = Stepper(
         learner, surgeon, optimizer, scheduler, scores, n_updates * config.epochs, seed
     )
@@ -136,7 +133,7 @@ def fit(
                 "lr": optimizer.param_groups[0]["lr"],
                 "train": means,
                 "validation": parallel.on_first(
-                    lambda: evaluate(model, learner.tasks, feed, "validation", config)
+                    lambda: evaluate(model, feed, "validation", config)
                 ),
                 "seconds": round(time.perf_counter() - started, 3),
             }

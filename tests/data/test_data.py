@@ -9,24 +9,30 @@ import torch
 from sklearn.datasets import load_digits
 
 from recon_search.data.compose import Pool, compose, divide
-from recon_search.data.dataset import batches
 from recon_search.data.mnist import read_idx
-from recon_search.data.registry import load_data
+from recon_search.data.registry import find_source
+from recon_search.data.source import PARTS
 from recon_search.errors import DataError
+from recon_search.recipe import DataConfig
 from tests.idx import write_idx_pair, write_item_set
 
-SIZES = {"train": 50, "validation": 20, "test": 20}
+
+def load(name, **settings):
+    return find_source(DataConfig(name=name, **settings)).open(torch.device("cpu"))
 
 
 def small_digits(seed=0):
-    return load_data("multi-digits", train=50, validation=20, test=20, canvas=24, seed=seed)
+    return load("multi-digits", train=50, validation=20, test=20, canvas=24, seed=seed)
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes():
     one, two, other = small_digits(), small_digits(), small_digits(seed=1)
-    assert torch.equal(one.train.inputs, two.train.inputs)
-    assert all(torch.equal(one.test.targets[t], two.test.targets[t]) for t in one.tasks)
-    assert not torch.equal(one.train.inputs, other.train.inputs)
+    assert torch.equal(one.parts["train"].inputs, two.parts["train"].inputs)
+    assert all(
+        torch.equal(one.parts["test"].targets[t], two.parts["test"].targets[t])
+        for t in one.schema.names
+    )
+    assert not torch.equal(one.parts["train"].inputs, other.parts["train"].inputs)
 
 
 def test_pools_are_disjoint_and_complete():
@@ -41,8 +47,8 @@ def test_labels_and_places():
     """Items that are constant images of their own class show what stands where."""
     images = np.arange(1, 11, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), dtype=np.uint8)
     pool = Pool(images, np.arange(10))
-    data = compose(dict.fromkeys(SIZES, (pool, pool)), SIZES, 6, 0, ("left", "right"))
-    for part in (data.train, data.validation, data.test):
+    for seed in range(3):
+        part = compose((pool, pool), 50, 6, [seed, 0], ("left", "right"))
         pixels = part.inputs[:, 0].long()
         left, right = part.targets["left"] + 1, part.targets["right"] + 1
         assert torch.equal(pixels[:, 0, 0], left)
@@ -53,10 +59,11 @@ def test_labels_and_places():
 
 def test_digits_show_the_digit_they_are_labelled_with():
     """The top left corner of every pair is one of scikit-learn's digits of that class."""
-    data = load_data("multi-digits", train=40, validation=1, test=1, canvas=12)
+    data = load("multi-digits", train=40, validation=1, test=1, canvas=12)
+    part = data.parts["train"]
     bunch = load_digits()
     originals = torch.from_numpy(bunch.images * (255 / 16)).round().byte()
-    for image, label in zip(data.train.inputs[:, 0], data.train.targets["left"], strict=True):
+    for image, label in zip(part.inputs[:, 0], part.targets["left"], strict=True):
         corner = image[:4]  # the first four rows of the left digit are not overlapped
         same = (originals[:, :4] == corner[:, :8]).all((1, 2))
         assert label.item() in bunch.target[same.numpy()]
@@ -66,21 +73,21 @@ def test_digits_show_the_digit_they_are_labelled_with():
 def test_multi_fashion_mnist_from_idx_files(tmp_path, suffix):
     for name in ("mnist", "fashion-mnist"):
         write_item_set(tmp_path / name, suffix=suffix)
-    data = load_data("multi-fashion-mnist", root=str(tmp_path), train=60, validation=9, test=30)
-    assert data.shape == (1, 36, 36)
-    assert data.tasks == ("digit", "fashion")
-    assert [len(part) for part in (data.train, data.validation, data.test)] == [60, 9, 30]
+    data = load("multi-fashion-mnist", root=str(tmp_path), train=60, validation=9, test=30)
+    assert data.schema.shape == (1, 36, 36)
+    assert data.schema.names == ("digit", "fashion")
+    assert [data.n_samples(part) for part in PARTS] == [60, 9, 30]
 
 
 def test_a_missing_root_says_what_and_where(tmp_path):
     with pytest.raises(
         DataError, match=r"multi-mnist needs the IDX files of mnist, got no data root"
     ):
-        load_data("multi-mnist")
+        load("multi-mnist")
     with pytest.raises(
-        DataError, match=r"train-images-idx3-ubyte\[.gz\], found it neither in .*mnist"
+        DataError, match=r"train-labels-idx1-ubyte\[.gz\], found it neither in .*mnist"
     ):
-        load_data("multi-mnist", root=str(tmp_path))
+        load("multi-mnist", root=str(tmp_path))
 
 
 @pytest.mark.parametrize("damage", ["short", "kind", "gzip"])
@@ -98,16 +105,6 @@ def test_damaged_idx_files(tmp_path, damage):
         read_idx(path)
 
 
-def test_batches_cover_everything_once_or_drop_the_rest():
-    part = small_digits().train
-    kept = list(batches(part, 16))
-    assert sum(len(images) for images, _ in kept) == 50
-    shuffled = list(batches(part, 16, torch.Generator().manual_seed(0)))
-    assert [len(images) for images, _ in shuffled] == [16, 16, 16]
-    again = list(batches(part, 16, torch.Generator().manual_seed(0)))
-    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(shuffled, again, strict=True))
-
-
 def test_unknown_name():
     with pytest.raises(DataError, match="Did you mean 'multi-digits'"):
-        load_data("multi-digit")
+        load("multi-digit")

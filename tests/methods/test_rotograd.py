@@ -15,6 +15,7 @@ from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import build_model
 from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations, rotate
 from recon_search.recipe import HeadConfig
+from recon_search.tasks.classes import Classes
 from tests.conftest import BACKBONE
 from tests.methods.gradients import (
     SPLIT,
@@ -235,8 +236,8 @@ def test_permuting_the_tasks_changes_nothing(make_model, method):
         model = build_model(
             BACKBONE,
             HeadConfig(activation="relu"),
-            dict.fromkeys(order, 5),
-            in_chans=1,
+            [Classes(task, 5) for task in order],
+            shape=(1,),
             split=split,
         ).double()
         for task in order:
@@ -322,7 +323,7 @@ def test_the_joint_gradient_on_a_split_network_at_the_identity(make_model):
 @pytest.mark.parametrize("activation", ["none", "relu"])
 def test_saved_models_fold_rotations_where_a_head_begins_with_a_linear_layer(tmp_path, activation):
     head = HeadConfig(activation=activation)
-    model = build_model(BACKBONE, head, {"a": 5, "b": 5}, in_chans=1)
+    model = build_model(BACKBONE, head, [Classes(task, 5) for task in "ab"], shape=(1,))
     names = list(model.state_dict())
     surgeon = create_surgeon(model, "rotograd", {"every": 1, "lr": 0.1})
     for seed in range(3):

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from recon_search.data.dataset import MultiTaskData, Part
 
 from recon_search.conflict.scores import ConflictScores
+from recon_search.data.resident import Part, ResidentFeed
+from recon_search.data.source import Schema
 from recon_search.graph.split import Split
 from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import build_model
 from recon_search.recipe import HeadConfig
-from recon_search.tasks.scoring import IGNORED, task_loss, task_metrics
+from recon_search.tasks.classes import IGNORED, Classes
 from recon_search.training.loop import fit
 from tests.conftest import BACKBONE
 from tests.methods.gradients import (
@@ -30,8 +31,8 @@ def build(data, split=None, seed=0):
     return build_model(
         BACKBONE,
         HeadConfig(activation="relu"),
-        dict.fromkeys(data.tasks, 10),
-        in_chans=1,
+        data.schema.tasks,
+        shape=data.schema.shape,
         split=split,
         seed=seed,
     )
@@ -131,10 +132,10 @@ def test_a_scalariser_sees_an_absent_tasks_last_loss(make_model):
 
 def with_labels_missing(data, task, missing):
     """The same data with one task's labels missing where the mask says so."""
-    targets = dict(data.train.targets)
-    targets[task] = torch.where(missing, IGNORED, targets[task])
-    train = Part(data.train.inputs, targets, data.train.items)
-    return MultiTaskData(data.n_classes, train, data.validation, data.test)
+    train = data.parts["train"]
+    targets = {**train.targets, task: torch.where(missing, IGNORED, train.targets[task])}
+    schema = Schema(data.schema.tasks, data.schema.shape, data.schema.complete - {task})
+    return ResidentFeed(schema, {**data.parts, "train": Part(train.inputs, targets)})
 
 
 @pytest.mark.parametrize("method", KINDS)
@@ -156,12 +157,11 @@ def test_a_task_without_any_label_has_no_training_loss(data, train_config):
     assert all(record["train"]["left"] > 0 for record in history)
 
 
-def test_losses_and_metrics_are_of_what_has_a_label():
-    outputs = torch.randn(6, 3)
+def test_a_loss_is_of_what_has_a_label():
+    outputs, task = torch.randn(6, 3), Classes("a", 3)
     targets = torch.tensor([0, IGNORED, 2, 1, IGNORED, 1])
     labelled = targets != IGNORED
-    assert task_loss(outputs, targets) == task_loss(outputs[labelled], targets[labelled])
-    assert task_metrics(outputs, targets) == task_metrics(outputs[labelled], targets[labelled])
+    assert task.loss(outputs, targets) == task.loss(outputs[labelled], targets[labelled])
 
 
 # Frozen layers, half precision, clipping
@@ -214,7 +214,9 @@ def test_under_bfloat16_autocast_gradients_are_close_to_full_precision(make_mode
         surgeon = create_surgeon(model, method)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             features = model.backbone(images)
-            losses = {t: task_loss(model.heads[t](features[t]), targets) for t in model.tasks}
+            losses = {
+                t: Classes(t, 5).loss(model.heads[t](features[t]), targets) for t in model.tasks
+            }
         torch.manual_seed(0)
         model.zero_grad()
         surgeon.accumulate(losses, features)
@@ -234,7 +236,7 @@ def test_under_bfloat16_autocast_gradients_are_close_to_full_precision(make_mode
 def test_a_whole_training_in_bfloat16(data, train_config, method):
     """Forward passes are in bfloat16; what is learned and measured stays in single precision."""
     update = {"method": method, "precision": "bfloat16", "measure_every": 1}
-    model = build(data, Split.private(["conv1", "layer1.0.conv1"], data.tasks))
+    model = build(data, Split.private(["conv1", "layer1.0.conv1"], data.schema.names))
     seen = set()
     model.backbone.register_forward_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))
     scores = ConflictScores(list(model.backbone.layers()), model.tasks)

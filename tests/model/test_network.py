@@ -9,6 +9,7 @@ import recon_search as rs
 from recon_search.errors import ArtefactError, BackboneError
 from recon_search.model.network import build_model, create_backbone
 from recon_search.recipe import BackboneConfig, HeadConfig
+from recon_search.tasks.classes import Classes
 from recon_search.tasks.scoring import delta_m
 from tests.conftest import BACKBONE
 
@@ -77,14 +78,15 @@ def test_pickled_weights_are_refused(tmp_path):
 def test_published_sizes():
     """Recon, Table 1: 42.81 MB unsplit and 43.43 MB with the published top 25 layers split."""
     backbone = BackboneConfig(name="resnet18", features=100)
-    tasks = {"digit": 10, "fashion": 10}
-    unsplit = build_model(backbone, HeadConfig(activation="relu"), tasks, in_chans=1)
+    tasks = [Classes("digit", 10), Classes("fashion", 10)]
+    unsplit = build_model(backbone, HeadConfig(activation="relu"), tasks, shape=(1, 36, 36))
     assert sum(p.numel() for p in unsplit.parameters()) == 11_223_560
     assert round(11_223_560 * 4 / 2**20, 2) == 42.81
 
 
 def test_delta_m_by_hand():
+    judged_by = {"a": {"accuracy": 1}, "b": {"accuracy": 1}}
     single = {"a": {"accuracy": 80.0, "loss": 1.0}, "b": {"accuracy": 50.0, "loss": 2.0}}
     model = {"a": {"accuracy": 84.0, "loss": 9.0}, "b": {"accuracy": 49.0, "loss": 9.0}}
-    assert delta_m(model, single) == pytest.approx((5.0 - 2.0) / 2)
-    assert delta_m(single, single) == 0
+    assert delta_m(model, single, judged_by) == pytest.approx((5.0 - 2.0) / 2)
+    assert delta_m(single, single, judged_by) == 0

@@ -3,19 +3,17 @@
 import torch
 
 from recon_search.conflict.scores import ConflictScores
-from recon_search.graph.layers import describe
-from recon_search.model.backbone import create_backbone
-from recon_search.runs.training import backbone_identity
+from recon_search.model.facts import facts_of
 
 TASKS = ("left", "right")
 
 
 def noisy_scores(recipe):
     """Scores of random gradients."""
-    backbone = create_backbone(recipe.backbone, in_chans=1)
-    infos = describe(backbone)
+    facts = facts_of(recipe.backbone, (1, 12, 12))
+    infos = facts.analysis.infos
     metadata = {
-        "backbone": backbone_identity(recipe.backbone, backbone),
+        "backbone": facts.identity,
         "layer_infos": [
             {"name": i.name, "type": i.type, "n_parameters": i.n_parameters, "is_norm": i.is_norm}
             for i in infos

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import torch
 
+from recon_search.conflict.scores import ConflictScores
 from recon_search.recipe import load_recipe
+from recon_search.runs.run import Run
 from recon_search.search import storage
 from recon_search.stages import search
 from recon_search.training import loop
@@ -39,9 +41,8 @@ def main():
 
     loop._save = noting
     recipe = load_recipe(out / "recipe.toml")
-    search.work(
-        search.Job(recipe, out / "scores.safetensors", out, torch.device("cpu"), url, "study")
-    )
+    scores = ConflictScores.load(out / "scores.safetensors")
+    search.work(search.Job(Run(recipe, out), scores, url, "study"))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Probes that stop by themselves, and probes that are continued."""
 
 import sys
+from dataclasses import replace
 from functools import reduce
 from operator import add
 
 import pytest
 import torch
-from rich.console import Console
 
 from recon_search import cli
 from recon_search.conflict.reliability import measure_reliability
@@ -14,7 +14,9 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
 from recon_search.recipe import load_recipe
 from recon_search.runs import pool
+from recon_search.runs.listener import Listener
 from recon_search.runs.pool import train_all
+from recon_search.runs.run import Run
 from recon_search.runs.training import train
 from recon_search.stages.probe import continue_probe, probe, probe_training
 from recon_search.stages.split import choose_layers, reading_of
@@ -29,11 +31,10 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("measured")
     (folder / "tiny.toml").write_text(TINY)
     recipe = load_recipe(folder / "tiny.toml")
-    trainings = [probe_training(recipe, ("left", "right"), seed) for seed in range(LIMIT)]
-    cpu, quiet = torch.device("cpu"), Console(quiet=True)
-    results = train_all(trainings, recipe, folder, cpu, title="", console=quiet, workers=1)
+    this = Run(recipe, folder, workers=1)
+    results = train_all([probe_training(this, seed) for seed in range(LIMIT)], this, "")
     return folder, [
-        ConflictScores.load(f"{result['directory']}/scores.safetensors") for result in results
+        ConflictScores.load(result.directory / "scores.safetensors") for result in results
     ]
 
 
@@ -52,15 +53,16 @@ def trained(monkeypatch):
 
 @pytest.fixture
 def run(measured):
-    """Run a probe on the trainings at hand; returns scores and what the console says."""
+    """Run a probe on the trainings at hand; returns scores and what the listener hears."""
     folder, _ = measured
 
     def call(action, *overrides, workers=1, **options):
         recipe = load_recipe(folder / "tiny.toml", overrides)
-        console = Console(width=400)
-        with console.capture() as captured:
-            scores = action(recipe, folder, torch.device("cpu"), console, workers, **options)
-        return scores, captured.get()
+        said = []
+        listener = Listener()
+        listener.say = said.append
+        scores = action(Run(recipe, folder, workers=workers, listener=listener), **options)
+        return scores, "\n".join(said)
 
     yield call
     (folder / "scores.safetensors").unlink(missing_ok=True)
@@ -113,9 +115,9 @@ def test_the_seeds_used_do_not_depend_on_the_workers(measured, monkeypatch, run,
     """Workers train more seeds at once; those that were not needed are left out."""
     seeds = []
 
-    def serially(trainings, *arguments, **options):
+    def serially(trainings, run, title):
         seeds.extend(training.seed for training in trainings)
-        return train_all(trainings, *arguments, **{**options, "workers": 1})
+        return train_all(trainings, replace(run, workers=1), title)
 
     monkeypatch.setattr("recon_search.stages.probe.train_all", serially)
     least = stabilities(measured)[1]
@@ -178,11 +180,25 @@ def test_a_continuation_that_is_killed_is_repeated_as_it_was(measured, monkeypat
 
 def test_scores_of_another_recipe_are_measured_anew(measured, run):
     """The scores in the folder are of an earlier, other recipe, and cannot be added to."""
-    run(probe, "probe.seeds=2")
+    run(probe, "seed=1")
     with pytest.raises(RecipeError, match="--continue needs the recipe that the scores"):
-        run(continue_probe, "probe.seeds=1")
-    scores, _ = run(probe, "probe.seeds=1")
+        run(continue_probe)
+    scores, _ = run(probe)
     assert same(scores, measured[1][0])
+
+
+@pytest.mark.parametrize("other", ["split.k=7", "split.rule=mass", "compare.seeds=5"])
+def test_what_comes_after_a_probe_does_not_change_it(measured, trained, run, other):
+    first, _ = run(probe, "probe.seeds=2")
+    again, _ = run(probe, "probe.seeds=2", other)
+    assert same(first, again)
+    assert trained == [0, 1], "asked for once"
+
+
+def test_more_seeds_are_added_to_what_is_there(measured, trained, run):
+    run(probe)
+    scores, _ = run(probe, "probe.seeds=3")
+    assert same(scores, reduce(add, measured[1][:3]))
 
 
 def test_a_probe_in_low_memory_measures_the_same(measured, run):

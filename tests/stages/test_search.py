@@ -9,12 +9,14 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
-from rich.console import Console
 
 import recon_search as rs
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, TrainingError
-from recon_search.recipe import Recipe, parse_recipe
+from recon_search.recipe import parse_recipe
+from recon_search.runs.listener import Listener
+from recon_search.runs.result import Result
+from recon_search.runs.run import Run
 from recon_search.runs.training import Training, train
 from recon_search.search import storage as storage_module
 from recon_search.search.sampling import make_pruner
@@ -24,11 +26,10 @@ from recon_search.search.tally import tally
 from recon_search.stages import judge, search, trial
 from recon_search.stages.judge import choose_best
 from recon_search.stages.search import Job, default_url, find_study, work
-from recon_search.stages.split import choose_split
+from recon_search.stages.split import check_scores, choose_split
 from tests.stages.recipes import TINY
 from tests.stages.scores import TASKS, noisy_scores
 
-CPU = torch.device("cpu")
 GONE = owner().rpartition(":")[0] + ":999999999"
 
 
@@ -38,8 +39,8 @@ def make_job(out, epochs=1, **search_settings):
     raw["data"] |= {"train": 64, "validation": 32, "test": 16}
     recipe = parse_recipe(raw | {"search": search_settings})
     out.mkdir(exist_ok=True)
-    noisy_scores(recipe).save(out / "scores.safetensors")
-    return Job(recipe, out / "scores.safetensors", out, CPU, default_url(out), "study")
+    run = Run(recipe, out)
+    return Job(run, noisy_scores(recipe), default_url(out), "study")
 
 
 @pytest.fixture
@@ -47,8 +48,8 @@ def trained(monkeypatch):
     """Trainings that take no time, counted by directory; how well they do hangs on the split."""
     counts = Counter()
 
-    def pretend(training, recipe, out, device, report=None, after_epoch=None):
-        key = training.directory(recipe, out).name
+    def pretend(training, run, report=None, after_epoch=None):
+        key, recipe = training.identity(run), run.recipe
         counts[key] += 1
         quality = 50 if len(training.tasks) == 1 else int(key[:4], 16) / 655.36
         for epoch in range(1, recipe.train.epochs + 1):
@@ -57,7 +58,8 @@ def trained(monkeypatch):
             if after_epoch is not None:
                 after_epoch({"epoch": epoch, "validation": metrics})
         n_layers = 0 if training.split is None else len(training.split.layers)
-        return {"validation": metrics, "n_parameters": 1000 + n_layers, "flops": 10 + n_layers}
+        tasks, size = training.tasks, (1000 + n_layers, 10 + n_layers)
+        return Result(tasks, "", training.seed, *size, metrics, 0.0, training.directory(run))
 
     monkeypatch.setattr(trial, "train", pretend)
     return counts
@@ -65,7 +67,7 @@ def trained(monkeypatch):
 
 def dead_trial(job):
     """A running trial whose process is gone."""
-    study = search.join(job)[0]
+    study = search.join(job).study
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that Optuna's optimize is the one to send heartbeats
         dead = study.ask()
@@ -74,7 +76,7 @@ def dead_trial(job):
 
 
 def finished(job):
-    return find_study(str(job.out), None).get_trials(deepcopy=False)
+    return find_study(str(job.run.out), None).get_trials(deepcopy=False)
 
 
 def test_a_search_ends_with_its_trials_and_going_on_adds_only_what_is_missing(tmp_path, trained):
@@ -125,10 +127,10 @@ def test_a_trial_whose_process_is_gone_is_begun_anew_at_once(tmp_path, trained):
 
 def test_a_trial_that_was_given_up_meanwhile_is_left_and_the_worker_goes_on(tmp_path, monkeypatch):
     job = make_job(tmp_path / "out", trials=2, pruner="none")
-    study = search.join(job)[0]
+    study = search.join(job).study
     given_up = []
 
-    def slow(training, recipe, out, device, report=None, after_epoch=None):
+    def slow(training, run, report=None, after_epoch=None):
         def losing(record):
             if not given_up:  # as a machine does that has missed this one's heartbeats
                 running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[0]
@@ -138,7 +140,7 @@ def test_a_trial_that_was_given_up_meanwhile_is_left_and_the_worker_goes_on(tmp_
             after_epoch(record)
 
         watch = losing if after_epoch is not None else None
-        return train(training, recipe, out, device, report, watch)
+        return train(training, run, report, watch)
 
     monkeypatch.setattr(trial, "train", slow)
     work(job)
@@ -152,9 +154,10 @@ def test_a_worker_that_waits_for_a_baseline_takes_it_up_when_the_other_dies(
     tmp_path, trained, monkeypatch
 ):
     job = make_job(tmp_path / "out", trials=2, pruner="none")
-    alone = job.recipe.train, job.recipe.backbone, job.recipe.seed
-    key = Training("", TASKS[:1], None, *alone, test=False).directory(job.recipe, job.out).name
-    search.join(job)[2].claim(key, dead_trial(job).number, lambda _: True)
+    recipe = job.run.recipe
+    alone = Training(TASKS[:1], None, recipe.train, recipe.backbone, recipe.seed)
+    key = alone.identity(job.run)
+    search.join(job).ledger.claim(key, dead_trial(job).number, lambda _: True)
     naps = []
 
     def nap(seconds):
@@ -173,10 +176,11 @@ def test_a_result_whose_trial_died_before_it_could_end_with_it_counts_once(tmp_p
     space = {"split.k": [2], "split.rule": ["count"], "split.threshold": [0.0]}
     job = make_job(tmp_path / "out", trials=3, space=space)
     dead = dead_trial(job)
-    study, _, ledger = search.join(job)
-    objective = judge._objective_of(job, study)
-    recipe, training = objective.plan(draw(dead, objective.space))
-    key = training.directory(recipe, job.out).name
+    joined = search.join(job)
+    ledger = joined.ledger
+    objective = search.objective_of(job, joined)
+    run, training = objective.plan(draw(dead, objective.space))
+    key = training.identity(run)
     ledger.claim(key, dead.number, lambda _: True)
     result = {"state": "complete", "values": [5.0], "n_parameters": 1, "flops": 1}
     ledger.finish(key, dead.number, result)
@@ -189,12 +193,13 @@ def test_a_result_whose_trial_died_before_it_could_end_with_it_counts_once(tmp_p
 
 def test_the_first_guesses_survive_the_worker_that_queues_them(tmp_path, trained):
     job = make_job(tmp_path / "out", trials=1)
-    study, _, ledger = search.join(job)
+    joined = search.join(job)
+    study, ledger = joined.study, joined.ledger
     ledger.settle("first trials", {"by": GONE})
     study.enqueue_trial({"split.k": 0}, user_attrs={"guess": 0})
     work(job)
-    scores = noisy_scores(job.recipe)
-    n_guesses = len(first_trials(job.recipe, scores, make_space(job.recipe, scores)))
+    scores = job.scores
+    n_guesses = len(first_trials(job.run.recipe, scores, make_space(job.run.recipe, scores)))
     trials = finished(job)
     assert sorted(t.user_attrs["guess"] for t in trials) == list(range(n_guesses))
 
@@ -262,7 +267,7 @@ def test_a_front_weighs_validation_delta_m_against_parameters_within_the_limit(t
     job = make_job(tmp_path / "out", trials=12, max_params="1.1x", objective="delta_m-parameters")
     work(job)
     trials = [t for t in finished(job) if t.state == TrialState.COMPLETE]
-    sizes = noisy_scores(job.recipe).metadata["layer_infos"]
+    sizes = job.scores.metadata["layer_infos"]
     sizes = {info["name"]: info["n_parameters"] for info in sizes}
     for one in trials:
         quality = int(one.user_attrs["training"][:4], 16) / 655.36
@@ -271,25 +276,26 @@ def test_a_front_weighs_validation_delta_m_against_parameters_within_the_limit(t
         added = sum(sizes[layer] for layer in one.user_attrs["layers"])
         assert added <= 0.1 * sum(sizes.values())
     assert len({t.values[1] for t in trials}) > 1
-    assert choose_best(find_study(str(job.out), None)).values[0] == max(t.values[0] for t in trials)
+    assert choose_best(find_study(str(job.run.out), None)).values[0] == max(
+        t.values[0] for t in trials
+    )
 
 
 def test_trials_can_start_from_the_shared_network(tmp_path):
     job = make_job(tmp_path / "out", trials=1, start="shared")
-    recipe = job.recipe.model_copy(
-        update={"train": job.recipe.train.model_copy(update={"lr": 1e-12, "epochs": 1})}
+    before = job.run.recipe
+    recipe = before.model_copy(
+        update={"train": before.train.model_copy(update={"lr": 1e-12, "epochs": 1})}
     )
-    joint = Training("joint", TASKS, None, job.recipe.train, recipe.backbone, 0, test=False)
+    run = job.run.with_recipe(recipe)
+    joint = Training(TASKS, None, before.train, recipe.backbone, 0, test=False)
     split = choose_split(recipe, noisy_scores(recipe))
-    started = Training("trial", TASKS, split, recipe.train, recipe.backbone, 0, False, joint)
-    scratch = Training("trial", TASKS, split, recipe.train, recipe.backbone, 0, False)
-    found = train(started, recipe, job.out, CPU)
-    assert found["directory"] != train(scratch, recipe, job.out, CPU)["directory"]
+    scratch = Training(TASKS, split, recipe.train, recipe.backbone, 0, test=False)
+    started = replace(scratch, start=joint)
+    found = train(started, run)
+    assert found.directory != train(scratch, run).directory
 
-    first, second = (
-        rs.load(result["directory"] + "/model")
-        for result in (train(joint, recipe, job.out, CPU), found)
-    )
+    first, second = (rs.load(r.directory / "model") for r in (train(joint, run), found))
     for task in TASKS:
         shared = first.backbone.task_state_dict(task)
         for name, value in second.backbone.task_state_dict(task).items():
@@ -312,7 +318,7 @@ def test_hopeless_trials_are_pruned(tmp_path, trained):
 
 @pytest.mark.parametrize(("pruner", "is_pruned"), [("none", True), ("halving", False)])
 def test_patience_alone_prunes_and_holds_a_pruner_back(tmp_path, pruner, is_pruned):
-    recipe = make_job(tmp_path / "out", pruner=pruner, patience=2).recipe
+    recipe = make_job(tmp_path / "out", pruner=pruner, patience=2).run.recipe
     study = optuna.create_study(direction="maximize", pruner=make_pruner(recipe))
     one = study.ask()
     for epoch, value in enumerate([3.0, 1.0, 1.0, 1.0], start=1):
@@ -324,14 +330,14 @@ def test_patience_alone_prunes_and_holds_a_pruner_back(tmp_path, pruner, is_prun
 def test_what_is_judged_is_what_was_trained(tmp_path, trained, monkeypatch):
     space = {"split.k": [3], "split.rule": ["count"], "train.lr": {"low": 1e-12, "high": 2e-12}}
     job = make_job(tmp_path / "out", trials=1, space=space)
-    study = search.join(job)[0]
+    study = search.join(job).study
     exact = -0.3 + 2 * 0.05
     assert exact != -0.2
     study.enqueue_trial({"split.threshold": exact, "train.lr": 1.5e-12})
     work(job)
     judged = []
-    monkeypatch.setattr(judge, "compare", lambda recipe, *_: judged.append(recipe))
-    judge.judge(job, study, Console(quiet=True))
+    monkeypatch.setattr(judge, "compare", lambda run, *_: judged.append(run.recipe))
+    judge.judge(job, search.join(job))
     assert judged[0].split.threshold == -0.2
     assert judged[0].train.lr == 1.5e-12
 
@@ -345,7 +351,7 @@ def test_a_training_that_cannot_go_on_fails_its_trial_and_is_not_tried_again(tmp
     assert len(errors) >= 3
     assert all("Every loss must be finite" in error for error in errors)
     with pytest.raises(TrainingError, match=r"one completed trial.*Every loss must be finite"):
-        choose_best(find_study(str(job.out), None))
+        choose_best(find_study(str(job.run.out), None))
 
 
 def test_a_study_of_another_recipe_or_probe_is_not_joined(tmp_path):
@@ -361,7 +367,7 @@ def test_a_study_of_another_recipe_or_probe_is_not_joined(tmp_path):
 def test_a_database_that_may_not_be_written_is_one_line_and_can_be_shown(tmp_path, trained):
     job = make_job(tmp_path / "out", trials=1)
     work(job)
-    url = f"sqlite:///file:{job.out / 'search.db'}?mode=ro&uri=true"
+    url = f"sqlite:///file:{job.run.out / 'search.db'}?mode=ro&uri=true"
     assert find_study("study", url).get_trials(states=(TrialState.COMPLETE,))
     with pytest.raises(RecipeError, match=r"mode=ro.* says: .*readonly database"):
         search.join(replace(job, url=url, study="other"))
@@ -382,60 +388,55 @@ def test_a_study_of_somebody_elses_is_not_joined(tmp_path, direction, message):
 @pytest.mark.parametrize("other", [{"tasks": ("a", "b")}, {"layers": ["conv1", "fc"]}])
 def test_scores_of_other_tasks_or_layers_are_refused(tmp_path, other):
     job = make_job(tmp_path / "out", trials=1)
-    known = noisy_scores(job.recipe)
+    known = job.scores
     wanted = {"layers": known.layers, "tasks": known.tasks, "metadata": known.metadata} | other
-    ConflictScores(**wanted).save(tmp_path / "other.safetensors")
-    job = replace(job, scores=tmp_path / "other.safetensors")
-    before = (tmp_path / "out" / "scores.safetensors").read_bytes()
     with pytest.raises(RecipeError, match="--scores must be of the recipe's tasks"):
-        judge.search_and_judge(job, Console(quiet=True), has_scores=True)
-    assert (tmp_path / "out" / "scores.safetensors").read_bytes() == before
+        check_scores(ConflictScores(**wanted), job.run)
 
 
 def test_scores_that_the_study_was_not_begun_with_do_not_replace_the_runs(tmp_path, trained):
     job = make_job(tmp_path / "out", trials=1)
     work(job)
-    before = job.scores.read_bytes()
-    more = noisy_scores(job.recipe) + noisy_scores(job.recipe)
-    more.save(tmp_path / "more.safetensors")
-    other = replace(job, scores=tmp_path / "more.safetensors")
+    job.scores.save(job.run.out / "scores.safetensors")
+    before = (job.run.out / "scores.safetensors").read_bytes()
     with pytest.raises(RecipeError, match="begun with another scores"):
-        judge.search_and_judge(other, Console(quiet=True), has_scores=True)
-    assert job.scores.read_bytes() == before
+        judge.search_and_judge(job.run, job.scores + job.scores, study="study")
+    assert (job.run.out / "scores.safetensors").read_bytes() == before
 
 
 def test_the_host_that_judges_may_be_started_anew(tmp_path, monkeypatch):
     job = make_job(tmp_path / "out", trials=1)
-    console = Console(width=400)
-    assert judge._is_first_to_judge(job, console)
+    said = []
+    listener = Listener()
+    listener.say = said.append
+    run, joined = replace(job.run, listener=listener), search.join(job)
+    assert judge._is_first_to_judge(run, joined)
     monkeypatch.setattr(storage_module.uuid, "getnode", lambda: 1)  # as `machine` names it
-    assert judge._is_first_to_judge(job, console)
+    assert judge._is_first_to_judge(run, joined)
     monkeypatch.setattr(judge.socket, "gethostname", lambda: "elsewhere")
-    with console.capture() as said:
-        assert not judge._is_first_to_judge(job, console)
-    assert "add --judge to do it here" in said.get()
+    assert not said
+    assert not judge._is_first_to_judge(run, joined)
+    assert "add --judge to do it here" in said[0]
 
 
 def test_what_an_earlier_study_judged_is_forgotten_where_none_is_better(tmp_path, trained):
     job = make_job(tmp_path / "out", trials=1)  # the first guess is no split
     work(job)
-    (job.out / "comparison.json").write_text("{}")
-    (job.out / "model").mkdir()
-    assert judge.judge(job, search.join(job)[0], Console(quiet=True)) is None
-    assert not (job.out / "comparison.json").exists()
-    assert not (job.out / "model").exists()
+    out = job.run.out
+    (out / "comparison.json").write_text("{}")
+    (out / "model").mkdir()
+    assert judge.judge(job, search.join(job)) is None
+    assert not (out / "comparison.json").exists()
+    assert not (out / "model").exists()
 
 
 def test_the_budget_of_the_split_is_that_of_its_search(tmp_path):
     job = make_job(tmp_path / "out", trials=1)
-    raw = job.recipe.model_dump(mode="json")
+    raw = job.run.recipe.model_dump(mode="json")
     raw["split"] |= {"k": None, "max_params": "1.05x"}
-    job = replace(job, recipe=Recipe.model_validate(raw, strict=False))
-    scores = ConflictScores.load(job.scores)
-    ledger = search.join(job)[2]
-    objective = trial.Objective(
-        job.recipe, scores, make_space(job.recipe, scores), job.out, CPU, None, ledger, 1
-    )
+    job = replace(job, run=job.run.with_recipe(parse_recipe(raw)))
+    scores = job.scores
+    objective = search.objective_of(job, search.join(job))
     split = objective.plan({"split.rule": "count", "split.k": 43})[1].split
     sizes = {each["name"]: each["n_parameters"] for each in scores.metadata["layer_infos"]}
     assert 0 < sum(sizes[name] for name in split.layers) <= 0.05 * sum(sizes.values())
@@ -457,6 +458,6 @@ def test_the_budget_of_the_split_is_that_of_its_search(tmp_path):
 def test_a_database_that_cannot_be_is_one_clear_line(tmp_path, url, message):
     job = make_job(tmp_path / "out")
     with pytest.raises(RecipeError, match=message) as caught:
-        search.join(Job(job.recipe, job.scores, job.out, CPU, url, "study"))
+        search.join(replace(job, url=url))
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)

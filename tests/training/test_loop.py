@@ -10,6 +10,7 @@ from recon_search.graph.split import Split
 from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import build_model, create_backbone
 from recon_search.recipe import HeadConfig
+from recon_search.tasks.classes import Classes
 from recon_search.training.loop import fit
 from tests.conftest import BACKBONE
 
@@ -18,8 +19,8 @@ def build(data, split_layers=(), tasks=("left", "right"), seed=0):
     return build_model(
         BACKBONE,
         HeadConfig(activation="relu"),
-        dict.fromkeys(tasks, 10),
-        in_chans=1,
+        [Classes(task, 10) for task in tasks],
+        shape=(1, 12, 12),
         split=Split.private(split_layers, tasks) if len(tasks) > 1 else None,
         seed=seed,
     )

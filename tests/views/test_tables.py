@@ -11,6 +11,7 @@ from recon_search.conflict.reliability import Reliability
 from recon_search.conflict.rules import Reading
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
+from recon_search.runs.comparison import Best, Comparison, Row
 from recon_search.views.tables import (
     comparison_table,
     describe_reliability,
@@ -19,21 +20,30 @@ from recon_search.views.tables import (
     ranking_table,
 )
 
-ROW = {"accuracy": {"a": [90.0, 92.0]}, "n_parameters": 10, "flops": 10, "conflicts": None}
-
 
 def cells(n_seeds):
     """The rows of a comparison of two networks."""
+
+    def row(name, role, accuracy, delta_m, minus_split):
+        metrics = {"a": {"accuracy": accuracy[:n_seeds], "loss": [0.1] * n_seeds}}
+        return Row(name, role, "joint", metrics, delta_m[:n_seeds], 10, 10, None, minus_split, None)
+
     rows = [
-        {**ROW, "name": "joint", "role": "joint", "delta_m": [-1.0, -3.0][:n_seeds]}
-        | {"minus_split": (-2.0, 0.5), "p_value": None},
-        {**ROW, "name": "split", "role": "split", "delta_m": [1.0, 1.0][:n_seeds]}
-        | {"minus_split": None, "p_value": None},
+        row("joint", "joint", [90.0, 92.0], [-1.0, -3.0], (-2.0, 0.5)),
+        row("split", "split", [90.0, 92.0], [1.0, 1.0], None),
     ]
-    single = {"a": [91.0, 93.0][:n_seeds]}
+    single = {"a": {"accuracy": [91.0, 93.0][:n_seeds]}}
     table = comparison_table(
-        {"seeds": list(range(n_seeds)), "threshold": 0.0, "single": single, "rows": rows}
-        | {"single_parameters": 20}
+        Comparison(
+            seeds=list(range(n_seeds)),
+            threshold=0.0,
+            directions={"a": {"accuracy": 1}},
+            single=single,
+            single_parameters=20,
+            rows=rows,
+            verdict="",
+            best=Best("split", 0, 1.0, ""),
+        )
     )
     return table.title, [list(column.cells) for column in table.columns]
 
