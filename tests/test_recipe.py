@@ -64,7 +64,7 @@ def test_rules_between_keys_are_reported_together_with_all_else(tiny):
 
 def test_two_rules_of_one_section_are_both_reported(tiny):
     settings = "probe={epochs=1, confidence=0.9, tasks_per_step=1}"
-    with pytest.raises(RecipeError, match="`probe.tasks_per_step` must be 0") as caught:
+    with pytest.raises(RecipeError, match=r"`probe\.tasks_per_step` must be 0") as caught:
         load_recipe(tiny, [settings])
     assert "`probe.confidence` needs" in str(caught.value)
 
