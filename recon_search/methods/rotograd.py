@@ -12,27 +12,25 @@ is then whatever `combiner` makes of the tasks' paths: their sum for RotoGrad as
 
 from __future__ import annotations
 
-import weakref
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import orthogonal
 
 from recon_search import parallel
 from recon_search.errors import TrainingError
 from recon_search.methods.gradients import add_to_grad
 from recon_search.methods.losses import check_losses
+from recon_search.methods.orthogonal import Rotation
+from recon_search.methods.reading import Readings, differentiate
 from recon_search.methods.skipping import Skipping, name_fault
 from recon_search.model.rotation import (
     RotatedHead,
     add_rotations,
-    check_features,
+    check_heads,
     fold_rotations,
-    input_width,
 )
 
 if TYPE_CHECKING:
@@ -92,12 +90,12 @@ class RotoGrad(Skipping):
                 "`lr` must be above 0, `decay` in (0, 1], `every` at least 1, `map` 'cayley' or "
                 "'matrix_exp'."
             )
-        _check_heads(model)
+        backbone = getattr(model, "backbone", None)
+        check_heads(model.heads, backbone)
         add_rotations(model.heads)
         self.heads: dict[str, RotatedHead] = dict(model.heads.items())
         self.tasks = tuple(self.heads)
         self.own = {task: _own_parameters(model, head) for task, head in self.heads.items()}
-        backbone = getattr(model, "backbone", None)
         self.trainable = [
             index
             for index, head in enumerate(self.heads.values())
@@ -109,7 +107,7 @@ class RotoGrad(Skipping):
         self.every = every
         self.burn_in = burn_in
         self.normalize_losses = normalize_losses
-        rotations = [_Rotation(head.rotation, map) for head in self.heads.values()]
+        rotations = [Rotation(head.rotation, map) for head in self.heads.values()]
         self.rotations = dict(zip(self.tasks, rotations, strict=True))
         self.optimizer = torch.optim.Adam(nn.ModuleList(rotations).parameters(), lr=lr)
         self.n_batches = dict.fromkeys(self.heads, 0)
@@ -119,10 +117,7 @@ class RotoGrad(Skipping):
         self.pulls: dict[str, Tensor] = {}  # (d, d), see _pull
         self.n_pulls = 0
         self._fault: str | None = None  # of the step so far
-        self._read = self._nothing_read()
-        self._readers = {task: _Reader(task, self) for task in self.heads}
-        for task, head in self.heads.items():
-            head.reader = self._readers[task]
+        self.readings = Readings(self.heads)
         self._evaluate()
 
     def backward(
@@ -160,15 +155,22 @@ class RotoGrad(Skipping):
         """
         present = check_losses(losses, self.tasks, self.trainable)
         named = {self.tasks[index]: loss for index, loss in present.items()}
-        read = self._take_features(named, features)
-        found = {task: self._differentiate(task, loss, read[task]) for task, loss in named.items()}
-        self._read = self._nothing_read()  # checkpointed heads have just read again
-        gradients = {task: one.gradient for task, one in found.items() if one.gradient is not None}
+        read = self.readings.take(named, features)
+        first_losses = self._first_losses(named) if self.normalize_losses else {}
+        named.update({task: named[task] / first for task, first in first_losses.items()})
+        found = {
+            task: differentiate(task, loss, self.heads[task], read[task])
+            for task, loss in named.items()
+        }
+        self.readings.clear()  # checkpointed heads have just read again
         used = {task: one.features for task, one in found.items() if one.features is not None}
+        gradients = {t: one.of_features for t, one in found.items() if one.of_features is not None}
         _check_shapes(gradients)
-        for one in found.values():
-            for parameter, gradient in one.own.items():
-                add_to_grad(parameter, gradient * share)
+        self.first_losses.update(first_losses)
+        for task, one in found.items():
+            for parameter, gradient in one.of_parameters.items():
+                if parameter in self.own[task]:
+                    add_to_grad(parameter, gradient * share)
         if not gradients:
             return
         mean = sum(gradients.values()) / len(gradients)
@@ -188,8 +190,9 @@ class RotoGrad(Skipping):
         surrogates = {}
         for task, gradient in gradients.items():
             surrogates[task] = (used[task] * gradient.to(used[task].dtype)).sum()
-            for parameter, own in found[task].shared.items():
-                surrogates[task] = surrogates[task] + (parameter * own).sum()
+            for parameter, own in found[task].of_parameters.items():
+                if parameter not in self.own[task]:
+                    surrogates[task] = surrogates[task] + (parameter * own).sum()
         self.combiner.accumulate(surrogates, used, share=share, measure=measure)
 
     def combine(self, *, measure: Measure = False) -> Tensor | None:
@@ -226,8 +229,7 @@ class RotoGrad(Skipping):
 
     def finish(self, model: Any) -> None:
         """Fold the rotations into the heads that begin with a linear layer."""
-        for head in self.heads.values():
-            head.reader = None
+        self.readings.stop()
         fold_rotations(model.heads)
 
     def state_dict(self) -> dict[str, Any]:
@@ -243,7 +245,7 @@ class RotoGrad(Skipping):
         """Put back what `state_dict` returned."""
         self.combiner.load_state_dict(state["combiner"])
         for task, rotation in self.rotations.items():
-            rotation.load_state_dict(state["rotations"][task])
+            rotation.restore(state["rotations"][task])
         self.optimizer.load_state_dict(state["optimizer"])
         device = self.optimizer.param_groups[0]["params"][0].device
         for name in self._PLAIN:
@@ -255,63 +257,14 @@ class RotoGrad(Skipping):
 
     _PLAIN = ("n_batches", "n_steps", "first_losses", "first_norms", "pulls", "n_pulls")
 
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy waits for features of its own."""
-        return {**self.__dict__, "_read": self._nothing_read()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        for reader in self._readers.values():
-            reader.serve(self)
-
-    def _nothing_read(self) -> dict[str, deque[Tensor]]:
-        """Two readings a task are enough to find out that there was more than one."""
-        return {task: deque(maxlen=2) for task in self.tasks}
-
-    def _take_features(
-        self, losses: Mapping[str, Tensor], features: Mapping[str, Tensor] | None
-    ) -> dict[str, list[Tensor]]:
-        """What each task's head may have read; forgets what was kept."""
-        read, self._read = self._read, self._nothing_read()
-        if features is None:
-            return {task: list(read[task]) for task in losses}
-        for task in losses:
-            if task not in features:
-                raise TrainingError(
-                    f"`features` must hold what the head of every task with a loss read, got "
-                    f"{list(features)} without '{task}'. Add it, or pass None."
-                )
-            check_features(features[task], len(self.heads[task].rotation))
-        return {task: [features[task]] for task in losses}
-
-    def _differentiate(self, task: str, loss: Tensor, read: Sequence[Tensor]) -> _Found:
-        """Differentiate for a head's parameters and for the features that it read."""
-        if self.normalize_losses:
-            if self.n_batches[task] in (0, self.burn_in):
-                self.first_losses[task] = parallel.mean([loss.detach()])[0]
-            loss = loss / self.first_losses[task]
-        features = list(dict.fromkeys(one for one in read if one.requires_grad))
-        parameters = [p for p in self.heads[task].parameters() if p.requires_grad]
-        wanted = [*features, *parameters]
-        found = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
-        reached = {one: own for one, own in zip(wanted, found, strict=True) if own is not None}
-        used = [one for one in features if one in reached]
-        if len(used) > 1 or (reached and not used and (features or not read)):
-            raise TrainingError(
-                f"The loss of task '{task}' must come from features that model.heads['{task}'] "
-                f"read once since the last step, it comes from {len(used) or 'none'} of them. Call "
-                "the head once, or pass `features`."
-            )
-        gradient = reached[used[0]] if used else None
-        if gradient is not None and gradient.dtype in (torch.bfloat16, torch.float16):
-            gradient = gradient.float()
-        own = {p: reached[p] for p in parameters if p in reached}
-        return _Found(
-            used[0] if used else None,
-            gradient,
-            {p: own[p] for p in own if p in self.own[task]},
-            {p: own[p] for p in own if p not in self.own[task]},
-        )
+    def _first_losses(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What losses are divided by: their values at the start or at the end of the burn-in."""
+        return {
+            task: parallel.mean([loss.detach()])[0]
+            if self.n_batches[task] in (0, self.burn_in)
+            else self.first_losses[task]
+            for task, loss in losses.items()
+        }
 
     def _pull(
         self, gradients: Mapping[str, Tensor], norms: Mapping[str, Tensor], norm_of_mean: Tensor
@@ -357,97 +310,6 @@ class RotoGrad(Skipping):
             self.heads[task].rotation.copy_(rotation())
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What a task's loss gives a head.
-
-    Attributes:
-        features: those that it read, None if nothing is to be differentiated for them.
-        gradient: of the features, in single precision at least.
-        own: gradients of parameters that only this head has.
-        shared: gradients of the head's other parameters.
-    """
-
-    features: Tensor | None
-    gradient: Tensor | None
-    own: dict[nn.Parameter, Tensor]
-    shared: dict[nn.Parameter, Tensor]
-
-
-class _Reader:
-    """Tells RotoGrad what a head read; a copy or pickle tells nobody, unless RotoGrad's own."""
-
-    def __init__(self, task: str, rotograd: RotoGrad) -> None:
-        self.task = task
-        self.serve(rotograd)
-
-    def serve(self, rotograd: RotoGrad) -> None:
-        """Tell this one from now on, as long as it lives."""
-        self._served: Callable[[], RotoGrad | None] = weakref.ref(rotograd)
-
-    def __call__(self, features: Tensor) -> None:
-        rotograd = self._served()
-        if rotograd is not None and torch.is_grad_enabled():
-            rotograd._read[self.task].append(features)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"task": self.task}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.task = state["task"]
-        self._served = _nobody
-
-
-def _nobody() -> None:
-    """What the reader of a copied head serves."""
-
-
-class _Rotation(nn.Module):
-    """A square matrix R = R_0 Q that stays orthogonal, Q the identity at first.
-
-    In double precision: rounding in single precision alone passes 1e-6 for large matrices. Torch's
-    own way to start elsewhere than at the identity, a trivialization, multiplies by the start even
-    where that is the identity, which at d = 512 is a fifth of the cost.
-    """
-
-    weight: Tensor
-    start: Tensor | None
-
-    def __init__(self, start: Tensor, orthogonal_map: str) -> None:
-        super().__init__()
-        start = start.double()
-        is_identity = torch.equal(start, torch.eye(len(start)).to(start))
-        self.register_buffer("start", None if is_identity else start.clone())
-        self.weight = nn.Parameter(torch.zeros_like(start))
-        orthogonal(self, orthogonal_map=orthogonal_map, use_trivialization=False)
-        self.is_cayley = orthogonal_map == "cayley"
-        self.turned: Tensor | None = None  # Q, without a graph, so that copies can be made
-
-    def forward(self) -> Tensor:
-        """Compute R (d, d), which carries no graph."""
-        with torch.no_grad():
-            self.turned = self.weight
-        return self.turned if self.start is None else self.start @ self.turned
-
-    def pull(self, by: Tensor) -> None:
-        """Set the parameters' gradient where that of R is R P, for P = `by` (d, d).
-
-        Then that of Q is Q P. Of a Cayley map Q = (I - A/2)^-1 (I + A/2) of A = X - X^T, with
-        M = (I - A/2)^-1 = (Q + I)/2 and so dQ = M dA M and M^T Q = M, the gradient of A is M P M^T:
-        two products in place of autograd's triangular solves.
-        """
-        assert self.turned is not None
-        if not self.is_cayley:
-            with torch.enable_grad():
-                self.weight.backward(self.turned @ by)  # type: ignore[no-untyped-call]
-            return
-        m = self.turned / 2
-        m.diagonal().add_(0.5)
-        k = m @ by @ m.T
-        (parameter,) = self.parameters()
-        parameter.grad = (k - k.T).tril()
-
-
 def _norms(gradients: Sequence[Tensor]) -> list[Tensor]:
     """Norms of the whole batch's gradients; see `_pull` for what one of n processes holds."""
     own = [gradient.norm() for gradient in gradients]
@@ -469,24 +331,6 @@ def _own_parameters(model: Any, head: nn.Module) -> frozenset[nn.Parameter]:
     held = Counter(p for m in parts for _, p in m.named_parameters(remove_duplicate=False))
     inside = Counter(p for _, p in head.named_parameters(remove_duplicate=False))
     return frozenset(p for p, count in inside.items() if held[p] <= count)
-
-
-def _check_heads(model: Any) -> None:
-    """Make sure that all heads read features of one width, and share nothing with the backbone."""
-    widths = {task: input_width(head) for task, head in model.heads.items()}
-    if len(set(widths.values())) > 1:
-        raise TrainingError(
-            "RotoGrad compares the tasks' features: all heads must read equally many, got "
-            f"{widths}. Give the heads one width, or use another method."
-        )
-    backbone = set(model.backbone.parameters()) if hasattr(model, "backbone") else set()
-    for task, head in model.heads.items():
-        if not backbone.isdisjoint(head.parameters()):
-            raise TrainingError(
-                "RotoGrad differentiates heads apart from the backbone: a head must hold no "
-                f"parameter of the backbone, that of '{task}' holds one. Give the head its own, or "
-                "use another method."
-            )
 
 
 def _check_shapes(gradients: Mapping[str, Tensor]) -> None:

@@ -97,6 +97,28 @@ def input_width(head: nn.Module) -> int:
     )
 
 
+def check_heads(heads: Heads, backbone: nn.Module | None) -> None:
+    """Make sure that all heads read features of one width, and share nothing with the backbone.
+
+    Raises:
+        TrainingError: they do not.
+    """
+    widths = {task: input_width(head) for task, head in heads.items()}
+    if len(set(widths.values())) > 1:
+        raise TrainingError(
+            "RotoGrad compares the tasks' features: all heads must read equally many, got "
+            f"{widths}. Give the heads one width, or use another method."
+        )
+    of_backbone = set() if backbone is None else set(backbone.parameters())
+    for task, head in heads.items():
+        if not of_backbone.isdisjoint(head.parameters()):
+            raise TrainingError(
+                "RotoGrad differentiates heads apart from the backbone: a head must hold no "
+                f"parameter of the backbone, that of '{task}' holds one. Give the head its own, or "
+                "use another method."
+            )
+
+
 def add_rotations(heads: Heads) -> None:
     """Put a rotation before every head that has none yet, in place."""
     for task, head in list(heads.items()):

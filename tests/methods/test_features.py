@@ -103,7 +103,7 @@ def test_nothing_of_a_step_is_kept_after_it():
     assert not is_alive(graph)
     with torch.no_grad():
         losses_of(model)
-    assert not any(surgeon._read.values())
+    assert not any(surgeon.readings.kept.values())
 
 
 def test_forward_passes_that_nobody_differentiates_do_not_pile_up():
@@ -167,7 +167,7 @@ def test_a_copy_of_model_and_surgeon_goes_on_by_itself(orthogonal_map, when):
         assert all(torch.equal(gradient, runs[1][name]) for name, gradient in runs[0].items())
     assert set(runs[0]) == set(runs[1])
     assert all(head.reader is not None for head in other.heads.values())
-    assert not any(surgeon._read.values())
+    assert not any(surgeon.readings.kept.values())
 
 
 @pytest.mark.parametrize("orthogonal_map", MAPS)
@@ -180,7 +180,7 @@ def test_a_copy_of_the_model_alone_is_read_by_nobody(orthogonal_map):
     for task, head in heads.items():
         read = torch.randn(8, WIDTH, dtype=torch.float64)
         assert torch.equal(head(read), other.heads[task](read))
-    assert all(len(read) == 1 for read in surgeon._read.values())
+    assert all(len(read) == 1 for read in surgeon.readings.kept.values())
     surgeon.backward(losses)
     create(other).backward(losses_of(other))  # a surgeon of its own reads it again
     for name, gradient in gradients_of(model).items():
@@ -207,7 +207,7 @@ def test_checkpointed_heads_read_twice_and_leave_nothing():
         for task, z in model.read(images).items()
     }
     surgeon.backward(losses)
-    assert not any(surgeon._read.values())
+    assert not any(surgeon.readings.kept.values())
     for name, gradient in gradients_of(expected).items():
         torch.testing.assert_close(gradients_of(model)[name], gradient)
 

@@ -9,8 +9,9 @@ from torch import nn
 
 import recon_search as rs
 from recon_search.errors import RecipeError
+from recon_search.methods.orthogonal import Rotation
 from recon_search.methods.registry import METHODS
-from recon_search.methods.rotograd import RotoGrad, _Rotation
+from recon_search.methods.rotograd import RotoGrad
 from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import build_model
 from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations, rotate
@@ -387,7 +388,7 @@ def test_a_rotation_is_pulled_along_the_gradient_of_autograd(orthogonal_map, has
         return torch.randn(7, 7, generator=generator, dtype=torch.float64)
 
     start = torch.linalg.qr(draw()).Q if has_start else torch.eye(7).double()
-    rotation = _Rotation(start, orthogonal_map)
+    rotation = Rotation(start, orthogonal_map)
     (parameter,) = rotation.parameters()
     with torch.no_grad():
         parameter.copy_(draw())

@@ -57,7 +57,7 @@ def test_backward_is_accumulate_and_combine(method, split):
             if surgeon is surgeons[0]:
                 measured.append(surgeon.backward(losses, measure=measure))
             else:
-                read = dict(surgeon._read) if hasattr(surgeon, "_read") else None
+                read = dict(surgeon.readings.kept) if METHODS[method].needs == "features" else None
                 features = None if read is None else {t: r[0] for t, r in read.items()}
                 surgeon.accumulate(losses, features, measure=measure)
                 measured.append(surgeon.combine(measure=measure))
