@@ -161,7 +161,7 @@ def test_a_split_for_another_backbone_is_refused(finished):
         (["--set", "train.method=pcgard"], "Did you mean 'pcgrad'"),
         (["--set", "train.optimizer=sdg"], "Did you mean 'sgd'"),
         (MNIST, "got no data root"),
-        ([*MNIST, "--data-root", "nowhere"], "train-images-idx3-ubyte"),
+        ([*MNIST, "--data-root", "nowhere"], "train-labels-idx1-ubyte"),
         (["--set", "train.lr=1e30"], "Every loss must be finite"),
         (["--set", "backbone={name='vit_tiny_patch16_224'}"], "backbone.args.img_size"),
         (["--set", "probe.window=[0.9, 0.1]"], "A probe window must be [start, stop] in tenths"),

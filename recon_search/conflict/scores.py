@@ -163,7 +163,7 @@ class ConflictScores:
             raise TrainingError(
                 "Gradients must be finite to be measured, those of layer "
                 f"'{self.layers[int((~finite).nonzero()[0])]}' are not, at measured step "
-                f"{self.steps + 1}. Lower train.lr, or add train.clip_grad."
+                f"{self.steps + 1}. Lower the learning rate, or clip gradients."
             )
         self._note_own_step()
         if self.tensors["counts"].device != device:

@@ -30,7 +30,7 @@ class Meter:
         self._n_labels = n_labels
         self._percent = percent
         for metric in metrics.values():
-            metric.sync_on_compute = False  # the first process alone evaluates
+            metric.distributed_available_fn = _alone  # the first process alone evaluates
         self._names = tuple(metrics)
         self._metrics = MetricCollection(dict(metrics))
         # torchmetrics' MeanMetric leaves weights out where it keeps nan, which a loss may be.
@@ -55,3 +55,8 @@ class Meter:
         values = {name: float(value) for name, value in self._metrics.compute().items()}
         values = {n: 100 * value if n in self._percent else value for n, value in values.items()}
         return {**values, "loss": self._total / self._n}
+
+
+def _alone() -> bool:
+    """Whether metrics are to be exchanged with other processes: never."""
+    return False

@@ -15,9 +15,7 @@ LEAST_SIZE = 256
 
 
 @torch.no_grad()
-def evaluate(
-    model: MultiTaskModel, feed: Feed, part: PartName, config: TrainConfig
-) -> Metrics:
+def evaluate(model: MultiTaskModel, feed: Feed, part: PartName, config: TrainConfig) -> Metrics:
     """Compute the metrics of a model's tasks, in eval mode and in the training's precision."""
     model.eval()
     meters = {task.name: task.meter() for task in feed.schema.select(model.tasks)}
