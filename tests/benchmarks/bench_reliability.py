@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recon_search.data.dataset import MultiTaskData, batches
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau
@@ -32,13 +31,13 @@ from recon_search import artefact
 from recon_search.conflict.reliability import measure_reliability
 from recon_search.conflict.rules import Reading, find_rule
 from recon_search.conflict.scores import ConflictScores
+from recon_search.data.registry import find_source
+from recon_search.data.source import Feed
 from recon_search.graph.layers import describe
 from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import build_model, create_backbone
 from recon_search.recipe import Recipe, load_recipe
-from recon_search.runs.training import data_on
-from recon_search.tasks.scoring import task_loss
-from recon_search.training.loop import normaliser
+from recon_search.training.step import Learner
 
 LENGTHS = (100, 300, 1000, 3000)
 LATE = (0.6, 1.0)
@@ -53,10 +52,11 @@ RULES = {
 
 
 def probe(
-    recipe: Recipe, data: MultiTaskData, seed: int, every: int, lengths: list[int]
+    recipe: Recipe, feed: Feed, seed: int, every: int, lengths: list[int]
 ) -> Iterator[tuple[int, ConflictScores]]:
     """Yield the scores at each length, every one as if the probe had ended there."""
-    backbone = create_backbone(recipe.backbone, in_chans=data.shape[0])
+    schema = feed.schema
+    backbone = create_backbone(recipe.backbone, in_chans=schema.shape[0])
     infos = describe(backbone)
     layer_infos = [
         {"name": i.name, "type": i.type, "n_parameters": i.n_parameters, "is_norm": i.is_norm}
@@ -64,26 +64,24 @@ def probe(
     ]
     readings = {
         length: ConflictScores(
-            [info.name for info in infos], data.tasks, {"layer_infos": layer_infos}
+            [info.name for info in infos], schema.names, {"layer_infos": layer_infos}
         )
         for length in lengths
     }
     model = build_model(
-        recipe.backbone, recipe.head, data.n_classes, in_chans=data.shape[0], seed=seed
-    ).to(data.train.inputs.device)
+        recipe.backbone, recipe.head, schema.tasks, shape=schema.shape, seed=seed
+    ).to(feed.device)
     combiner = create_surgeon(model, "joint")
     optimizer = torch.optim.SGD(
         model.parameters(), lr=recipe.train.lr, momentum=recipe.train.momentum
     )
-    normalise = normaliser(data)
-    order = torch.Generator().manual_seed(seed)
+    learner = Learner(model, schema.tasks, feed, recipe.train)
     stream = itertools.chain.from_iterable(
-        batches(data.train, recipe.train.batch_size, order) for _ in itertools.count()
+        feed.steps("train", recipe.train.batch_size, (seed, epoch)) for epoch in itertools.count()
     )
-    for step, (inputs, targets) in enumerate(stream):
+    for step, batches in enumerate(stream):
         measured, rest = divmod(step, every)
-        features = model.backbone(normalise(inputs))
-        losses = {t: task_loss(model.heads[t](features[t]), targets[t]) for t in model.tasks}
+        losses, _ = learner.losses(batches)
         optimizer.zero_grad()
         gramians = combiner.backward(losses, measure=rest == 0)
         optimizer.step()
@@ -164,7 +162,7 @@ def main() -> None:
     if arguments.data_root:
         overrides.append(f"data.root={json.dumps(arguments.data_root)}")
     recipe = load_recipe(arguments.recipe, overrides)
-    data = data_on(recipe.data, torch.device(arguments.device))
+    feed = find_source(recipe.data).open(torch.device(arguments.device))
     path = arguments.json
     found = json.loads(path.read_text()) if path.is_file() else {}
     lengths = [length for length in LENGTHS if length <= arguments.most]
@@ -173,7 +171,7 @@ def main() -> None:
         if all(f"{key}/{length}" in found for length in lengths):
             continue
         started = time.perf_counter()
-        for length, scores in probe(recipe, data, seed, every, lengths):
+        for length, scores in probe(recipe, feed, seed, every, lengths):
             found[f"{key}/{length}"] = read(scores, arguments.k)
             artefact.write_json(path, found)
             seconds = time.perf_counter() - started

@@ -33,14 +33,15 @@ from scipy.stats import spearmanr
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.recipe import Recipe, load_recipe
+from recon_search.runs.run import Run
 from recon_search.search.ledger import Ledger
 from recon_search.search.sampling import make_pruner, make_sampler
 from recon_search.search.space import first_trials, make_space
 from recon_search.search.tally import tally
 from recon_search.stages.probe import probe
 from recon_search.stages.trial import NotNeeded, Objective
+from recon_search.views.display import ConsoleListener
 
-CPU = torch.device("cpu")
 PRUNERS = {"by TPE, halving": "halving", "by TPE, hyperband": "hyperband", "by TPE": "none"}
 KINDS = (*PRUNERS, "at random")
 
@@ -66,7 +67,7 @@ def make_objective(recipe: Recipe, out: Path, study: optuna.Study) -> Objective:
     engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.pool.StaticPool)
     ledger = Ledger(engine, study.study_name)
     space = make_space(recipe, scores)
-    return Objective(recipe, scores, space, out, CPU, study, ledger, limit=10**9)
+    return Objective(Run(recipe, out), scores, space, study, ledger, limit=10**9)
 
 
 def train_grid(recipe: Recipe, out: Path, console: Console) -> dict[str, dict[str, Any]]:
@@ -167,7 +168,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     console = Console(width=120)
     recipe = grid_recipe(load_recipe(arguments.recipe, arguments.set), arguments)
-    probe(recipe, arguments.out, CPU, console)
+    probe(Run(recipe, arguments.out, listener=ConsoleListener(console)))
     grid = train_grid(recipe, arguments.out, console)
     values = sorted((point["delta_m"] for point in grid.values()), reverse=True)
     best = values[0]

@@ -17,7 +17,6 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -26,10 +25,9 @@ from recon_search.conflict.rules import Reading, rank
 from recon_search.conflict.scores import ConflictScores
 from recon_search.recipe import load_recipe
 from recon_search.runs.pool import train_all
-from recon_search.runs.training import data_on
+from recon_search.runs.run import Run
 from recon_search.stages.probe import probe_training
-
-CPU = torch.device("cpu")
+from recon_search.views.display import ConsoleListener
 
 
 def judge(
@@ -64,11 +62,11 @@ def main() -> None:
     if arguments.data_root:
         overrides.append(f'data.root="{arguments.data_root}"')
     recipe = load_recipe(arguments.recipe, overrides)
-    tasks = data_on(recipe.data, CPU).tasks
     console = Console(width=110)
-    trainings = [probe_training(recipe, tasks, seed) for seed in range(arguments.seeds)]
-    results = train_all(trainings, recipe, arguments.out, CPU, title="probe", console=console)
-    seeds = [ConflictScores.load(f"{result['directory']}/scores.safetensors") for result in results]
+    run = Run(recipe, arguments.out, listener=ConsoleListener(console))
+    trainings = [probe_training(run, seed) for seed in range(arguments.seeds)]
+    results = train_all(trainings, run, "probe")
+    seeds = [ConflictScores.load(result.directory / "scores.safetensors") for result in results]
     reading = Reading(recipe.split.threshold, recipe.probe.window)
     table = Table(title=f"{seeds[0].steps} measured steps a seed", title_justify="left")
     for column in ("rule", "k", "seeds", "foretold", "found"):

@@ -33,6 +33,7 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, HeadConfig
+from recon_search.tasks.classes import Classes
 from tests.benchmarks.bench_branch import spread
 from tests.memory import PeakMemory
 
@@ -60,8 +61,8 @@ class Workload:
         return images.to(device), {task: target.to(device) for task, target in targets.items()}
 
     def model(self, device: torch.device) -> MultiTaskModel:
-        tasks = dict.fromkeys(self.tasks, CLASSES)
-        return build_model(self.backbone, HeadConfig(), tasks, in_chans=self.images[1]).to(device)
+        tasks = [Classes(task, CLASSES) for task in self.tasks]
+        return build_model(self.backbone, HeadConfig(), tasks, shape=self.images[1:]).to(device)
 
 
 WORKLOADS = {

@@ -1,14 +1,16 @@
 """What may be drawn, and what is tried first."""
 
 import tomllib
+from pathlib import Path
 
 import optuna
 import pytest
 
 from recon_search.errors import RecipeError
 from recon_search.recipe import Range, parse_recipe
+from recon_search.runs.run import Run
 from recon_search.search.space import draw, find_knee, first_trials, make_space, with_values
-from recon_search.stages.run import check
+from recon_search.stages.check import check
 from tests.stages.recipes import TINY
 from tests.stages.scores import noisy_scores
 
@@ -83,7 +85,7 @@ def test_options_are_those_of_the_recipes_method():
 )
 def test_names_and_sizes_that_are_not_there_are_found_before_the_probe(space, message):
     with pytest.raises(RecipeError, match=message):
-        check(recipe_with(space=space))
+        check(Run(recipe_with(space=space), Path("out")))
 
 
 def test_ranges_are_checked():

@@ -9,8 +9,9 @@ from recon_search.cli import cli
 from recon_search.errors import RecipeError
 from recon_search.methods.registry import METHODS
 from recon_search.recipe import load_recipe
+from recon_search.runs.run import Run
 from recon_search.runs.training import Training
-from recon_search.stages.run import check
+from recon_search.stages.check import check
 from tests.stages.recipes import TINY
 
 
@@ -26,32 +27,31 @@ def test_methods_as_json_and_as_a_table():
 
 
 @pytest.fixture
-def recipe(tmp_path):
+def run(tmp_path):
     def make(*overrides):
         (tmp_path / "tiny.toml").write_text(TINY)
-        return load_recipe(tmp_path / "tiny.toml", overrides)
+        return Run(load_recipe(tmp_path / "tiny.toml", overrides), tmp_path)
 
     return make
 
 
-def test_a_recipes_options_are_checked(recipe):
+def test_a_recipes_options_are_checked(run):
     options = "train.options={ b = 0.9 }"
-    check(recipe("train.method=gradvac", "train.options={ beta = 0.9 }"))
+    check(run("train.method=gradvac", "train.options={ beta = 0.9 }"))
     with pytest.raises(RecipeError, match=r"`train.options.b` is no option of 'gradvac'"):
-        check(recipe("train.method=gradvac", options))
+        check(run("train.method=gradvac", options))
     with pytest.raises(RecipeError, match=r"`train.options.b` is no option of 'joint'"):
-        check(recipe(options))
+        check(run(options))
 
 
-def test_options_belong_to_the_method_of_train(recipe, tmp_path):
+def test_options_belong_to_the_method_of_train(run):
     """Probes and the other methods of a comparison have their defaults, and are not retrained."""
-    plain = recipe("train.method=gradvac")
-    tuned = recipe("train.method=gradvac", "train.options={ beta = 0.9 }")
+    plain = run("train.method=gradvac")
+    tuned = run("train.method=gradvac", "train.options={ beta = 0.9 }")
 
-    def directory(recipe, method):
-        config = recipe.train.model_copy(update={"method": method})
-        training = Training("", ("left",), None, config, recipe.backbone, 0)
-        return training.directory(recipe, tmp_path)
+    def identity(run, method):
+        config = run.recipe.train.model_copy(update={"method": method})
+        return Training(("left",), None, config, run.recipe.backbone, 0).identity(run)
 
-    assert directory(plain, "pcgrad") == directory(tuned, "pcgrad")
-    assert directory(plain, "gradvac") != directory(tuned, "gradvac")
+    assert identity(plain, "pcgrad") == identity(tuned, "pcgrad")
+    assert identity(plain, "gradvac") != identity(tuned, "gradvac")

@@ -1,5 +1,6 @@
 """Tables and plots of a study, whatever has become of its trials."""
 
+import contextlib
 import io
 
 import optuna
@@ -37,6 +38,15 @@ def study_of(*trials, directions=("maximize",)):
             )
         )
     return study
+
+
+@contextlib.contextmanager
+def shown(name, console):
+    """The display of a study of three trials, for the block."""
+    display = SearchDisplay(name, 3, console)
+    display.start()
+    yield display
+    display.stop()
 
 
 def printed(study):
@@ -95,7 +105,7 @@ def test_names_are_no_markup():
     study = optuna.create_study(study_name="odd [/red] [b]name", direction="maximize")
     assert "odd [/red] [b]name" in printed(study)
     console = Console(width=200, record=True)
-    with SearchDisplay("odd [/red] [b]name", 3, console) as display:
+    with shown("odd [/red] [b]name", console) as display:
         display.show([], study.directions)
         study.add_trial(optuna.trial.create_trial(value=1.0, user_attrs={"same_as": "[/red]"}))
         display.show(study.trials, study.directions)
@@ -111,7 +121,7 @@ def test_a_queued_trial_says_what_it_will_try():
 
 def test_braces_in_a_name_are_shown_on_a_terminal():
     console = Console(force_terminal=True, width=200, file=io.StringIO())
-    with SearchDisplay("we{0}ird {x", 3, console) as display:
+    with shown("we{0}ird {x", console) as display:
         display.show([], [StudyDirection.MAXIMIZE])
     assert "search we{0}ird {x" in console.file.getvalue()
 

@@ -1,0 +1,240 @@
+"""The sentence that decides: rows, p values, the verdict and the exported model, by hand."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from recon_search.errors import ArtefactError
+from recon_search.runs.comparison import (
+    Comparison,
+    Row,
+    Trained,
+    choose_best,
+    make_rows,
+    paired_p_value,
+    verdict,
+)
+from recon_search.runs.result import Result
+
+JUDGED_BY = {"a": {"accuracy": 1}, "b": {"error": -1}}
+
+
+def result(a, b, seed=0, validation=None, method="joint", size=10, tasks=("a", "b")):
+    """A result with test metrics `a` and `b`; its validation metrics are others."""
+
+    def metrics(values):
+        both = {"a": {"accuracy": values[0], "loss": 9.0}, "b": {"error": values[1], "loss": 9.0}}
+        return {task: both[task] for task in tasks}
+
+    directory = Path(f"trainings/{method}-{seed}-{a}-{b}")
+    seen = metrics(validation or (a, b))
+    return Result(tasks, method, seed, size, 3 * size, seen, 1.0, directory, metrics((a, b)))
+
+
+def singles(n):
+    """Single-task models with accuracy 50 and error 20 at every seed."""
+    return {
+        "a": [result(50.0, 0.0, seed, tasks=("a",)) for seed in range(n)],
+        "b": [result(0.0, 20.0, seed, tasks=("b",)) for seed in range(n)],
+    }
+
+
+def line(name, role, *pairs, **kwargs):
+    return Trained(name, role, [result(*pair, seed, **kwargs) for seed, pair in enumerate(pairs)])
+
+
+def row(name, role, difference=None, p_value=None):
+    spread = None if difference is None else (difference, 1.0)
+    return Row(name, role, "joint", {}, [0.0], 1, 1, None, spread, p_value)
+
+
+@pytest.mark.parametrize(
+    ("difference", "p_value", "outcome"),
+    [
+        (-2.0, 0.049, "beaten"),
+        (-2.0, 0.05, "level"),
+        (2.0, 0.049, "better"),
+        (2.0, 0.2, "level"),
+        (-9.0, None, "level"),
+        (None, None, "level"),
+    ],
+)
+def test_a_row_is_beaten_where_the_split_is_significantly_better(difference, p_value, outcome):
+    assert row("x", "control", difference, p_value).outcome == outcome
+
+
+def test_the_verdict_is_a_success_where_all_are_beaten():
+    rows = [
+        row("joint, unsplit", "joint", -5.0, 0.01),
+        row("joint, split", "split"),
+        row("random 3 layers", "control", -1.0, 0.04),
+    ]
+    assert verdict(rows) == (
+        "Success: the split beats everything it was compared with. "
+        'Against joint training: "joint, split" beats "joint, unsplit". '
+        'Against controls: "joint, split" beats "random 3 layers".'
+    )
+
+
+def test_the_verdict_keeps_beaten_level_and_better_apart():
+    rows = [
+        row("joint, unsplit", "joint", -5.0, 0.01),
+        row("joint, split", "split"),
+        row("pcgrad, unsplit", "joint", -5.0, 0.5),
+        row("pcgrad, split", "split", 1.0, 0.5),
+        row("first", "control", 2.0, 0.01),
+        row("wide", "control", -2.0, 0.02),
+        row("rule mass, 3 layers", "rule", -2.0, None),
+    ]
+    assert verdict(rows) == (
+        "Not a success by this tool's standard: a split must beat all it is compared with. "
+        'Against joint training: "joint, split" beats "joint, unsplit"; cannot be told from '
+        '"pcgrad, unsplit". Against splits by rule: "joint, split" cannot be told from "rule mass, '
+        '3 layers". Against controls: "joint, split" beats "wide"; loses to "first".'
+    )
+
+
+def test_several_names_are_a_list():
+    rows = [row("s", "split"), *(row(name, "control", -1.0, 0.01) for name in "xyz")]
+    assert 'beats "x", "y" and "z".' in verdict(rows)
+
+
+def test_rows_are_paired_by_seed_and_signed_by_direction():
+    ours = line("ours", "split", (60.0, 20.0), (50.0, 10.0), (55.0, 20.0))
+    joint = line("joint", "joint", (50.0, 20.0), (50.0, 20.0), (45.0, 20.0), size=20)
+    first, second = make_rows([joint, ours], singles(3), JUDGED_BY)
+    # (+20 % + 0) / 2, (0 + 50 %) / 2, (+10 % + 0) / 2; a lower error is better.
+    assert second.delta_m == pytest.approx([10.0, 25.0, 5.0])
+    assert first.delta_m == pytest.approx([0.0, 0.0, -5.0])
+    differences = [-10.0, -25.0, -10.0]
+    mean, deviation = first.minus_split
+    assert mean == pytest.approx(-15.0)
+    assert deviation == pytest.approx(math.sqrt(75.0))
+    t = mean / (deviation / math.sqrt(3))
+    assert first.p_value == pytest.approx(2 * stats.t.sf(abs(t), df=2))
+    assert first.p_value == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+    assert (second.minus_split, second.p_value) == (None, None)
+    assert (first.role, second.role) == ("joint", "split")
+    assert (first.n_parameters, first.flops) == (20, 60)
+    assert first.metrics["a"]["accuracy"] == [50.0, 50.0, 45.0]
+
+    swapped = Trained("joint", "joint", [joint.results[i] for i in (2, 1, 0)])
+    other = make_rows([swapped, ours], singles(3), JUDGED_BY)[0]
+    assert other.minus_split[0] == pytest.approx(mean)
+    assert other.p_value != pytest.approx(first.p_value), "seeds are pairs"
+
+
+def test_the_first_split_is_the_reference_whatever_its_name_says():
+    lines = [
+        line("x, split", "joint", (50.0, 20.0), (51.0, 20.0)),
+        line("plain", "split", (60.0, 20.0), (65.0, 20.0)),
+        line("y, split", "split", (70.0, 20.0), (60.0, 20.0)),
+    ]
+    rows = make_rows(lines, singles(2), JUDGED_BY)
+    assert [each.minus_split is None for each in rows] == [False, True, False]
+
+
+def test_the_model_to_export_is_chosen_on_validation_data():
+    """Test data says the opposite, and a control is better still on both."""
+    lines = [
+        Trained("control", "control", [result(99.0, 1.0, 0, (99.0, 1.0))]),
+        Trained("one", "split", [result(50.0, 20.0, 0, (60.0, 20.0), method="m")]),
+        Trained("two", "split", [result(90.0, 20.0, 0, (55.0, 20.0))]),
+    ]
+    best = choose_best(lines, singles(1), JUDGED_BY)
+    assert best.name == "one"
+    assert best.validation_delta_m == pytest.approx(10.0)
+    assert best.directory == str(lines[1].results[0].directory)
+
+
+def test_every_seed_is_a_candidate_against_its_own_baseline():
+    base = singles(2)
+    base["a"][1] = result(25.0, 0.0, 1, tasks=("a",))  # seed 1: half as good alone
+    lines = [Trained("s", "split", [result(60.0, 20.0, 0), result(50.0, 20.0, 1)])]
+    best = choose_best(lines, base, JUDGED_BY)
+    assert (best.seed, best.validation_delta_m) == (1, pytest.approx(50.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "reference"),
+    [([1.0], [2.0]), ([], []), ([1.0, 2.0], [1.0, 2.0]), ([3.0, 4.0], [1.0, 2.0])],
+)
+def test_there_is_no_p_value_without_pairs_or_without_spread(values, reference):
+    assert paired_p_value(values, reference) is None
+
+
+def test_two_pairs_have_a_p_value():
+    assert paired_p_value([1.0, 2.0], [0.0, 3.0]) == pytest.approx(1.0)
+
+
+def make_comparison():
+    lines = [
+        line("joint", "joint", (50.0, 20.0), (52.0, 20.0)),
+        line("s", "split", (60.0, 20.0), (61.0, 10.0)),
+    ]
+    rows = make_rows(lines, singles(2), JUDGED_BY)
+    best = choose_best(lines, singles(2), JUDGED_BY)
+    single = {"a": {"accuracy": [50.0, 50.0]}, "b": {"error": [20.0, 20.0]}}
+    return Comparison([0, 1], -0.1, JUDGED_BY, single, 20, rows, verdict(rows), best, "careful")
+
+
+def test_a_comparison_is_read_as_it_was_written(tmp_path):
+    comparison = make_comparison()
+    comparison.save(tmp_path / "c.json")
+    assert Comparison.load(tmp_path / "c.json") == comparison
+
+
+def test_a_comparison_of_the_first_format_is_read(tmp_path):
+    old = {
+        "format": "recon-search/comparison/1",
+        "seeds": [0],
+        "threshold": 0.0,
+        "single": {"a": [90.0]},
+        "single_parameters": 5,
+        "rows": [
+            {
+                "name": "joint, split",
+                "role": "split",
+                "accuracy": {"a": [91.0]},
+                "delta_m": [1.1],
+                "n_parameters": 3,
+                "flops": 4,
+                "conflicts": None,
+                "minus_split": None,
+                "p_value": None,
+            }
+        ],
+        "verdict": "v",
+        "best": {"label": "joint, split", "seed": 0, "validation_delta_m": 1.0, "directory": "d"},
+    }
+    (tmp_path / "c.json").write_text(json.dumps(old))
+    found = Comparison.load(tmp_path / "c.json")
+    assert found.single == {"a": {"accuracy": [90.0]}}
+    assert found.rows[0].metrics == {"a": {"accuracy": [91.0]}}
+    assert (found.rows[0].role, found.rows[0].method, found.best.name) == (
+        "split",
+        "joint",
+        "joint, split",
+    )
+    assert found.directions == {"a": {"accuracy": 1}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "must have format"),
+        ({"rows": [{}]}, "does not"),
+        ({"rows": None}, "does not"),
+        ({"best": {}}, "does not"),
+        ({"extra": 1}, "does not"),
+    ],
+)
+def test_a_comparison_with_other_content_is_one_line(tmp_path, change, message):
+    make_comparison().save(tmp_path / "c.json")
+    values = json.loads((tmp_path / "c.json").read_text()) | change
+    (tmp_path / "c.json").write_text(json.dumps(values))
+    with pytest.raises(ArtefactError, match=message):
+        Comparison.load(tmp_path / "c.json")
