@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from recon_search.errors import BackboneError, SplitError, nearest
 from recon_search.graph.emit import Forward, compile_forward, emit
 from recon_search.graph.layout import Layout
+from recon_search.graph.names import names_of
 from recon_search.graph.split import Split
 from recon_search.graph.tensors import (
     clear_caches,
@@ -104,9 +105,9 @@ class BranchedBackbone(nn.Module):
             the same tensor, so it should not be written into.
 
         Raises:
-            SplitError: a task is unknown, or none is named.
+            SplitError: a task is unknown, none is named, or the names are no list.
         """
-        wanted = self.tasks if tasks is None else tuple(tasks)
+        wanted = self.tasks if tasks is None else names_of(tasks, "The tasks to compute")
         forward = self._forwards.get((self.training, wanted))
         if forward is None:
             forward = self._compile(self.training, wanted)

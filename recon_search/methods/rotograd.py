@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
 from recon_search import parallel
+from recon_search.model.container import TaskModules
 from recon_search.model.rotation import RotatedHead, add_rotations, fold_rotations
 
 EPSILON = 1e-15
@@ -108,7 +109,7 @@ class RotoGrad:
         self.every = every
         self.burn_in = burn_in
         self.normalize_losses = normalize_losses
-        self.rotations = nn.ModuleDict(
+        self.rotations = TaskModules(
             {task: _Rotation(head.rotation, map) for task, head in self.heads.items()}
         )
         self.optimizer = torch.optim.Adam(self.rotations.parameters(), lr=lr)
