@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
+import torch
 from torch import nn
 
 from recon_search.errors import SplitError
@@ -32,6 +33,7 @@ def names_of(names: Iterable[str], what: str) -> tuple[str, ...]:
     return found
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def encode(task: str) -> str:
     """Return the part of a module path that stands for a task.
 
