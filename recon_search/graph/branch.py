@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from recon_search.errors import SplitError
 from recon_search.graph.branched import Blueprint, BranchedBackbone
 from recon_search.graph.example import example_input
+from recon_search.graph.fixed import Part
 from recon_search.graph.layers import layer_names
 from recon_search.graph.layout import Layout, lay_out
 from recon_search.graph.mutation import watch
@@ -121,14 +122,14 @@ def _grow(
         for name, partition in layout.tensors.items()
         for block in blocks(partition)
     }
-    tree = nn.Module()
-    place(tree, "shared", nn.Module())
-    place(tree, "branches", nn.Module())
+    tree = Part()
+    place(tree, "shared", Part())
+    place(tree, "branches", Part())
     # Large groups first, so that the first name of a shared tensor is the one where it lives.
     groups = {block for partition in layout.tensors.values() for block in blocks(partition)}
     for group in sorted(groups, key=lambda group: (-len(group), group)):
         if len(group) < len(layout.tasks):
-            place(tree, layout.tree(group), nn.Module())
+            place(tree, layout.tree(group), Part())
     for target in sorted(layout.modules, key=lambda target: target.count(".")):
         leaf = root.get_submodule(target)
         for block in blocks(layout.modules[target]):

@@ -11,6 +11,8 @@ from torch import Tensor, fx, nn
 
 from recon_search.errors import BackboneError, SplitError, nearest
 from recon_search.graph.emit import Forward, compile_forward, emit
+from recon_search.graph.fixed import METADATA, Part, attributes, data, fix
+from recon_search.graph.habits import classifier, grouping, undecayed
 from recon_search.graph.layout import Layout
 from recon_search.graph.names import names_of
 from recon_search.graph.split import Split
@@ -59,7 +61,7 @@ class Blueprint:
         return self
 
 
-class BranchedBackbone(nn.Module):
+class BranchedBackbone(Part):
     """A backbone whose split layers have one copy per group of tasks. Made by `branch`.
 
     Tensors that all tasks share live under `shared`, those of a group under `branches.<tasks
@@ -67,6 +69,10 @@ class BranchedBackbone(nn.Module):
     tensor once, although several modules may share it: where an unsplit layer is called by several
     branches with buffers of their own, the further names of its weights are left out on saving and
     filled in on loading.
+
+    What timm's optimisers and data helpers ask of a model it answers as the plain model does, of
+    which it also has all attributes that are plain data. They are fixed, as all that the graph has
+    read: setting one is refused (see `fixed.Part`).
 
     Attributes:
         split: the plan.
@@ -84,6 +90,13 @@ class BranchedBackbone(nn.Module):
         for training in blueprint.graphs:  # now, for torch.compile and torch.export cannot
             self._compile(training, split.tasks)
         self._aliases = _find_aliases(self)
+        plain = blueprint.template
+        for name, value in data(plain).items():
+            if not hasattr(self, name):
+                self.__dict__[name] = value
+        self.fix(attributes(plain) - {*METADATA})
+        for tree in (shared, *branches.children()):
+            fix(tree, plain)
         self.register_state_dict_post_hook(_drop_aliases)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_fill_aliases)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_tie_aliases)  # type: ignore[no-untyped-call]
@@ -136,6 +149,13 @@ class BranchedBackbone(nn.Module):
                 for group in self.blueprint.layout.groups(names[0])
             ]
             for layer, names in self.blueprint.layers.items()
+        }
+
+    def layer_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters of all copies of every splittable layer, in order of first use."""
+        return {
+            layer: [parameter for block in blocks for parameter in block.parameters]
+            for layer, blocks in self.layers().items()
         }
 
     def task_state_dict(self, task: str) -> dict[str, Tensor]:
@@ -191,6 +211,45 @@ class BranchedBackbone(nn.Module):
             if name in self.blueprint.layout.tensors
         }
         return with_tensors(template, own).train(self.training)
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the parameters, every copy, that timm keeps from weight decay."""
+        return undecayed(self.blueprint.template, self)
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
+        """Return what tells timm the group of layers of a parameter, for layer-wise decay."""
+        return grouping(self.blueprint.template, self, coarse=coarse)
+
+    def get_classifier(self) -> nn.Module | tuple[nn.Module, ...]:
+        """Return the classifier that all tasks share, an identity where timm has none.
+
+        Raises:
+            SplitError: they share none.
+        """
+        return classifier(self.blueprint.template, self)
+
+    def reset_classifier(self, *args: object, **kwargs: object) -> None:
+        """Refuse, for the graph is fixed.
+
+        Raises:
+            BackboneError: always.
+        """
+        raise BackboneError(
+            "A backbone's classifier must be set before it is branched, got reset_classifier() "
+            "afterwards. Call it on the plain backbone and branch that."
+        )
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Accept that checkpointing stays off.
+
+        Raises:
+            BackboneError: it should be on, which a graph cannot do.
+        """
+        if enable:
+            raise BackboneError(
+                "A branched backbone must keep all activations, got set_grad_checkpointing(True). "
+                "Leave it off and take smaller batches."
+            )
 
     def _check_task(self, task: str) -> None:
         if task not in self.tasks:

@@ -41,14 +41,18 @@ def layers(module: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Return the splittable layers of `module` in order of first use.
 
     Args:
-        module: a backbone that torch.fx can trace; left untouched.
+        module: a backbone that torch.fx can trace, or a branched one; left untouched.
 
     Returns:
-        the parameters of each layer, the very objects of `module`.
+        the parameters of each layer, the very objects of `module`. Of a branched one those of all
+        copies, under the plain backbone's names.
 
     Raises:
         BackboneError: the module cannot be traced.
     """
+    if callable(of_copies := getattr(module, "layer_parameters", None)):
+        found: dict[str, list[nn.Parameter]] = of_copies()
+        return found
     return {
         layer: [module.get_parameter(name) for name in names]
         for layer, names in layer_names(trace(module)).items()
@@ -58,13 +62,16 @@ def layers(module: nn.Module) -> dict[str, list[nn.Parameter]]:
 def describe(module: nn.Module) -> list[LayerInfo]:
     """Return type, shape and parameter count of each splittable layer, in order of first use.
 
+    Of a branched backbone the parameters of all copies count.
+
     Raises:
         BackboneError: the module cannot be traced.
     """
     rows = []
+    blueprint = getattr(module, "blueprint", None)
+    parts = dict((blueprint.template if blueprint else module).named_modules())
     for layer, parameters in layers(module).items():
-        own = layer in dict(module.named_modules())
-        kind = type(module.get_submodule(layer)).__name__ if own else "Parameter"
+        kind = type(parts[layer]).__name__ if layer in parts else "Parameter"
         size = sum(parameter.numel() for parameter in parameters)
         rows.append(LayerInfo(layer, kind, tuple(parameters[0].shape), size, "Norm" in kind))
     return rows

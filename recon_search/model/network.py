@@ -16,6 +16,7 @@ from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
 from recon_search.model.backbone import create_backbone, seeded
 from recon_search.model.container import TaskModules
+from recon_search.model.habits import Habits
 from recon_search.model.heads import create_head
 from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations
 from recon_search.recipe import BackboneConfig, HeadConfig
@@ -23,7 +24,7 @@ from recon_search.recipe import BackboneConfig, HeadConfig
 FORMAT = "recon-search/model/1"
 
 
-class MultiTaskModel(nn.Module):
+class MultiTaskModel(Habits):
     """A branched backbone whose features each task's head reads.
 
     Args:
@@ -39,6 +40,7 @@ class MultiTaskModel(nn.Module):
         self.backbone = backbone
         self.heads = TaskModules(dict(heads))
         self.config = dict(config)
+        self._take_data()
 
     @property
     def tasks(self) -> tuple[str, ...]:
