@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from recon_search.errors import BackboneError, SplitError, nearest
-from recon_search.graph.emit import Forward, compile_forward, emit
+from recon_search.graph.emit import Forward, Forwards, compile_forward, emit
 from recon_search.graph.fixed import METADATA, Part, attributes, data, fix
 from recon_search.graph.habits import classifier, grouping, undecayed
 from recon_search.graph.layout import Layout
 from recon_search.graph.names import names_of
+from recon_search.graph.pickling import Rows, flatten, rebuild
 from recon_search.graph.split import Split
 from recon_search.graph.tensors import (
     clear_caches,
@@ -60,6 +61,15 @@ class Blueprint:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
+    def __reduce__(self) -> tuple[Callable[..., Blueprint], tuple[Any, ...]]:
+        flat = flatten(self.graphs, self.layout)
+        return _rebuilt, (*flat, dict(self.layers), dict(self.keys), self.template)
+
+
+def _rebuilt(rows: Rows, layout: Layout, *rest: Any) -> Blueprint:
+    graphs, layout = rebuild(rows, layout)
+    return Blueprint(layout, graphs, *rest)
+
 
 class BranchedBackbone(Part):
     """A backbone whose split layers have one copy per group of tasks. Made by `branch`.
@@ -86,9 +96,8 @@ class BranchedBackbone(Part):
         self.blueprint = blueprint
         self.shared = shared
         self.branches = branches
-        self._forwards: dict[tuple[bool, tuple[str, ...]], Forward] = {}
-        for training in blueprint.graphs:  # now, for torch.compile and torch.export cannot
-            self._compile(training, split.tasks)
+        self._forwards = Forwards()
+        self._compile_all()
         self._aliases = _find_aliases(self)
         plain = blueprint.template
         for name, value in data(plain).items():
@@ -100,6 +109,11 @@ class BranchedBackbone(Part):
         self.register_state_dict_post_hook(_drop_aliases)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_fill_aliases)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_tie_aliases)  # type: ignore[no-untyped-call]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a copy, or of a pickle, which has no generated functions."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._compile_all()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -261,6 +275,12 @@ class BranchedBackbone(Part):
     def _tensor(self, name: str, task: str) -> Any:
         path = self.blueprint.layout.home(name, self.tasks.index(task))
         return find(self, path)
+
+    def _compile_all(self) -> None:
+        """Make the functions of all tasks now, for torch.compile and torch.export cannot."""
+        for training in self.blueprint.graphs:
+            if (training, self.tasks) not in self._forwards:
+                self._compile(training, self.tasks)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _compile(self, training: bool, wanted: tuple[str, ...]) -> Forward:
