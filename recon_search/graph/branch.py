@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from recon_search.errors import SplitError
-from recon_search.graph.branched import Blueprint, BranchedBackbone
+from recon_search.errors import BackboneError, SplitError
+from recon_search.graph.blueprint import Blueprint
+from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.example import example_input
 from recon_search.graph.fixed import Part
 from recon_search.graph.layers import layer_names
@@ -107,9 +108,16 @@ def _values(backbone: nn.Module, traced: Trace, layout: Layout) -> Callable[[str
                 f"A further split must keep what is split already, '{name}' is split into "
                 f"{old.groups(name)} and would become {layout.groups(name)}. Add its layer."
             )
-    return lambda name, position: (
-        backbone._tensor(name, layout.tasks[position]) if name in old.tensors else own[name]
-    )
+    paths = [backbone.path(task) for task in layout.tasks]
+    for path in paths:
+        path.check()
+        for name in old.tensors:
+            if path.is_computed(name):
+                raise BackboneError(
+                    f"A backbone must keep its weights to be split further, '{name}' is computed "
+                    "from others since a module was changed. Undo that, or split first."
+                )
+    return lambda name, position: paths[position].read(name) if name in old.tensors else own[name]
 
 
 def _grow(

@@ -7,24 +7,18 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from recon_search.errors import BackboneError, SplitError, nearest
+from recon_search.graph.aliases import drop_aliases, fill_aliases, find_aliases, tie_aliases
+from recon_search.graph.blueprint import Blueprint
 from recon_search.graph.emit import Forward, Forwards, compile_forward, emit
 from recon_search.graph.fixed import METADATA, Part, attributes, data, fix
 from recon_search.graph.habits import classifier, grouping, undecayed
-from recon_search.graph.layout import Layout
 from recon_search.graph.names import names_of
-from recon_search.graph.pickling import Rows, flatten, rebuild
+from recon_search.graph.path import Path
 from recon_search.graph.split import Split
-from recon_search.graph.tensors import (
-    clear_caches,
-    find,
-    fresh,
-    named_tensors,
-    place,
-    with_tensors,
-)
+from recon_search.graph.tensors import clear_caches
 
 
 @dataclass(frozen=True)
@@ -38,37 +32,6 @@ class Block:
 
     tasks: tuple[str, ...]
     parameters: list[nn.Parameter]
-
-
-@dataclass(frozen=True)
-class Blueprint:
-    """What a branched backbone was built from; never changes, so copies of the network share it.
-
-    Attributes:
-        layout: who shares what.
-        graphs: the graph of the unsplit backbone, by `training`.
-        layers: first names of the parameters of each splittable layer, in order of first use.
-        keys: the backbone's state-dict keys, each with the tensor's first name.
-        template: the backbone on the meta device.
-    """
-
-    layout: Layout
-    graphs: Mapping[bool, fx.Graph]
-    layers: Mapping[str, tuple[str, ...]]
-    keys: Mapping[str, str]
-    template: nn.Module
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
-
-    def __reduce__(self) -> tuple[Callable[..., Blueprint], tuple[Any, ...]]:
-        flat = flatten(self.graphs, self.layout)
-        return _rebuilt, (*flat, dict(self.layers), dict(self.keys), self.template)
-
-
-def _rebuilt(rows: Rows, layout: Layout, *rest: Any) -> Blueprint:
-    graphs, layout = rebuild(rows, layout)
-    return Blueprint(layout, graphs, *rest)
 
 
 class BranchedBackbone(Part):
@@ -98,7 +61,7 @@ class BranchedBackbone(Part):
         self.branches = branches
         self._forwards = Forwards()
         self._compile_all()
-        self._aliases = _find_aliases(self)
+        self._aliases = find_aliases(self, blueprint.layout)
         plain = blueprint.template
         for name, value in data(plain).items():
             if not hasattr(self, name):
@@ -106,9 +69,9 @@ class BranchedBackbone(Part):
         self.fix(attributes(plain) - {*METADATA})
         for tree in (shared, *branches.children()):
             fix(tree, plain)
-        self.register_state_dict_post_hook(_drop_aliases)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_fill_aliases)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_post_hook(_tie_aliases)  # type: ignore[no-untyped-call]
+        self.register_state_dict_post_hook(drop_aliases)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(fill_aliases)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(tie_aliases)  # type: ignore[no-untyped-call]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a copy, or of a pickle, which has no generated functions."""
@@ -149,7 +112,7 @@ class BranchedBackbone(Part):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Convert every tensor (`to`, `cuda`, `double`, ...) and keep shared ones shared."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        _tie_aliases(self)
+        tie_aliases(self)
         return self
 
     def layers(self) -> dict[str, list[Block]]:
@@ -157,9 +120,15 @@ class BranchedBackbone(Part):
 
         An unsplit layer is one block with all tasks, wherever it is called.
         """
+        paths = {task: self.path(task) for task in self.tasks}
+
+        def parameters(names: Sequence[str], group: Sequence[str]) -> list[nn.Parameter]:
+            found = (paths[task].trained(name) for name in names for task in group)
+            return list(dict.fromkeys(parameter for part in found for parameter in part))
+
         return {
             layer: [
-                Block(group, [self._tensor(name, group[0]) for name in names])
+                Block(group, parameters(names, group))
                 for group in self.blueprint.layout.groups(names[0])
             ]
             for layer, names in self.blueprint.layers.items()
@@ -175,21 +144,26 @@ class BranchedBackbone(Part):
     def task_state_dict(self, task: str) -> dict[str, Tensor]:
         """Return the weights of one task's path under plain timm names, buffers included.
 
-        The tensors are those of this network, not copies. An unsplit timm model of the same name
-        and arguments loads them strictly and computes this task's features.
+        The tensors are those of this network, not copies, as long as no module computes its own
+        from others (pruned, parametrised). An unsplit timm model of the same name and arguments
+        loads them strictly and computes this task's features. The count of batches, which frozen
+        norms no longer keep, is 0 then.
 
         Raises:
             SplitError: the task is unknown.
+            BackboneError: a module was replaced since by one with other tensors.
         """
-        self._check_task(task)
-        return {key: self._tensor(name, task).detach() for key, name in self.blueprint.keys.items()}
+        path = self.path(task)
+        path.check()
+        return {key: path.read(name).detach() for key, name in self.blueprint.keys.items()}
 
     def load_task_state_dict(self, task: str, state: Mapping[str, Tensor]) -> None:
         """Copy weights with plain timm names into one task's path, and into all that shares them.
 
         Raises:
             SplitError: the task is unknown.
-            BackboneError: a name is missing or unknown, or a shape differs.
+            BackboneError: a name is missing or unknown, a shape differs, or the network computes
+                the tensor from others since a change.
         """
         own = self.task_state_dict(task)
         for name in (*own, *state):
@@ -204,27 +178,35 @@ class BranchedBackbone(Part):
                     f"'{name}' must have shape {tuple(own[name].shape)}, got "
                     f"{tuple(state[name].shape)}. Take the weights from the same model."
                 )
+        path = self.path(task)
+        targets = {key: path.kept(name) for key, name in self.blueprint.keys.items()}
         with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(state[name])
+            for key, tensors in targets.items():
+                for tensor in tensors:
+                    tensor.copy_(state[key])
         clear_caches(self)
 
     def single(self, task: str) -> nn.Module:
         """Return one task's path as a plain timm module of the original class.
 
-        It has its own copy of the weights and this network's mode.
+        It has its own copy of the weights and this network's mode. What a module computes from
+        other tensors (pruned, parametrised) is a plain weight there; modules replaced by others
+        with the same tensors (frozen norms) stay replaced.
+
+        Raises:
+            SplitError: the task is unknown.
+            BackboneError: a module was replaced since by one with other tensors.
+        """
+        return self.path(task).single().train(self.training)
+
+    def path(self, task: str) -> Path:
+        """Return what one task's forward pass calls and reads.
 
         Raises:
             SplitError: the task is unknown.
         """
         self._check_task(task)
-        template = self.blueprint.template
-        own = {
-            name: fresh(self._tensor(name, task))
-            for name in dict.fromkeys(named_tensors(template))
-            if name in self.blueprint.layout.tensors
-        }
-        return with_tensors(template, own).train(self.training)
+        return Path(self, self.blueprint, self.tasks.index(task))
 
     def no_weight_decay(self) -> set[str]:
         """Name the parameters, every copy, that timm keeps from weight decay."""
@@ -272,10 +254,6 @@ class BranchedBackbone(Part):
                 f"{nearest(str(task), self.tasks)} Name one of them."
             )
 
-    def _tensor(self, name: str, task: str) -> Any:
-        path = self.blueprint.layout.home(name, self.tasks.index(task))
-        return find(self, path)
-
     def _compile_all(self) -> None:
         """Make the functions of all tasks now, for torch.compile and torch.export cannot."""
         for training in self.blueprint.graphs:
@@ -294,37 +272,3 @@ class BranchedBackbone(Part):
         forward = compile_forward(graph, f"{mode} {' '.join(wanted)}")
         self._forwards[training, wanted] = forward
         return forward
-
-
-def _find_aliases(network: BranchedBackbone) -> dict[str, str]:
-    """Map every further name of a tensor of the network to the name where it lives."""
-    layout = network.blueprint.layout
-    homes = [home for name in layout.tensors for home in layout.homes(name)]
-    lives = {id(find(network, home)): home for home in homes}
-    names = {name: lives[id(tensor)] for name, tensor in named_tensors(network).items()}
-    return {name: home for name, home in names.items() if name != home}
-
-
-def _drop_aliases(
-    network: BranchedBackbone, state: dict[str, Tensor], prefix: str, metadata: Any
-) -> None:
-    for alias in network._aliases:
-        state.pop(prefix + alias, None)
-
-
-def _fill_aliases(
-    network: BranchedBackbone, state: dict[str, Tensor], prefix: str, *unused: Any
-) -> None:
-    for alias, home in network._aliases.items():
-        if prefix + home in state:
-            state[prefix + alias] = state[prefix + home]
-
-
-def _tie_aliases(network: BranchedBackbone, *unused: Any) -> None:
-    """Make every alias the tensor that lives at its home again; torch may have made it two."""
-    for alias, home in network._aliases.items():
-        tensor = find(network, home)
-        if tensor is not None and find(network, alias) is not tensor:
-            owner, _, name = alias.rpartition(".")
-            persistent = name not in network.get_submodule(owner)._non_persistent_buffers_set
-            place(network, alias, tensor, persistent=persistent)
