@@ -1,8 +1,11 @@
 """One thread a test process, for small tensors gain nothing from more; and a small model."""
 
+import sys
+
 import pytest
 import torch
 
+from recon_search import cli
 from recon_search.data.registry import find_source
 from recon_search.graph.split import Split
 from recon_search.model.network import build_model
@@ -39,8 +42,24 @@ def make_model():
 
 
 @pytest.fixture
+def invoke(tmp_path, monkeypatch, capsys):
+    """Run a command in this process, in an empty folder; returns exit code, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["recon-search", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return stopped.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
 def train_config():
     return TrainConfig(epochs=2, batch_size=32, lr=0.05)
 
 
+pytest.register_assert_rewrite("tests.tasks.contract", "tests.data.contract")
 torch.set_num_threads(1)

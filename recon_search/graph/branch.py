@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from recon_search.errors import SplitError
+from recon_search.errors import BackboneError, SplitError
 from recon_search.graph.analysis import Analysis, analyse
-from recon_search.graph.branched import Blueprint, BranchedBackbone
+from recon_search.graph.blueprint import Blueprint
+from recon_search.graph.branched import BranchedBackbone
+from recon_search.graph.fixed import Part
 from recon_search.graph.layout import Layout
 from recon_search.graph.partition import blocks, is_refinement
 from recon_search.graph.split import Split
@@ -87,9 +89,16 @@ def _values(
                 f"A further split must keep what is split already, '{name}' is split into "
                 f"{old.groups(name)} and would become {layout.groups(name)}. Add its layer."
             )
-    return lambda name, position: (
-        backbone._tensor(name, layout.tasks[position]) if name in old.tensors else own[name]
-    )
+    paths = [backbone.path(task) for task in layout.tasks]
+    for path in paths:
+        path.check()
+        for name in old.tensors:
+            if path.is_computed(name):
+                raise BackboneError(
+                    f"A backbone must keep its weights to be split further, '{name}' is computed "
+                    "from others since a module was changed. Undo that, or split first."
+                )
+    return lambda name, position: paths[position].read(name) if name in old.tensors else own[name]
 
 
 def _grow(
@@ -102,14 +111,14 @@ def _grow(
         for name, partition in layout.tensors.items()
         for block in blocks(partition)
     }
-    tree = nn.Module()
-    place(tree, "shared", nn.Module())
-    place(tree, "branches", nn.Module())
+    tree = Part()
+    place(tree, "shared", Part())
+    place(tree, "branches", Part())
     # Large groups first, so that the first name of a shared tensor is the one where it lives.
     groups = {block for partition in layout.tensors.values() for block in blocks(partition)}
     for group in sorted(groups, key=lambda group: (-len(group), group)):
         if len(group) < len(layout.tasks):
-            place(tree, layout.tree(group), nn.Module())
+            place(tree, layout.tree(group), Part())
     for target in sorted(layout.modules, key=lambda target: target.count(".")):
         leaf = root.get_submodule(target)
         for block in blocks(layout.modules[target]):

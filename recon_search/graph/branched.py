@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from recon_search.errors import BackboneError, SplitError, nearest
-from recon_search.graph.emit import Forward, compile_forward, emit
-from recon_search.graph.layout import Layout
+from recon_search.graph.aliases import drop_aliases, fill_aliases, find_aliases, tie_aliases
+from recon_search.graph.blueprint import Blueprint
+from recon_search.graph.emit import Forward, Forwards, compile_forward, emit
+from recon_search.graph.fixed import METADATA, Part, attributes, data, fix
+from recon_search.graph.habits import classifier, grouping, undecayed
+from recon_search.graph.names import names_of
+from recon_search.graph.path import Path
 from recon_search.graph.split import Split
-from recon_search.graph.tensors import (
-    clear_caches,
-    find,
-    fresh,
-    named_tensors,
-    place,
-    with_tensors,
-)
+from recon_search.graph.tensors import clear_caches
 
 
 @dataclass(frozen=True)
@@ -36,29 +34,7 @@ class Block:
     parameters: list[nn.Parameter]
 
 
-@dataclass(frozen=True)
-class Blueprint:
-    """What a branched backbone was built from; never changes, so copies of the network share it.
-
-    Attributes:
-        layout: who shares what.
-        graphs: the graph of the unsplit backbone, by `training`.
-        layers: first names of the parameters of each splittable layer, in order of first use.
-        keys: the backbone's state-dict keys, each with the tensor's first name.
-        template: the backbone on the meta device.
-    """
-
-    layout: Layout
-    graphs: Mapping[bool, fx.Graph]
-    layers: Mapping[str, tuple[str, ...]]
-    keys: Mapping[str, str]
-    template: nn.Module
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
-
-
-class BranchedBackbone(nn.Module):
+class BranchedBackbone(Part):
     """A backbone whose split layers have one copy per group of tasks. Made by `branch`.
 
     Tensors that all tasks share live under `shared`, those of a group under `branches.<tasks
@@ -66,6 +42,10 @@ class BranchedBackbone(nn.Module):
     tensor once, although several modules may share it: where an unsplit layer is called by several
     branches with buffers of their own, the further names of its weights are left out on saving and
     filled in on loading.
+
+    What timm's optimisers and data helpers ask of a model it answers as the plain model does, of
+    which it also has all attributes that are plain data. They are fixed, as all that the graph has
+    read: setting one is refused (see `fixed.Part`).
 
     Attributes:
         split: the plan.
@@ -80,13 +60,24 @@ class BranchedBackbone(nn.Module):
         self.shared = shared
         self.branches = branches
         self._n_inputs = len(blueprint.graphs[True].find_nodes(op="placeholder"))
-        self._forwards: dict[tuple[bool, tuple[str, ...]], Forward] = {}
-        for training in blueprint.graphs:  # now, for torch.compile and torch.export cannot
-            self._compile(training, split.tasks)
-        self._aliases = _find_aliases(self)
-        self.register_state_dict_post_hook(_drop_aliases)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_fill_aliases)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_post_hook(_tie_aliases)  # type: ignore[no-untyped-call]
+        self._forwards = Forwards()
+        self._compile_all()
+        self._aliases = find_aliases(self, blueprint.layout)
+        plain = blueprint.template
+        for name, value in data(plain).items():
+            if not hasattr(self, name):
+                self.__dict__[name] = value
+        self.fix(attributes(plain) - {*METADATA})
+        for tree in (shared, *branches.children()):
+            fix(tree, plain)
+        self.register_state_dict_post_hook(drop_aliases)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(fill_aliases)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(tie_aliases)  # type: ignore[no-untyped-call]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a copy, or of a pickle, which has no generated functions."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._compile_all()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -106,11 +97,11 @@ class BranchedBackbone(nn.Module):
             the same tensor, so it should not be written into.
 
         Raises:
-            SplitError: a task is unknown, or none is named.
+            SplitError: a task is unknown, none is named, or the names are no list.
         """
         if len(more) == self._n_inputs:
             *more, tasks = more  # type: ignore[assignment]
-        wanted = self.tasks if tasks is None else tuple(tasks)
+        wanted = self.tasks if tasks is None else names_of(tasks, "The tasks to compute")
         forward = self._forwards.get((self.training, wanted))
         if forward is None:
             forward = self._compile(self.training, wanted)
@@ -125,7 +116,7 @@ class BranchedBackbone(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Convert every tensor (`to`, `cuda`, `double`, ...) and keep shared ones shared."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        _tie_aliases(self)
+        tie_aliases(self)
         return self
 
     def layers(self) -> dict[str, list[Block]]:
@@ -133,32 +124,50 @@ class BranchedBackbone(nn.Module):
 
         An unsplit layer is one block with all tasks, wherever it is called.
         """
+        paths = {task: self.path(task) for task in self.tasks}
+
+        def parameters(names: Sequence[str], group: Sequence[str]) -> list[nn.Parameter]:
+            found = (paths[task].trained(name) for name in names for task in group)
+            return list(dict.fromkeys(parameter for part in found for parameter in part))
+
         return {
             layer: [
-                Block(group, [self._tensor(name, group[0]) for name in names])
+                Block(group, parameters(names, group))
                 for group in self.blueprint.layout.groups(names[0])
             ]
             for layer, names in self.blueprint.layers.items()
         }
 
+    def layer_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters of all copies of every splittable layer, in order of first use."""
+        return {
+            layer: [parameter for block in blocks for parameter in block.parameters]
+            for layer, blocks in self.layers().items()
+        }
+
     def task_state_dict(self, task: str) -> dict[str, Tensor]:
         """Return the weights of one task's path under plain timm names, buffers included.
 
-        The tensors are those of this network, not copies. An unsplit timm model of the same name
-        and arguments loads them strictly and computes this task's features.
+        The tensors are those of this network, not copies, as long as no module computes its own
+        from others (pruned, parametrised). An unsplit timm model of the same name and arguments
+        loads them strictly and computes this task's features. The count of batches, which frozen
+        norms no longer keep, is 0 then.
 
         Raises:
             SplitError: the task is unknown.
+            BackboneError: a module was replaced since by one with other tensors.
         """
-        self._check_task(task)
-        return {key: self._tensor(name, task).detach() for key, name in self.blueprint.keys.items()}
+        path = self.path(task)
+        path.check()
+        return {key: path.read(name).detach() for key, name in self.blueprint.keys.items()}
 
     def load_task_state_dict(self, task: str, state: Mapping[str, Tensor]) -> None:
         """Copy weights with plain timm names into one task's path, and into all that shares them.
 
         Raises:
             SplitError: the task is unknown.
-            BackboneError: a name is missing or unknown, or a shape differs.
+            BackboneError: a name is missing or unknown, a shape differs, or the network computes
+                the tensor from others since a change.
         """
         own = self.task_state_dict(task)
         for name in (*own, *state):
@@ -173,27 +182,74 @@ class BranchedBackbone(nn.Module):
                     f"'{name}' must have shape {tuple(own[name].shape)}, got "
                     f"{tuple(state[name].shape)}. Take the weights from the same model."
                 )
+        path = self.path(task)
+        targets = {key: path.kept(name) for key, name in self.blueprint.keys.items()}
         with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(state[name])
+            for key, tensors in targets.items():
+                for tensor in tensors:
+                    tensor.copy_(state[key])
         clear_caches(self)
 
     def single(self, task: str) -> nn.Module:
         """Return one task's path as a plain timm module of the original class.
 
-        It has its own copy of the weights and this network's mode.
+        It has its own copy of the weights and this network's mode. What a module computes from
+        other tensors (pruned, parametrised) is a plain weight there; modules replaced by others
+        with the same tensors (frozen norms) stay replaced.
+
+        Raises:
+            SplitError: the task is unknown.
+            BackboneError: a module was replaced since by one with other tensors.
+        """
+        return self.path(task).single().train(self.training)
+
+    def path(self, task: str) -> Path:
+        """Return what one task's forward pass calls and reads.
 
         Raises:
             SplitError: the task is unknown.
         """
         self._check_task(task)
-        template = self.blueprint.template
-        own = {
-            name: fresh(self._tensor(name, task))
-            for name in dict.fromkeys(named_tensors(template))
-            if name in self.blueprint.layout.tensors
-        }
-        return with_tensors(template, own).train(self.training)
+        return Path(self, self.blueprint, self.tasks.index(task))
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the parameters, every copy, that timm keeps from weight decay."""
+        return undecayed(self.blueprint.template, self)
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
+        """Return what tells timm the group of layers of a parameter, for layer-wise decay."""
+        return grouping(self.blueprint.template, self, coarse=coarse)
+
+    def get_classifier(self) -> nn.Module | tuple[nn.Module, ...]:
+        """Return the classifier that all tasks share, an identity where timm has none.
+
+        Raises:
+            SplitError: they share none.
+        """
+        return classifier(self.blueprint.template, self)
+
+    def reset_classifier(self, *args: object, **kwargs: object) -> None:
+        """Refuse, for the graph is fixed.
+
+        Raises:
+            BackboneError: always.
+        """
+        raise BackboneError(
+            "A backbone's classifier must be set before it is branched, got reset_classifier() "
+            "afterwards. Call it on the plain backbone and branch that."
+        )
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Accept that checkpointing stays off.
+
+        Raises:
+            BackboneError: it should be on, which a graph cannot do.
+        """
+        if enable:
+            raise BackboneError(
+                "A branched backbone must keep all activations, got set_grad_checkpointing(True). "
+                "Leave it off and take smaller batches."
+            )
 
     def _check_task(self, task: str) -> None:
         if task not in self.tasks:
@@ -202,9 +258,11 @@ class BranchedBackbone(nn.Module):
                 f"{nearest(str(task), self.tasks)} Name one of them."
             )
 
-    def _tensor(self, name: str, task: str) -> Any:
-        path = self.blueprint.layout.home(name, self.tasks.index(task))
-        return find(self, path)
+    def _compile_all(self) -> None:
+        """Make the functions of all tasks now, for torch.compile and torch.export cannot."""
+        for training in self.blueprint.graphs:
+            if (training, self.tasks) not in self._forwards:
+                self._compile(training, self.tasks)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _compile(self, training: bool, wanted: tuple[str, ...]) -> Forward:
@@ -218,37 +276,3 @@ class BranchedBackbone(nn.Module):
         forward = compile_forward(graph, f"{mode} {' '.join(wanted)}")
         self._forwards[training, wanted] = forward
         return forward
-
-
-def _find_aliases(network: BranchedBackbone) -> dict[str, str]:
-    """Map every further name of a tensor of the network to the name where it lives."""
-    layout = network.blueprint.layout
-    homes = [home for name in layout.tensors for home in layout.homes(name)]
-    lives = {id(find(network, home)): home for home in homes}
-    names = {name: lives[id(tensor)] for name, tensor in named_tensors(network).items()}
-    return {name: home for name, home in names.items() if name != home}
-
-
-def _drop_aliases(
-    network: BranchedBackbone, state: dict[str, Tensor], prefix: str, metadata: Any
-) -> None:
-    for alias in network._aliases:
-        state.pop(prefix + alias, None)
-
-
-def _fill_aliases(
-    network: BranchedBackbone, state: dict[str, Tensor], prefix: str, *unused: Any
-) -> None:
-    for alias, home in network._aliases.items():
-        if prefix + home in state:
-            state[prefix + alias] = state[prefix + home]
-
-
-def _tie_aliases(network: BranchedBackbone, *unused: Any) -> None:
-    """Make every alias the tensor that lives at its home again; torch may have made it two."""
-    for alias, home in network._aliases.items():
-        tensor = find(network, home)
-        if tensor is not None and find(network, alias) is not tensor:
-            owner, _, name = alias.rpartition(".")
-            persistent = name not in network.get_submodule(owner)._non_persistent_buffers_set
-            place(network, alias, tensor, persistent=persistent)

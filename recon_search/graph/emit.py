@@ -5,7 +5,7 @@ from __future__ import annotations
 import linecache
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import fx
@@ -15,6 +15,16 @@ from recon_search.graph.layout import Layout
 from recon_search.graph.partition import blocks
 
 Forward = Callable[..., dict[str, Any]]
+
+
+class Forwards(dict[tuple[bool, tuple[str, ...]], Forward]):
+    """Generated functions by mode and tasks. Deep copies share them, pickles have none."""
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return type(self)(self)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
 
 
 def emit(graph: fx.Graph, layout: Layout, wanted: tuple[int, ...]) -> fx.Graph:

@@ -9,6 +9,7 @@ no layer. A tensor with several names (tied weights) belongs to the layer that i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,15 +44,19 @@ def layers(module: nn.Module, *, example: Any = None) -> dict[str, list[nn.Param
     """Return the splittable layers of `module` in order of first use.
 
     Args:
-        module: a backbone; left untouched.
+        module: a backbone, or a branched one; left untouched.
         example: what it is called with, as for `branch`; only some modules need one.
 
     Returns:
-        the parameters of each layer, the very objects of `module`; at least one layer.
+        the parameters of each layer, the very objects of `module`; at least one. Of a branched
+        one those of all copies, under the plain backbone's names.
 
     Raises:
         BackboneError: the module cannot be traced, or nothing in it is trained.
     """
+    if callable(of_copies := getattr(module, "layer_parameters", None)):
+        found: dict[str, list[nn.Parameter]] = of_copies()
+        return found
     names = _some_layers(trace(module, example))
     return {layer: [module.get_parameter(name) for name in own] for layer, own in names.items()}
 
@@ -73,18 +78,31 @@ def _some_layers(traced: Trace) -> dict[str, tuple[str, ...]]:
 def describe(module: nn.Module, *, example: Any = None) -> list[LayerInfo]:
     """Return type, shape and parameter count of each splittable layer, in order of first use.
 
+    Of a branched backbone the parameters of all copies count.
+
     Raises:
         BackboneError: the module cannot be traced, or nothing in it is trained.
     """
+    if callable(getattr(module, "layer_parameters", None)):
+        return _describe(layers(module), module.blueprint.template)  # type: ignore[union-attr, arg-type]
     return describe_traced(trace(module, example))
 
 
 def describe_traced(traced: Trace) -> list[LayerInfo]:
     """Do what `describe` does for a module that is traced already."""
-    modules = dict(traced.root.named_modules())
+    own = {
+        layer: [traced.root.get_parameter(name) for name in names]
+        for layer, names in _some_layers(traced).items()
+    }
+    return _describe(own, traced.root)
+
+
+def _describe(
+    parameters_by_layer: Mapping[str, list[nn.Parameter]], root: nn.Module
+) -> list[LayerInfo]:
+    modules = dict(root.named_modules())
     rows = []
-    for layer, names in _some_layers(traced).items():
-        parameters = [traced.root.get_parameter(name) for name in names]
+    for layer, parameters in parameters_by_layer.items():
         kind = type(modules[layer]).__name__ if layer in modules else "Parameter"
         size = sum(parameter.numel() for parameter in parameters)
         rows.append(LayerInfo(layer, kind, tuple(parameters[0].shape), size, "Norm" in kind))

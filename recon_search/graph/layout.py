@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from recon_search.graph.mutation import Effects
+from recon_search.graph.names import encode
 from recon_search.graph.partition import Partition, blocks, refine, to_groups, whole
 from recon_search.graph.trace import Trace
 
@@ -56,7 +57,7 @@ class Layout:
         """Name the subtree of the tensors that exactly these tasks share."""
         if len(block) == len(self.tasks):
             return "shared"
-        return "branches." + "+".join(self.tasks[i] for i in block)
+        return "branches." + "+".join(encode(self.tasks[i]) for i in block)
 
     def homes(self, target: str) -> list[str]:
         """List the copies of a module or tensor, in task order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +13,12 @@ from torch import nn
 from recon_search.artefact import check_format, digest, read_json, write_text
 from recon_search.errors import ArtefactError, SplitError, nearest
 from recon_search.graph.layers import digest_of, layer_names
+from recon_search.graph.names import names_of
 from recon_search.graph.partition import Group, from_groups, to_groups
-from recon_search.graph.tensors import is_writable, named_tensors
+from recon_search.graph.tensors import named_tensors
 from recon_search.graph.trace import Trace, trace
 
 FORMAT = "recon-search/split/1"
-_TAKEN = nn.ModuleDict()  # branches and heads are kept in modules, under the tasks' names
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,13 @@ class Split:
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        tasks = tuple(self.tasks)
-        _check_tasks(tasks)
+        tasks = _checked_tasks(self.tasks)
+        if not isinstance(self.layers, Mapping):
+            raise SplitError(
+                "The layers of a split must be given with their groups of tasks, got "
+                f"{self.layers!r}. Write {{layer: [[task, ...], ...]}}, or use Split.private."
+            )
+        names_of(self.layers, "The layers of a split")
         layers = {name: _ordered(name, groups, tasks) for name, groups in self.layers.items()}
         object.__setattr__(self, "tasks", tasks)
         object.__setattr__(self, "layers", layers)
@@ -58,7 +63,7 @@ class Split:
     @classmethod
     def private(
         cls,
-        names: Collection[str],
+        names: Iterable[str],
         tasks: Sequence[str],
         *,
         backbone: Mapping[str, Any] | None = None,
@@ -66,10 +71,11 @@ class Split:
         provenance: Mapping[str, Any] | None = None,
     ) -> Split:
         """Give every task a copy of its own of each layer in `names`; none named is no split."""
+        tasks = _checked_tasks(tasks)
         alone = tuple((task,) for task in tasks)
         return cls(
-            tuple(tasks),
-            dict.fromkeys(names, alone),
+            tasks,
+            dict.fromkeys(names_of(names, "The layers of a split"), alone),
             backbone or {},
             chosen or {},
             provenance or {},
@@ -102,17 +108,13 @@ class Split:
 
         Raises:
             ArtefactError: the file is missing, damaged or of another format.
-            SplitError: its groups are not partitions of its tasks.
+            SplitError: its tasks are no list of names, or its groups no partitions of them.
         """
         value = read_json(path, "split")
         check_format(value, FORMAT, path)
         try:
-            layers = {
-                str(name): tuple(tuple(group) for group in groups)
-                for name, groups in value["layers"].items()
-            }
+            tasks, layers = value["tasks"], value["layers"]
             extra = [dict(value.get(key, {})) for key in ("backbone", "chosen", "provenance")]
-            tasks = tuple(value["tasks"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
                 f"A split must have tasks and layers with groups of tasks, {path} has not "
@@ -142,6 +144,7 @@ class Split:
         Raises:
             SplitError: a grouped layer has no mapping, or the mapping misses a task.
         """
+        tasks = _checked_tasks(tasks)
         if mapping is None and set(tasks) <= set(self.tasks):
             mapping = {task: task for task in tasks}
         alone = tuple((task,) for task in tasks)
@@ -160,7 +163,7 @@ class Split:
                     "mapping, or choose grouped='private' or grouped='share'."
                 )
         split = {name: groups for name, groups in layers.items() if len(groups) > 1}
-        return Split(tuple(tasks), split, self.backbone, self.chosen, self.provenance)
+        return Split(tasks, split, self.backbone, self.chosen, self.provenance)
 
     def check(self, backbone: nn.Module, *, example: Any = None) -> None:
         """Make sure that `backbone` has every layer of this split and the digest it was made for.
@@ -220,44 +223,52 @@ def _why_not(name: str, traced: Trace) -> str:
     return "its forward pass does not use" if any(own[n].requires_grad for n in owned) else "froze"
 
 
-def _check_tasks(tasks: tuple[str, ...]) -> None:
-    for task in tasks:
-        if not isinstance(task, str) or not task or "+" in task or not is_writable(task):
+def _checked_tasks(tasks: Iterable[str]) -> tuple[str, ...]:
+    named = names_of(tasks, "The tasks of a split")
+    for task in named:
+        if not task or not task.isprintable():
             raise SplitError(
-                "A task name must be text without '.', '+', quotes and backslashes, and no Python "
-                f"keyword, got {task!r}. Rename the task."
+                f"A task name must be printable text of a character or more, got {task!r}. Rename "
+                "the task."
             )
-        if hasattr(_TAKEN, task):
-            raise SplitError(
-                f"A task name must not be one that torch's modules use, got {task!r}. Rename the "
-                "task."
-            )
-    if not tasks or len(set(tasks)) < len(tasks):
+    if not named or len(set(named)) < len(named):
         raise SplitError(
-            f"A split needs at least one task, each named once, got {list(tasks)}. Mend the names."
+            f"A split needs at least one task, each named once, got {list(named)}. Mend the names."
         )
+    return named
 
 
 def _ordered(
-    name: str, groups: Sequence[Sequence[str]], tasks: tuple[str, ...]
+    name: str, groups: Iterable[Iterable[str]], tasks: tuple[str, ...]
 ) -> tuple[Group, ...]:
-    members = [task for group in groups for task in group]
-    if sorted(members) != sorted(tasks) or any(not group for group in groups):
+    what = f"Each of the groups of layer '{name}'"
+    if isinstance(groups, str) or not isinstance(groups, Iterable):
+        raise SplitError(
+            f"{what} must be a list of tasks, got {groups!r} for all. Write [[task, ...], ...]."
+        )
+    named = [names_of(group, what) for group in groups]
+    members = [task for group in named for task in group]
+    if sorted(members) != sorted(tasks) or not all(named):
         raise SplitError(
             f"The groups of layer '{name}' must hold every task of {list(tasks)} once, got "
-            f"{_show(groups)}. Mend the groups."
+            f"{_show(named)}. Mend the groups."
         )
-    if len(groups) < 2:
+    if len(named) < 2:
         raise SplitError(
-            f"A split layer needs at least two groups of tasks, '{name}' has {_show(groups)}. "
+            f"A split layer needs at least two groups of tasks, '{name}' has {_show(named)}. "
             "Leave the layer out to share it."
         )
-    return to_groups(from_groups(groups, tasks), tasks)
+    return to_groups(from_groups(named, tasks), tasks)
 
 
 def _map_groups(
     groups: Sequence[Group], tasks: Sequence[str], mapping: Mapping[str, str]
 ) -> tuple[Group, ...]:
+    if not isinstance(mapping, Mapping):
+        raise SplitError(
+            f"The mapping must give the old task of every new one, got {mapping!r}. Write "
+            "{new: old}."
+        )
     old = {task: index for index, group in enumerate(groups) for task in group}
     for task in tasks:
         if mapping.get(task) not in old:

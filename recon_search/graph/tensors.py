@@ -87,11 +87,15 @@ def clear_caches(module: nn.Module) -> None:
 def place(
     tree: nn.Module, path: str, value: nn.Module | Tensor, *, persistent: bool = True
 ) -> None:
-    """Register a module, parameter or buffer at a dotted `path`, making containers on the way."""
+    """Register a module, parameter or buffer at a dotted `path`.
+
+    What is missing on the way becomes an empty module of the tree's class.
+    """
+    container = type(tree)
     *parents, name = path.split(".")
     for parent in parents:
         if parent not in tree._modules:
-            tree.add_module(parent, nn.Module())
+            tree.add_module(parent, container())
         tree = tree.get_submodule(parent)
     if isinstance(value, nn.Module):
         tree.add_module(name, value)

@@ -15,7 +15,9 @@ from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
 from recon_search.model.backbone import create_backbone, seeded
+from recon_search.model.container import TaskModules
 from recon_search.model.facts import facts_of
+from recon_search.model.habits import Habits
 from recon_search.model.heads import create_head
 from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations
 from recon_search.model.source import untrained
@@ -25,7 +27,7 @@ from recon_search.tasks.task import Task
 FORMAT = "recon-search/model/2"
 
 
-class MultiTaskModel(nn.Module):
+class MultiTaskModel(Habits):
     """A branched backbone whose features each task's head reads.
 
     Args:
@@ -39,8 +41,9 @@ class MultiTaskModel(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.heads = nn.ModuleDict(dict(heads))
+        self.heads = TaskModules(dict(heads))
         self.config = dict(config)
+        self._take_data()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -69,7 +72,7 @@ class MultiTaskModel(nn.Module):
         """
         directory = Path(directory)
         self.backbone.split.save(directory / "split.json")
-        heads = nn.ModuleDict(dict(self.heads.items()))
+        heads = TaskModules(dict(self.heads.items()))
         fold_rotations(heads)
         backbone = self.backbone.state_dict(prefix="backbone.")
         state = {**backbone, **heads.state_dict(prefix="heads.")}

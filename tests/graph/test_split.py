@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recon_search.errors import ArtefactError, SplitError
+from recon_search.graph.branch import branch
 from recon_search.graph.layers import backbone_digest
 from recon_search.graph.split import Split, load_counts
 from tests import toys
@@ -54,20 +57,73 @@ def test_groups_that_are_no_partition_are_refused(
 
 
 @pytest.mark.parametrize(
-    "tasks",
+    ("tasks", "message"),
     [
-        [],
-        ["a", "a"],
-        *(
-            [name, "c"]
-            for name in ("", "a.b", "a+b", 'a"b', "a\\b", "a\n", "\ufb01", "class", "None")
-        ),
-        *([name, "c"] for name in ("training", "forward", "type", "keys")),
+        ([], "at least one task"),
+        (["a", "a"], "each named once"),
+        (["", "c"], "printable text"),
+        (["a\n", "c"], r"printable text.*got 'a\\n'"),
+        (["\ud800", "c"], "printable text"),
+        ([1, "c"], "must be a list of names, got"),
+        (None, "must be a list of names, got None"),
     ],
 )
-def test_task_names_are_checked(tasks: list[str]) -> None:
-    with pytest.raises(SplitError, match="task"):
+def test_names_that_no_file_could_hold_are_refused(tasks: Any, message: str) -> None:
+    with pytest.raises(SplitError, match=message):
         Split.private([], tasks)
+    with pytest.raises(SplitError, match=message):
+        Split(tasks, {})
+
+
+PQ = Split.private(["conv"], ["p", "q"])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Split.private("conv1", ["p", "q"]),
+        lambda: Split.private(["conv1"], "pq"),
+        lambda: Split.private([], "pq"),
+        lambda: Split("pq", {}),
+        lambda: Split(("p", "q"), {"conv1": "pq"}),
+        lambda: Split(("p", "q"), {"conv1": ["p", "q"]}),
+        lambda: Split(("p", "q"), {"conv1": [["p"], "q"]}),
+        lambda: Split(("pq", "r"), {"conv1": ["pq", "r"]}),
+        lambda: Split(("p", "q"), {"conv1": None}),
+        lambda: Split(("p", "q"), {"conv1": [["p"], 3]}),
+        lambda: Split(("p", "q"), ["conv1"]),
+        lambda: Split(("p", "q"), "conv1"),
+        lambda: Split(("p", "q"), {1: [["p"], ["q"]]}),
+        lambda: Split.private([1], ["p", "q"]),
+        lambda: PQ.for_tasks("xy"),
+        lambda: PQ.for_tasks("pq", {"p": "p", "q": "q"}),
+        lambda: branch(toys.Residual(), PQ, "pq"),
+    ],
+)
+def test_a_text_is_no_list_of_names(make: Callable[[], object]) -> None:
+    with pytest.raises(
+        SplitError, match=r"must be (a list|given with).*(Put|Give|Write) "
+    ) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tasks": "pq"},
+        {"layers": {"conv": "pq"}},
+        {"layers": {"conv": ["p", "q"]}},
+        {"layers": ["conv"]},
+        {"layers": "conv"},
+    ],
+)
+def test_a_text_in_a_file_is_no_list_of_names(change: dict[str, Any], tmp_path: Path) -> None:
+    PQ.save(tmp_path / "split.json")
+    value = json.loads((tmp_path / "split.json").read_text())
+    (tmp_path / "split.json").write_text(json.dumps(value | change))
+    with pytest.raises(SplitError, match=r"must be (a list|given with)"):
+        Split.load(tmp_path / "split.json")
 
 
 def test_round_trip_through_a_readable_file(tmp_path: Path) -> None:
