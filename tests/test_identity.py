@@ -317,6 +317,8 @@ def test_files_count_by_their_content_wherever_they_are(folder):
     found = {training_of(recipe_with(**{"backbone.weights": path})) for path in paths}
     assert len(found) == 1
     assert found != {training_of(recipe_with())}, "that it begins with weights counts"
+    recipe = recipe_with(**{"backbone.weights": str(moved)})
+    assert "moved" not in json.dumps(identity.of_backbone(recipe.backbone))
     runs = [identity.of_run(recipe_with(**{"backbone.weights": path})) for path in paths]
     assert all(each == runs[0] for each in runs)
 
