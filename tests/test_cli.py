@@ -489,3 +489,45 @@ def test_a_search_that_cannot_be_is_one_line(arguments, message, tmp_path):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_is_converted_and_loads(tmp_path, invoke):
+    donor = timm.create_model("resnet18", channels=[4, 4, 8, 8], num_classes=3)
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in donor.state_dict().items()}},
+        tmp_path / "a.pth",
+    )
+    code, output, _ = invoke("convert", "a.pth", "a.safetensors")
+    assert code == 0
+    assert f"{len(donor.state_dict())} tensors" in output
+    (tmp_path / "tiny.toml").write_text(TINY)
+    arguments = ["--set", "backbone.weights=a.safetensors"]
+    code, output, error = invoke("validate", "tiny.toml", *arguments)
+    assert (code, error) == (0, "")
+    assert "Valid." in output
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.name=multi-digit"], "Did you mean 'multi-digits'"),
+        (["data.name=multi-mnist", "data.canvas=36"], "got no data root"),
+        (["backbone.args={num_classes=3}"], "must not hold num_classes"),
+        (["backbone.args={global_pool=''}"], "must give a vector"),
+        (["train.optimizer=adahessian"], "train.optimizer"),
+        (["train.method=krum"], "at least 3 tasks"),
+        (["compare.methods=['trimmed-mean']"], "at least 3 tasks"),
+        (["backbone.weights=nowhere.safetensors"], "nowhere.safetensors"),
+        (["backbone.args={block='basic'}"], "backbone.args"),
+        (["head.kind=conv"], "linear"),
+        (["head={kind='no_such_module:Head'}"], "no_such_module"),
+    ],
+)
+def test_validate_finds_what_run_would_find(tmp_path, invoke, overrides, message):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    options = [part for override in overrides for part in ("--set", override)]
+    code, _, error = invoke("validate", "tiny.toml", *options)
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert error.startswith("error: ")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from recon_search.cli.options import FOLDER, load_overridden, make_console, recipe_options
+from recon_search.cli.options import FILE, FOLDER, load_overridden, make_console, recipe_options
 
 
 @click.command()
@@ -30,6 +30,20 @@ def export(model: Path, task: str | None, kind: str, out: Path | None) -> None:
     target = out or default_target(kind, task)
     difference = stage(model, kind, task, target)
     click.echo(f"Written: {target}. Largest difference to the model: {difference:.3g}")
+
+
+@click.command()
+@click.argument("source", type=FILE)
+@click.argument("target", type=FILE)
+def convert(source: Path, target: Path) -> None:
+    """Convert a .pth checkpoint to .safetensors, for backbone.weights; nothing is unpickled.
+
+    Example: recon-search convert resnet18.pth resnet18.safetensors
+    """
+    from recon_search.model.convert import convert_checkpoint
+
+    n_tensors = convert_checkpoint(source, target)
+    click.echo(f"Written: {target}, {n_tensors} tensors")
 
 
 @click.command()
@@ -124,4 +138,4 @@ def doctor(as_json: bool) -> None:
         click.echo(f"{name:<14} {version or f'missing: pip install {OPTIONAL[name]!r}'}")
 
 
-COMMANDS = (export, report, validate, ls, doctor)
+COMMANDS = (export, report, convert, validate, ls, doctor)

@@ -60,6 +60,11 @@ def create_backbone(config: BackboneConfig, *, in_chans: int, seed: int = 0) -> 
             raise BackboneError(
                 f"`backbone.args` must not hold {name}, got {config.args[name]!r}. {advice}"
             )
+    if config.args.get("global_pool", "avg") in ("", None):
+        raise BackboneError(
+            "`backbone.args.global_pool` must give a vector an image, got "
+            f"{config.args['global_pool']!r}. Leave it out, or name a way to pool."
+        )
     source = find_source(config)
     plain = source.config
     if not timm.is_model(plain.name):

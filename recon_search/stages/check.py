@@ -7,6 +7,7 @@ from recon_search.conflict.scores import bins_below
 from recon_search.methods.registry import check_method
 from recon_search.model.backbone import check_weights
 from recon_search.model.facts import facts_of
+from recon_search.model.heads import create_head
 from recon_search.recipe import Recipe
 from recon_search.runs.run import Run
 from recon_search.search.space import check_space
@@ -30,7 +31,10 @@ def check(run: Run) -> int:
     for each in (recipe, *searched):
         _check_methods(each, names)
     check_weights(recipe.backbone, shape[0])
-    n_layers = len(facts_of(recipe.backbone, shape).analysis.layers)
+    facts = facts_of(recipe.backbone, shape)
+    for task in run.schema.tasks:
+        create_head(recipe.head, facts.width, task.n_outputs)
+    n_layers = len(facts.analysis.layers)
     for each in (recipe, *searched):
         check_k(each, n_layers)
     return n_layers

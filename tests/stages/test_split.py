@@ -1,0 +1,291 @@
+"""From scores to a split: what is chosen, and what is refused to be chosen from or read."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from recon_search.conflict.scores import ConflictScores
+from recon_search.errors import ArtefactError, RecipeError, SplitError
+from recon_search.graph.split import Split
+from recon_search.model.facts import facts_of
+from recon_search.recipe import parse_recipe
+from recon_search.runs.run import Run
+from recon_search.stages.split import (
+    FROM_PROBE,
+    check_k,
+    check_scores,
+    choose_by_rule,
+    choose_control,
+    choose_split,
+    load_split,
+    split_by_counts,
+)
+from tests.stages.recipes import TINY
+from tests.stages.scores import TASKS, noisy_scores
+
+
+def recipe_with(**sections):
+    raw = tomllib.loads(TINY)
+    for name, values in sections.items():
+        raw[name] = {**raw.get(name, {}), **values}
+    return parse_recipe(raw)
+
+
+def run_with(**sections):
+    return Run(recipe_with(**sections), Path("out"))
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return noisy_scores(recipe_with())
+
+
+@pytest.fixture(scope="module")
+def identity():
+    """What a split of the tiny recipe says of its backbone."""
+    return facts_of(recipe_with().backbone, (1, 12, 12)).identity
+
+
+def sizes(scores):
+    return {info["name"]: info["n_parameters"] for info in scores.metadata["layer_infos"]}
+
+
+# Scores
+
+
+def changed(scores, layers=None, tasks=None, **metadata):
+    return ConflictScores(
+        layers or scores.layers, tasks or scores.tasks, {**scores.metadata, **metadata}
+    )
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"backbone": {"features": 9}},  # classifiers may differ, as splits carry over
+        {"train": {"lr": 0.3}, "head": {"activation": "gelu"}, "seed": {}},
+        {"split": {"k": 9}, "compare": {"seeds": 5}},
+    ],
+    ids=str,
+)
+def test_scores_of_the_recipes_tasks_and_backbone_are_taken(scores, sections):
+    sections.pop("seed", None)
+    check_scores(scores, run_with(**sections))
+
+
+@pytest.mark.parametrize("key", FROM_PROBE)
+def test_scores_that_no_probe_wrote_are_refused(scores, key):
+    given = changed(scores)
+    del given.metadata[key]
+    with pytest.raises(RecipeError, match=rf"these lack {key}\. Probe, or .*Split\.private"):
+        check_scores(given, run_with())
+
+
+def test_all_that_is_lacking_is_named(scores):
+    with pytest.raises(RecipeError, match="these lack backbone, layer_infos, recipe, seeds"):
+        check_scores(ConflictScores(scores.layers, scores.tasks), run_with())
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"tasks": ["seg", "depth"]}, "these are of seg, depth and resnet18"),
+        ({"tasks": ["right", "left"]}, "these are of right, left and"),
+        ({"tasks": ["left", "right", "more"]}, "these are of left, right, more and"),
+        ({"layers": ["conv1", "bn1"]}, r"\(2 layers, digest"),
+        ({"layers": "backwards"}, r"\(43 layers, digest"),
+        ({"backbone": {"name": "resnet34", "digest": "0123"}}, "resnet34 .* digest 0123"),
+    ],
+    ids=str,
+)
+def test_scores_of_something_else_are_refused_and_both_are_named(scores, change, found):
+    if change.get("layers") == "backwards":
+        change = {"layers": list(scores.layers)[::-1]}
+    with pytest.raises(RecipeError, match=found) as caught:
+        check_scores(changed(scores, **change), run_with())
+    assert "--scores must be of the recipe's tasks (left, right) and backbone (resnet18" in str(
+        caught.value
+    )
+    assert "\n" not in str(caught.value)
+
+
+def test_scores_of_another_width_are_refused(scores):
+    wider = run_with(backbone={"args": {"channels": [4, 4, 8, 16]}})
+    with pytest.raises(RecipeError, match=r"--scores must be of the recipe's tasks"):
+        check_scores(scores, wider)
+
+
+# Splits that are read
+
+
+def save(split, folder):
+    split.save(folder / "split.json")
+    return folder / "split.json"
+
+
+def test_a_split_of_the_same_tasks_is_read_as_it_is(tmp_path, identity):
+    split = Split(
+        TASKS, {"conv1": (("left",), ("right",))}, backbone=identity, chosen={"rule": "count"}
+    )
+    assert load_split(save(split, tmp_path), run_with()) == split
+
+
+def test_a_split_of_other_tasks_is_private_to_those_of_the_run(tmp_path, identity):
+    split = Split.private(["conv1", "fc"], ["seg", "depth", "normals"], backbone=identity)
+    found = load_split(save(split, tmp_path), run_with())
+    assert found.tasks == TASKS
+    assert found.layers == {"conv1": (("left",), ("right",)), "fc": (("left",), ("right",))}
+
+
+def test_groups_of_other_tasks_do_not_carry_over(tmp_path, identity):
+    groups = {"conv1": (("seg", "depth"), ("normals",))}
+    split = Split(("seg", "depth", "normals"), groups, backbone=identity)
+    with pytest.raises(SplitError, match=r"needs a mapping of the tasks \['left', 'right'\]"):
+        load_split(save(split, tmp_path), run_with())
+
+
+@pytest.mark.parametrize("features", [0, 3])
+def test_a_split_fits_whatever_the_classifier(tmp_path, identity, features):
+    path = save(Split.private(["layer1.0.conv1"], TASKS, backbone=identity), tmp_path)
+    assert load_split(path, run_with(backbone={"features": features})).layers
+
+
+@pytest.mark.parametrize(
+    ("layer", "backbone", "message"),
+    [
+        ("conv1", {"args": {"channels": [4, 4, 8, 16]}}, "The split must fit the backbone"),
+        ("conv1", {"name": "resnet34"}, "The split must fit the backbone"),
+        ("layer9.conv1", {}, r"must be one of the backbone's trainable layers .*'layer9\.conv1'"),
+    ],
+)
+def test_a_split_of_another_backbone_is_refused(tmp_path, identity, layer, backbone, message):
+    path = save(Split.private([layer], TASKS, backbone=identity), tmp_path)
+    with pytest.raises(SplitError, match=message):
+        load_split(path, run_with(backbone=backbone))
+
+
+def test_a_split_that_names_no_backbone_needs_its_layers_alone(tmp_path):
+    path = save(Split.private(["conv1"], TASKS), tmp_path)
+    assert load_split(path, run_with(backbone={"name": "resnet34"})).layers
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": "other"}'])
+def test_a_file_that_is_no_split_is_one_line(tmp_path, content):
+    path = tmp_path / "split.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ArtefactError, match=r"split\.json") as caught:
+        load_split(path, run_with())
+    assert "\n" not in str(caught.value)
+
+
+# Splits that are chosen
+
+
+@pytest.mark.parametrize("rule", ["count", "projection", "mass", "first-k", "random"])
+@pytest.mark.parametrize("k", [0, 1, 7, 43])
+def test_k_layers_are_split_worst_first(scores, rule, k):
+    recipe = recipe_with(split={"rule": rule, "k": k})
+    split = choose_split(recipe, scores)
+    assert len(split.layers) == len(split.chosen["ranking"]) == k
+    assert set(split.layers) == set(split.chosen["ranking"])
+    order = {name: place for place, name in enumerate(scores.layers)}
+    assert list(split.layers) == sorted(split.layers, key=order.__getitem__), "in graph order"
+    fewer = choose_split(recipe_with(split={"rule": rule, "k": max(0, k - 1)}), scores)
+    assert fewer.chosen["ranking"] == split.chosen["ranking"][: max(0, k - 1)]
+    assert (split.chosen["rule"], split.chosen["k"]) == (rule, k)
+    assert split.backbone == scores.metadata["backbone"]
+
+
+@pytest.mark.parametrize("budget", ["1x", "1.01x", "1.3x", "2x", "9x"])
+def test_a_budget_is_kept_and_used_up(scores, budget):
+    recipe = recipe_with(split={"k": None, "max_params": budget, "rule": "mass"})
+    split = choose_split(recipe, scores)
+    own = sizes(scores)
+    allowed = int(max(0.0, float(budget[:-1]) - 1) * sum(own.values()))
+    added = sum(own[name] for name in split.layers)
+    assert added <= allowed
+    left = [size for name, size in own.items() if name not in split.layers]
+    assert not left or added + min(left) > allowed
+
+
+def test_a_searchs_budget_comes_beside_k_and_the_recipes_own_goes_first(scores):
+    few = choose_split(recipe_with(split={"k": 2}), scores, "9x")
+    assert len(few.layers) == 2
+    assert not choose_split(recipe_with(split={"k": 2}), scores, "1x").layers
+    own = recipe_with(split={"k": None, "max_params": "1.3x"})
+    assert choose_split(own, scores, "9x") == choose_split(own, scores)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"split": {"k": 44}}, r"`split\.k` must be between 0 and 43 .*resnet18\), got 44"),
+        ({"compare": {"rules": ["mass"], "ks": [3, 50]}}, r"`compare\.ks` must be .*got 50"),
+    ],
+)
+def test_more_layers_than_there_are_are_refused(sections, message):
+    with pytest.raises(RecipeError, match=message):
+        check_k(recipe_with(**sections), 43)
+
+
+def test_all_layers_may_be_split(scores):
+    check_k(recipe_with(split={"k": 43}), 43)
+    check_k(recipe_with(compare={"rules": ["mass"], "ks": [43]}), 43)
+    check_k(recipe_with(split={"k": None, "max_params": "2x"}), 0)
+
+
+@pytest.mark.parametrize("control", ["random", "first-k", "least", "smallest-first"])
+def test_a_control_has_as_many_layers_as_the_split(scores, control):
+    recipe = recipe_with()
+    like = choose_split(recipe, scores)
+    found = choose_control(recipe, scores, control, like, seed=0)
+    assert len(found.layers) == len(like.layers)
+    assert found.chosen["rule"] == control
+    if control == "first-k":
+        assert list(found.layers) == list(scores.layers[:3])
+    if control == "smallest-first":
+        own = sizes(scores)
+        assert max(own[name] for name in found.layers) <= sorted(own.values())[2]
+
+
+def test_random_controls_are_drawn_by_seed(scores):
+    recipe = recipe_with()
+    like = choose_split(recipe, scores)
+    for control in ("random", "random-params"):
+        drawn = [choose_control(recipe, scores, control, like, seed) for seed in (0, 0, 1, 2)]
+        assert drawn[0] == drawn[1]
+        assert len({split.digest for split in drawn}) > 1
+    assert choose_by_rule(recipe, scores, "random", 3, 1) != choose_by_rule(
+        recipe, scores, "random", 3, 2
+    )
+
+
+@pytest.mark.parametrize("k", [3, 20])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_random_control_of_equal_size_adds_no_more_parameters_than_the_split(scores, k, seed):
+    recipe = recipe_with(split={"k": k})
+    like, own = choose_split(recipe, scores), sizes(scores)
+    found = choose_control(recipe, scores, "random-params", like, seed)
+    added, allowed = (sum(own[name] for name in split.layers) for split in (found, like))
+    assert 0.5 * allowed < added <= allowed
+
+
+def test_the_norms_alone_are_all_norms(scores):
+    recipe = recipe_with()
+    found = choose_control(recipe, scores, "norm-only", choose_split(recipe, scores), seed=0)
+    infos = scores.metadata["layer_infos"]
+    assert set(found.layers) == {info["name"] for info in infos if info["is_norm"]}
+
+
+def test_published_counts_need_a_k_and_known_layers(tmp_path):
+    (tmp_path / "counts.json").write_text('{"conv1": 2, "bn1": 9, "fc": 1}')
+    run = run_with(split={"k": 2})
+    assert set(split_by_counts(run, tmp_path / "counts.json").layers) == {"conv1", "bn1"}
+    with pytest.raises(RecipeError, match=r"--counts needs `split\.k`"):
+        split_by_counts(run_with(split={"k": None, "max_params": "2x"}), tmp_path / "counts.json")
+    (tmp_path / "counts.json").write_text('{"conv9": 2}')
+    with pytest.raises(SplitError, match="'conv9'"):
+        split_by_counts(run, tmp_path / "counts.json")
