@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from recon_search.errors import BackboneError, SplitError, nearest
-from recon_search.graph.aliases import drop_aliases, fill_aliases, find_aliases, tie_aliases
+from recon_search.graph.aliases import (
+    drop_aliases,
+    fill_aliases,
+    find_aliases,
+    tie,
+    tie_aliases,
+    tied,
+)
 from recon_search.graph.blueprint import Blueprint
 from recon_search.graph.emit import Forward, Forwards, compile_forward, emit
 from recon_search.graph.fixed import METADATA, Part, attributes, data, fix
@@ -61,7 +68,7 @@ class BranchedBackbone(Part):
         self.branches = branches
         self._forwards = Forwards()
         self._compile_all()
-        self._aliases = find_aliases(self, blueprint.layout)
+        self._aliases = self._tied = find_aliases(self, blueprint.layout)
         plain = blueprint.template
         for name, value in data(plain).items():
             if not hasattr(self, name):
@@ -111,8 +118,9 @@ class BranchedBackbone(Part):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Convert every tensor (`to`, `cuda`, `double`, ...) and keep shared ones shared."""
+        aliases = tied(self, self._aliases)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        tie_aliases(self)
+        tie(self, aliases)
         return self
 
     def layers(self) -> dict[str, list[Block]]:

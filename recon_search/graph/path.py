@@ -30,20 +30,14 @@ class Path:
     blueprint: Blueprint
     position: int
 
-    def places(self, name: str) -> list[tuple[str, str]]:
-        """Say where a tensor of the plain backbone is read, or where it is kept if nowhere.
-
-        Returns:
-            paths in the network, each with that of the module that is called with the tensor, or
-            twice the tensor's own.
-        """
+    def places(self, name: str) -> list[str]:
+        """Say where a tensor of the plain backbone is read, or where it is kept if nowhere."""
         layout = self.blueprint.layout
         home = layout.home(name, self.position)
-        found = []
-        for target, inner in self.blueprint.readers.get(name, ()):
-            part = layout.home(target, self.position) if target else home
-            found.append((f"{part}.{inner}" if target else home, part))
-        return found or [(home, home)]
+        return [
+            f"{layout.home(target, self.position)}.{inner}" if target else home
+            for target, inner in self.blueprint.readers.get(name, ())
+        ] or [home]
 
     def read(self, name: str) -> Tensor:
         """Return a tensor of the plain backbone as the forward pass reads it now.
@@ -52,11 +46,11 @@ class Path:
             BackboneError: a module that had it was replaced, or has another than its namesakes.
         """
         places = self.places(name)
-        found = [value(self.network, path) for path, _ in places]
+        found = [value(self.network, path) for path in places]
         tensor = found[0]
         if tensor is None and name.endswith(_COUNT):
             return torch.zeros((), dtype=torch.long, device=next(self.network.parameters()).device)
-        for other, (path, _) in zip(found, places, strict=True):
+        for other, path in zip(found, places, strict=True):
             if tensor is None or other is None:
                 raise BackboneError(
                     f"A task's weights must be those of the plain backbone, '{name}' is no longer "
@@ -80,7 +74,7 @@ class Path:
         layout = self.blueprint.layout
         partition = layout.tensors[name]
         sharing = (i for i, label in enumerate(partition) if label == partition[self.position])
-        paths = {path for i in sharing for path, _ in self._of(i).places(name)}
+        paths = {path for i in sharing for path in self._of(i).places(name)}
         found = {path: find(self.network, path) for path in sorted(paths)}
         for path, tensor in found.items():
             if tensor is None and not name.endswith(_COUNT):
@@ -95,16 +89,20 @@ class Path:
         """Tell whether the forward pass computes a tensor of the plain backbone from others."""
         return any(
             find(self.network, path) is None and value(self.network, path) is not None
-            for path, _ in self.places(name)
+            for path in self.places(name)
         )
 
     def trained(self, name: str) -> list[nn.Parameter]:
         """Return the parameters that stand for a tensor of the plain backbone."""
-        return [
-            parameter
-            for path, within in self.places(name)
-            for parameter in trained(self.network, path, within)
-        ]
+        found = []
+        for target, inner in self.blueprint.readers.get(name, ()):
+            if target:
+                part = f"{target}.{inner}".rpartition(".")[0]
+                before = self.blueprint.template.get_submodule(part)
+                path = f"{self.blueprint.layout.home(target, self.position)}.{inner}"
+                found += trained(self.network, path, before)
+        home = self.blueprint.layout.home(name, self.position)
+        return found or trained(self.network, home, None)
 
     def check(self) -> None:
         """Make sure that no module was replaced by one with tensors that no plain one has.
