@@ -23,7 +23,7 @@ from recon_search.graph.emit import Forward, Forwards, compile_forward, emit
 from recon_search.graph.fixed import METADATA, Part, attributes, data, fix
 from recon_search.graph.habits import classifier, grouping, undecayed
 from recon_search.graph.names import names_of
-from recon_search.graph.path import Path
+from recon_search.graph.path import Path, parameters
 from recon_search.graph.split import Split
 from recon_search.graph.tensors import clear_caches
 
@@ -128,17 +128,14 @@ class BranchedBackbone(Part):
 
         An unsplit layer is one block with all tasks, wherever it is called.
         """
-        paths = {task: self.path(task) for task in self.tasks}
+        number = {task: position for position, task in enumerate(self.tasks)}
 
-        def parameters(names: Sequence[str], group: Sequence[str]) -> list[nn.Parameter]:
-            found = (paths[task].trained(name) for name in names for task in group)
-            return list(dict.fromkeys(parameter for part in found for parameter in part))
+        def copied(names: Sequence[str], group: Sequence[str]) -> Block:
+            positions = [number[task] for task in group]
+            return Block(tuple(group), parameters(self, self.blueprint, names, positions))
 
         return {
-            layer: [
-                Block(group, parameters(names, group))
-                for group in self.blueprint.layout.groups(names[0])
-            ]
+            layer: [copied(names, group) for group in self.blueprint.layout.groups(names[0])]
             for layer, names in self.blueprint.layers.items()
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from recon_search.errors import BackboneError
 from recon_search.graph.blueprint import Blueprint
 from recon_search.graph.changes import replaced, stranger, trained, value
+from recon_search.graph.partition import blocks
 from recon_search.graph.tensors import find, fresh, named_tensors, place, with_tensors
 
 _COUNT = ".num_batches_tracked"  # frozen norms keep none
@@ -92,18 +93,6 @@ class Path:
             for path in self.places(name)
         )
 
-    def trained(self, name: str) -> list[nn.Parameter]:
-        """Return the parameters that stand for a tensor of the plain backbone."""
-        found = []
-        for target, inner in self.blueprint.readers.get(name, ()):
-            if target:
-                part = f"{target}.{inner}".rpartition(".")[0]
-                before = self.blueprint.template.get_submodule(part)
-                path = f"{self.blueprint.layout.home(target, self.position)}.{inner}"
-                found += trained(self.network, path, before)
-        home = self.blueprint.layout.home(name, self.position)
-        return found or trained(self.network, home, None)
-
     def check(self) -> None:
         """Make sure that no module was replaced by one with tensors that no plain one has.
 
@@ -148,3 +137,23 @@ class Path:
             now = find(self.network, layout.home(target, self.position))
             assert isinstance(now, nn.Module)
             yield target, now, self.blueprint.template.get_submodule(target)
+
+
+def parameters(
+    network: nn.Module, blueprint: Blueprint, names: Sequence[str], positions: Sequence[int]
+) -> list[nn.Parameter]:
+    """Return what trains the tensors of a layer's copy that the tasks at some positions share."""
+    layout = blueprint.layout
+    found: dict[nn.Parameter, None] = {}
+    for name in names:
+        called = [(target, inner) for target, inner in blueprint.readers.get(name, ()) if target]
+        for target, inner in called:
+            part = f"{target}.{inner}".rpartition(".")[0]
+            before = blueprint.template.get_submodule(part)
+            for block in blocks(layout.modules[target], positions):
+                path = f"{layout.home(target, block[0])}.{inner}"
+                found.update(dict.fromkeys(trained(network, path, before)))
+        if not called:
+            home = layout.home(name, positions[0])
+            found.update(dict.fromkeys(trained(network, home, None)))
+    return list(found)
