@@ -10,13 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from recon_search.errors import BackboneError, SplitError, nearest
-from recon_search.graph.aliases import drop_aliases, fill_aliases, find_aliases, tie_aliases
+from recon_search.graph.aliases import (
+    drop_aliases,
+    fill_aliases,
+    find_aliases,
+    tie,
+    tie_aliases,
+    tied,
+)
 from recon_search.graph.blueprint import Blueprint
 from recon_search.graph.emit import Forward, Forwards, compile_forward, emit
 from recon_search.graph.fixed import METADATA, Part, attributes, data, fix
 from recon_search.graph.habits import classifier, grouping, undecayed
 from recon_search.graph.names import names_of
-from recon_search.graph.path import Path
+from recon_search.graph.path import Path, parameters
 from recon_search.graph.split import Split
 from recon_search.graph.tensors import clear_caches
 
@@ -62,7 +69,7 @@ class BranchedBackbone(Part):
         self._n_inputs = len(blueprint.graphs[True].find_nodes(op="placeholder"))
         self._forwards = Forwards()
         self._compile_all()
-        self._aliases = find_aliases(self, blueprint.layout)
+        self._aliases = self._tied = find_aliases(self, blueprint.layout)
         plain = blueprint.template
         for name, value in data(plain).items():
             if not hasattr(self, name):
@@ -115,8 +122,9 @@ class BranchedBackbone(Part):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Convert every tensor (`to`, `cuda`, `double`, ...) and keep shared ones shared."""
+        aliases = tied(self, self._aliases)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        tie_aliases(self)
+        tie(self, aliases)
         return self
 
     def layers(self) -> dict[str, list[Block]]:
@@ -124,17 +132,14 @@ class BranchedBackbone(Part):
 
         An unsplit layer is one block with all tasks, wherever it is called.
         """
-        paths = {task: self.path(task) for task in self.tasks}
+        number = {task: position for position, task in enumerate(self.tasks)}
 
-        def parameters(names: Sequence[str], group: Sequence[str]) -> list[nn.Parameter]:
-            found = (paths[task].trained(name) for name in names for task in group)
-            return list(dict.fromkeys(parameter for part in found for parameter in part))
+        def copied(names: Sequence[str], group: Sequence[str]) -> Block:
+            positions = [number[task] for task in group]
+            return Block(tuple(group), parameters(self, self.blueprint, names, positions))
 
         return {
-            layer: [
-                Block(group, parameters(names, group))
-                for group in self.blueprint.layout.groups(names[0])
-            ]
+            layer: [copied(names, group) for group in self.blueprint.layout.groups(names[0])]
             for layer, names in self.blueprint.layers.items()
         }
 

@@ -62,30 +62,28 @@ def value(tree: nn.Module, path: str) -> Tensor | None:
     return None
 
 
-def trained(tree: nn.Module, path: str, within: str) -> list[nn.Parameter]:
-    """Return the parameters that stand for the tensor at a path, itself where it is one.
+def trained(tree: nn.Module, path: str, before: nn.Module | None) -> list[nn.Parameter]:
+    """Return the parameters that stand for the tensor at a path.
 
     Args:
         tree: holds them.
         path: of the tensor.
-        within: the path of the module that is called with it, or of the tensor itself. What
-            replaces a module of it has all its parameters counted.
+        before: the module that had the tensor, or None where no module is called with it. Of one
+            in its place all parameters count.
     """
-    kept = find(tree, path)
-    if isinstance(kept, nn.Parameter):
-        return [kept]
     parent, _, name = path.rpartition(".")
     owner = find(tree, parent)
-    while owner is None and len(parent) > len(within):
+    while owner is None:
         parent = parent.rpartition(".")[0]
         owner = find(tree, parent)
-    if not isinstance(owner, nn.Module):
-        return []
-    own = dict(owner.named_parameters())
+    assert isinstance(owner, nn.Module)
+    if before is not None and next(replaced(owner, before), None) is not None:
+        return list(owner.parameters())
+    kept = find(owner, name)
+    if isinstance(kept, nn.Parameter):
+        return [kept]
     made_from = (f"parametrizations.{name}.", f"{name}_")
-    return [p for n, p in own.items() if n.startswith(made_from)] or (
-        [*own.values()] if within != path else []
-    )
+    return [p for n, p in owner.named_parameters() if n.startswith(made_from)]
 
 
 def replaced(now: nn.Module, before: nn.Module) -> Iterator[tuple[str, nn.Module]]:

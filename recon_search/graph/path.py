@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from recon_search.errors import BackboneError
 from recon_search.graph.blueprint import Blueprint
 from recon_search.graph.changes import replaced, stranger, trained, value
+from recon_search.graph.partition import blocks
 from recon_search.graph.tensors import find, fresh, named_tensors, place, with_tensors
 
 _COUNT = ".num_batches_tracked"  # frozen norms keep none
@@ -30,20 +31,14 @@ class Path:
     blueprint: Blueprint
     position: int
 
-    def places(self, name: str) -> list[tuple[str, str]]:
-        """Say where a tensor of the plain backbone is read, or where it is kept if nowhere.
-
-        Returns:
-            paths in the network, each with that of the module that is called with the tensor, or
-            twice the tensor's own.
-        """
+    def places(self, name: str) -> list[str]:
+        """Say where a tensor of the plain backbone is read, or where it is kept if nowhere."""
         layout = self.blueprint.layout
         home = layout.home(name, self.position)
-        found = []
-        for target, inner in self.blueprint.readers.get(name, ()):
-            part = layout.home(target, self.position) if target else home
-            found.append((f"{part}.{inner}" if target else home, part))
-        return found or [(home, home)]
+        return [
+            f"{layout.home(target, self.position)}.{inner}" if target else home
+            for target, inner in self.blueprint.readers.get(name, ())
+        ] or [home]
 
     def read(self, name: str) -> Tensor:
         """Return a tensor of the plain backbone as the forward pass reads it now.
@@ -52,11 +47,11 @@ class Path:
             BackboneError: a module that had it was replaced, or has another than its namesakes.
         """
         places = self.places(name)
-        found = [value(self.network, path) for path, _ in places]
+        found = [value(self.network, path) for path in places]
         tensor = found[0]
         if tensor is None and name.endswith(_COUNT):
             return torch.zeros((), dtype=torch.long, device=next(self.network.parameters()).device)
-        for other, (path, _) in zip(found, places, strict=True):
+        for other, path in zip(found, places, strict=True):
             if tensor is None or other is None:
                 raise BackboneError(
                     f"A task's weights must be those of the plain backbone, '{name}' is no longer "
@@ -80,7 +75,7 @@ class Path:
         layout = self.blueprint.layout
         partition = layout.tensors[name]
         sharing = (i for i, label in enumerate(partition) if label == partition[self.position])
-        paths = {path for i in sharing for path, _ in self._of(i).places(name)}
+        paths = {path for i in sharing for path in self._of(i).places(name)}
         found = {path: find(self.network, path) for path in sorted(paths)}
         for path, tensor in found.items():
             if tensor is None and not name.endswith(_COUNT):
@@ -95,16 +90,8 @@ class Path:
         """Tell whether the forward pass computes a tensor of the plain backbone from others."""
         return any(
             find(self.network, path) is None and value(self.network, path) is not None
-            for path, _ in self.places(name)
+            for path in self.places(name)
         )
-
-    def trained(self, name: str) -> list[nn.Parameter]:
-        """Return the parameters that stand for a tensor of the plain backbone."""
-        return [
-            parameter
-            for path, within in self.places(name)
-            for parameter in trained(self.network, path, within)
-        ]
 
     def check(self) -> None:
         """Make sure that no module was replaced by one with tensors that no plain one has.
@@ -150,3 +137,23 @@ class Path:
             now = find(self.network, layout.home(target, self.position))
             assert isinstance(now, nn.Module)
             yield target, now, self.blueprint.template.get_submodule(target)
+
+
+def parameters(
+    network: nn.Module, blueprint: Blueprint, names: Sequence[str], positions: Sequence[int]
+) -> list[nn.Parameter]:
+    """Return what trains the tensors of a layer's copy that the tasks at some positions share."""
+    layout = blueprint.layout
+    found: dict[nn.Parameter, None] = {}
+    for name in names:
+        called = [(target, inner) for target, inner in blueprint.readers.get(name, ()) if target]
+        for target, inner in called:
+            part = f"{target}.{inner}".rpartition(".")[0]
+            before = blueprint.template.get_submodule(part)
+            for block in blocks(layout.modules[target], positions):
+                path = f"{layout.home(target, block[0])}.{inner}"
+                found.update(dict.fromkeys(trained(network, path, before)))
+        if not called:
+            home = layout.home(name, positions[0])
+            found.update(dict.fromkeys(trained(network, home, None)))
+    return list(found)

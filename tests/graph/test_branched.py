@@ -7,6 +7,7 @@ import gc
 import linecache
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -20,6 +21,7 @@ from recon_search.graph.branch import branch
 from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
+from recon_search.model.network import MultiTaskModel
 from tests import toys
 from tests.graph.laws import TASKS, assert_close, check_paths, random_split, randomise
 from tests.graph.models import images, small_resnet
@@ -242,6 +244,15 @@ def test_no_task_is_no_question(network: BranchedBackbone) -> None:
     with pytest.raises(SplitError, match="At least one task"):
         network(images(), [])
     assert list(network(images(), ["c", "a", "c"])) == ["a", "c"]
+
+
+@pytest.mark.parametrize("tasks", ["a", "abc", "", 3, [["a"]], ["a", 3], b"a"])
+def test_a_text_is_no_list_of_tasks(network: BranchedBackbone, tasks: Any) -> None:
+    model = MultiTaskModel(network, {task: nn.Linear(16, 1) for task in TASKS}, {})
+    network(images(), list("abc"))  # the function for it exists
+    for forward in (network, model):
+        with pytest.raises(SplitError, match=r"The tasks to compute must be a list of names, got"):
+            forward(images(), tasks)
 
 
 def test_source_lines_live_as_long_as_the_network(network: BranchedBackbone) -> None:
