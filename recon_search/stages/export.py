@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,9 @@ def hand_over(comparison: Comparison, out: Path) -> None:
     """
     copy_model(Path(comparison.best.directory), out / "model")
     for task in comparison.single:
-        export(out / "model", "timm", task, out / "export" / f"{task}.safetensors")
+        export(
+            out / "model", "timm", task, out / "export" / f"{quote(task, safe=' +')}.safetensors"
+        )
 
 
 def default_target(kind: str, task: str | None) -> Path:
@@ -81,7 +84,7 @@ def default_target(kind: str, task: str | None) -> Path:
     )
     if kind == "safetensors" and task is None:
         return Path("model-export")
-    return Path((task or "model") + suffix)
+    return Path((quote(task, safe=" +") if task else "model") + suffix)
 
 
 def export_timm(model: MultiTaskModel, task: str | None, target: Path) -> float:

@@ -65,13 +65,12 @@ def changed(scores, layers=None, tasks=None, **metadata):
     [
         {},
         {"backbone": {"features": 9}},  # classifiers may differ, as splits carry over
-        {"train": {"lr": 0.3}, "head": {"activation": "gelu"}, "seed": {}},
+        {"train": {"lr": 0.3}, "head": {"activation": "gelu"}},
         {"split": {"k": 9}, "compare": {"seeds": 5}},
     ],
     ids=str,
 )
 def test_scores_of_the_recipes_tasks_and_backbone_are_taken(scores, sections):
-    sections.pop("seed", None)
     check_scores(scores, run_with(**sections))
 
 
