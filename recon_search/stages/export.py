@@ -77,6 +77,11 @@ def hand_over(comparison: Comparison, out: Path) -> None:
         )
 
 
+def _plain(task: str) -> str:
+    """What to call a task's file: its name, as in a URL where a path would read it otherwise."""
+    return quote(task, safe=" +")
+
+
 def default_target(kind: str, task: str | None) -> Path:
     """The file that is written where no other is named."""
     suffix = {"timm": ".safetensors", "safetensors": ".safetensors", "onnx": ".onnx"}.get(
@@ -84,7 +89,7 @@ def default_target(kind: str, task: str | None) -> Path:
     )
     if kind == "safetensors" and task is None:
         return Path("model-export")
-    return Path((quote(task, safe=" +") if task else "model") + suffix)
+    return Path((_plain(task) if task else "model") + suffix)
 
 
 def export_timm(model: MultiTaskModel, task: str | None, target: Path) -> float:
