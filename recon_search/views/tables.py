@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,14 +14,18 @@ from rich.table import Table
 from recon_search.conflict.reliability import Reliability, measure_reliability
 from recon_search.conflict.rules import Reading, rank
 from recon_search.conflict.scores import ConflictScores
-from recon_search.runs.comparison import Comparison
-from recon_search.tasks.scoring import mean_and_deviation
+from recon_search.runs.comparison import Comparison, Row
+from recon_search.tasks.scoring import delta_m, mean_and_deviation
+from recon_search.tasks.task import Metrics
 
 PERCENT = frozenset(["accuracy"])
 """Metrics that are shown in percent."""
 
 MANY_PAIRS = 6
 """Pairs of tasks above which single ones say nothing any more, and have no column."""
+
+MANY_COLUMNS = 6
+"""Metrics over all tasks above which a comparison shows its worst and its best task alone."""
 
 STABLE = 0.7
 """Stability below which a warning is printed with a ranking."""
@@ -150,9 +156,13 @@ def comparison_table(comparison: Comparison) -> Table:
     table = Table(title=f"Test data, {over}", title_justify="left")
     table.add_column("network", no_wrap=True)
     columns = [(task, name) for task, own in comparison.directions.items() for name in own]
-    for task, name in columns:
+    has_room = len(columns) <= MANY_COLUMNS
+    for task, name in columns if has_room else ():
         unit = " %" if name in PERCENT else ""
         table.add_column(f"{escape(task)}\n{name}{unit}", justify="right", no_wrap=True)
+    if not has_room:
+        table.add_column("worst task\n% to single", justify="right", no_wrap=True)
+        table.add_column("best task\n% to single", justify="right", no_wrap=True)
     table.add_column("delta_m\n%", justify="right", no_wrap=True)
     table.add_column("minus split\n(paired)", justify="right", no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
@@ -160,14 +170,20 @@ def comparison_table(comparison: Comparison) -> Table:
     table.add_column("FLOPs", justify="right", no_wrap=True)
     table.add_column(f"cos < {comparison.threshold}\n% of pairs", justify="right", no_wrap=True)
     base = comparison.rows[0]
-    singles = [_spread(comparison.single[task][name]) for task, name in columns]
+    singles = ["", ""]
+    if has_room:
+        singles = [_spread(comparison.single[task][name]) for task, name in columns]
     ratio = comparison.single_parameters / base.n_parameters
     table.add_row("single-task models", *singles, "0", "", "", f"{ratio:.2f}x", "", "", style="dim")
     for row in comparison.rows:
         difference = row.minus_split
         table.add_row(
             escape(row.name),
-            *(_spread(row.metrics[task][name]) for task, name in columns),
+            *(
+                [_spread(row.metrics[task][name]) for task, name in columns]
+                if has_room
+                else _extremes(row, comparison)
+            ),
             _spread(row.delta_m, sign=True),
             "" if difference is None else _show(difference, n_seeds, sign=True),
             "" if row.p_value is None else f"{row.p_value:.3f}",
@@ -177,6 +193,20 @@ def comparison_table(comparison: Comparison) -> Table:
             style="bold" if row.role == "split" else None,
         )
     return table
+
+
+def _extremes(row: Row, comparison: Comparison) -> list[str]:
+    """The tasks that a network serves worst and best, by delta_m of each alone, mean over seeds."""
+    means = {
+        task: delta_m(_means(row.metrics, task), _means(comparison.single, task), {task: own})
+        for task, own in comparison.directions.items()
+    }
+    ends = (min(means, key=means.__getitem__), max(means, key=means.__getitem__))
+    return [f"{escape(task)} {means[task]:+.2f}" for task in ends]
+
+
+def _means(values: Mapping[str, Mapping[str, list[float]]], task: str) -> Metrics:
+    return {task: {name: statistics.fmean(seeds) for name, seeds in values[task].items()}}
 
 
 def _spread(values: list[float], *, sign: bool = False) -> str:

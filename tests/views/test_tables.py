@@ -150,3 +150,15 @@ def test_scores_without_a_step_show_controls_alone():
     ] * 2
     with pytest.raises(RecipeError, match="needs measured steps"):
         ranking_rows(scores, "projection", Reading())
+
+
+def test_many_tasks_are_shown_by_the_worst_and_the_best():
+    tasks = [f"t{i}" for i in range(40)]
+    single = {task: {"error": [10.0, 10.0]} for task in tasks}
+    own = {task: {"error": [10.0 + i / 10, 10.0 + i / 10]} for i, task in enumerate(tasks)}
+    rows = [Row("s", "split", "joint", own, [1.0, 1.0], 10, 10, None, None, None)]
+    judged_by = {task: {"error": -1} for task in tasks}
+    best = Best("s", 0, 1.0, "")
+    table = comparison_table(Comparison([0, 1], 0.0, judged_by, single, 20, rows, "", best))
+    assert [list(column.cells)[1] for column in table.columns[1:3]] == ["t39 -39.00", "t0 +0.00"]
+    assert len(table.columns) == 9
