@@ -1,16 +1,16 @@
 """One thread a test process, for small tensors gain nothing from more; and a small model."""
 
-import sys
+import functools
 
 import pytest
 import torch
 
-from recon_search import cli
 from recon_search.data.registry import find_source
 from recon_search.graph.split import Split
 from recon_search.model.network import build_model
 from recon_search.recipe import BackboneConfig, DataConfig, HeadConfig, TrainConfig
 from recon_search.tasks.classes import Classes
+from tests.command import call
 from tests.methods.gradients import randomise
 
 BACKBONE = BackboneConfig(name="resnet18", args={"channels": [4, 4, 8, 8]}, features=6)
@@ -42,18 +42,9 @@ def make_model():
 
 
 @pytest.fixture
-def invoke(tmp_path, monkeypatch, capsys):
-    """Run a command in this process, in an empty folder; returns exit code, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["recon-search", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code, captured.out, captured.err
-
-    return run
+def invoke(tmp_path):
+    """Run a command in this process, in an empty folder (see `call`)."""
+    return functools.partial(call, cwd=tmp_path)
 
 
 @pytest.fixture

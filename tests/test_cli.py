@@ -1,4 +1,7 @@
-"""The command line as a user meets it: real processes, real files."""
+"""The command line as a user meets it: real files; real processes where these matter.
+
+The others run in this process, which need not import torch anew.
+"""
 
 import json
 import os
@@ -14,23 +17,23 @@ import torch
 from safetensors.torch import load_file
 
 import recon_search as rs
-from recon_search import cli
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import SplitError
 from recon_search.stages.export import default_target, export
+from tests.command import call
 from tests.idx import write_item_set
 from tests.stages.recipes import TINY
 
 MNIST = ["--set", "data.name=multi-mnist", "--set", "data.canvas=36"]
 
 
-def recon_search(*arguments, cwd, check=True):
+def recon_search(*arguments, cwd):
+    """Run a command in a process of its own."""
     command = [sys.executable, "-m", "recon_search", *map(str, arguments)]
     done = subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False
     )
-    if check:
-        assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     return done
 
 
@@ -69,13 +72,11 @@ def test_export_loads_into_plain_timm(finished):
     plain.load_state_dict(load_file(folder / "out/export/left.safetensors"), strict=True)
     images = torch.randn(2, 1, 12, 12)
     assert torch.equal(plain(images), model.backbone(images)["left"])
-    done = recon_search(
-        "export", "out/model", "--task", "right", "--out", "r.safetensors", cwd=folder
-    )
-    assert "Largest difference to the model: 0" in done.stdout
-    done = recon_search("export", "out/model", "--task", "write", cwd=folder, check=False)
-    assert done.returncode == 2
-    assert "got 'write'. Did you mean 'right'?" in done.stderr
+    done = call("export", "out/model", "--task", "right", "--out", "r.safetensors", cwd=folder)
+    assert "Largest difference to the model: 0" in done.output
+    done = call("export", "out/model", "--task", "write", cwd=folder)
+    assert done.code == 2
+    assert "got 'write'. Did you mean 'right'?" in done.error
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "torch-export", "onnx"])
@@ -96,28 +97,25 @@ def test_timm_holds_one_task(finished, tmp_path):
 
 def test_rank_and_split_from_saved_scores(finished):
     folder, _ = finished
-    done = recon_search("rank", "out/scores.safetensors", "--threshold", "-0.05", cwd=folder)
-    assert "layer1.0.conv1" in done.stdout
+    done = call("rank", "out/scores.safetensors", "--threshold", "-0.05", cwd=folder)
+    assert "layer1.0.conv1" in done.output
     assert (folder / "out/conflicts.png").read_bytes().startswith(b"\x89PNG")
-    done = recon_search("rank", "out/scores.safetensors", "--json", cwd=folder)
-    ranking = json.loads(done.stdout)
+    ranking = json.loads(call("rank", "out/scores.safetensors", "--json", cwd=folder).output)
     scores = rs.ConflictScores.load(folder / "out/scores.safetensors")
     assert {row["layer"] for row in ranking["layers"]} == set(scores.layers)
     assert ranking["reliability"]["k"] == 10
     assert 0 <= ranking["reliability"]["stability"] <= 1
-    recon_search(
-        "split", "tiny.toml", "--scores", "out/scores.safetensors", "--set", "split.k=5",
-        "--out", "five.json", cwd=folder,
-    )  # fmt: skip
+    arguments = ["--scores", "out/scores.safetensors", "--set", "split.k=5", "--out", "five.json"]
+    assert call("split", "tiny.toml", *arguments, cwd=folder).code == 0
     assert len(rs.Split.load(folder / "five.json").layers) == 5
 
 
-def test_the_order_that_recons_authors_published_can_be_tried(tmp_path):
+def test_the_order_that_recons_authors_published_can_be_tried(tmp_path, invoke):
     """Their files map layers to counts."""
     (tmp_path / "tiny.toml").write_text(TINY)
     counts = {"layer1.0.bn1": 5, "bn1": 9, "fc": 1, "layer1.1.bn1": 7}
     (tmp_path / "counts.json").write_text(json.dumps(counts))
-    recon_search("split", "tiny.toml", "--counts", "counts.json", cwd=tmp_path)
+    assert invoke("split", "tiny.toml", "--counts", "counts.json").code == 0
     assert set(rs.Split.load(tmp_path / "split.json").layers) == {
         "bn1",
         "layer1.1.bn1",
@@ -130,11 +128,12 @@ def test_a_split_found_on_one_data_set_is_reused_on_another(finished):
     folder, _ = finished
     for name in ("mnist", "fashion-mnist"):
         write_item_set(folder / "data" / name)
-    done = recon_search(
+    done = call(
         "train", "tiny.toml", "--set", "data.name=multi-fashion-mnist", "--set", "data.canvas=36",
         "--data-root", "data", "--split", "out/split.json", "--out", "reused", "--json", cwd=folder,
     )  # fmt: skip
-    assert list(json.loads(done.stdout)["test"]) == ["digit", "fashion"]
+    assert done.code == 0, done.error
+    assert list(json.loads(done.output)["test"]) == ["digit", "fashion"]
     split = rs.load(folder / "reused/model").backbone.split
     assert split.tasks == ("digit", "fashion")
     assert list(split.layers) == list(rs.Split.load(folder / "out/split.json").layers)
@@ -142,12 +141,12 @@ def test_a_split_found_on_one_data_set_is_reused_on_another(finished):
 
 def test_a_split_for_another_backbone_is_refused(finished):
     folder, _ = finished
-    done = recon_search(
+    done = call(
         "train", "tiny.toml", "--set", "backbone.args.channels=[4,4,8,16]",
-        "--split", "out/split.json", "--out", "other", cwd=folder, check=False,
+        "--split", "out/split.json", "--out", "other", cwd=folder,
     )  # fmt: skip
-    assert done.returncode == 2
-    assert "The split must fit the backbone" in done.stderr
+    assert done.code == 2
+    assert "The split must fit the backbone" in done.error
 
 
 @pytest.mark.parametrize(
@@ -170,30 +169,24 @@ def test_a_split_for_another_backbone_is_refused(finished):
         (["--set", "train.batch_size=1", "--set", "data.train=2"], "Raise train.batch_size"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, invoke, arguments, message):
     (tmp_path / "tiny.toml").write_text(TINY)
-    command = ["recon-search", "run", "tiny.toml", "--out", "out", "--workers", "1", *arguments]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
+    code, _, error = invoke("run", "tiny.toml", "--out", "out", "--workers", "1", *arguments)
+    assert code == 2
     assert message in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
 
 
-def test_a_folder_in_which_nothing_was_computed_takes_another_recipe(finished, tmp_path):
-    folder, _ = finished
-    arguments = ["train", folder / "tiny.toml", "--out", "out", "--workers", 1]
-    failed = recon_search(*arguments, "--set", "data.train=0", cwd=tmp_path, check=False)
-    assert failed.returncode == 2
+def test_a_folder_in_which_nothing_was_computed_takes_another_recipe(tmp_path, invoke):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    arguments = ["train", "tiny.toml", "--out", "out", "--workers", 1]
+    assert invoke(*arguments, "--set", "data.train=0").code == 2
     (tmp_path / "out").mkdir(exist_ok=True)
     (tmp_path / "out/recipe.json").write_text("{}")
-    recon_search(*arguments, "--set", "train.epochs=1", cwd=tmp_path)
-    again = recon_search(*arguments, "--set", "train.epochs=2", cwd=tmp_path, check=False)
-    assert "--out must name a new folder" in again.stderr
+    assert invoke(*arguments, "--set", "train.epochs=1").code == 0
+    again = invoke(*arguments, "--set", "train.epochs=2")
+    assert "--out must name a new folder" in again.error
 
 
 @pytest.mark.parametrize("command", ["split", "compare"])
@@ -221,10 +214,10 @@ def test_scores_of_something_else_are_refused_and_nothing_is_written(
         arguments += ["--split", folder / "out/split.json"]
     if "=" in override:
         arguments += ["--set", override]
-    done = recon_search(*arguments, cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    code, _, error = call(*arguments, cwd=tmp_path)
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1
     assert not (tmp_path / "new").exists()
 
 
@@ -241,21 +234,6 @@ def test_scores_of_a_loop_of_ones_own_can_be_ranked(tmp_path, invoke):
     code, _, error = invoke("rank", "scores.safetensors", "--window", "nan", "1")
     assert code == 2
     assert error.startswith("error: A probe window must be")
-
-
-@pytest.fixture
-def invoke(tmp_path, monkeypatch, capsys):
-    """Run a command in this process, in an empty folder; returns exit code, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["recon-search", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code, captured.out, captured.err
-
-    return run
 
 
 def save_toy_split(folder):
@@ -343,17 +321,17 @@ def test_a_truncated_scores_file_is_one_line_and_exit_code_2(finished, tmp_path)
     folder, _ = finished
     content = (folder / "out/scores.safetensors").read_bytes()
     (tmp_path / "scores.safetensors").write_bytes(content[:1000])
-    done = recon_search("rank", "scores.safetensors", cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "undamaged safetensors file" in done.stderr
-    assert done.stderr.count("\n") == 1
+    code, _, error = call("rank", "scores.safetensors", cwd=tmp_path)
+    assert code == 2
+    assert "undamaged safetensors file" in error
+    assert error.count("\n") == 1
 
 
 def test_an_existing_run_is_not_overwritten(finished):
     folder, _ = finished
-    done = recon_search("run", "tiny.toml", "--out", "out", cwd=folder, check=False)
-    assert done.returncode == 2
-    assert "Pass --resume to go on with it" in done.stderr
+    code, _, error = call("run", "tiny.toml", "--out", "out", cwd=folder)
+    assert code == 2
+    assert "Pass --resume to go on with it" in error
 
 
 def test_a_run_killed_in_the_middle_of_an_epoch_finishes_the_same(finished):
@@ -367,7 +345,8 @@ def test_a_run_killed_in_the_middle_of_an_epoch_finishes_the_same(finished):
         os.killpg(running.pid, signal.SIGKILL)
     assert not (folder / "killed/comparison.json").exists()
     assert list((folder / "killed").glob("trainings/*/checkpoint.safetensors"))
-    recon_search("run", "tiny.toml", "--out", "killed", "--resume", cwd=folder)
+    done = call("run", "tiny.toml", "--out", "killed", "--resume", "--workers", 1, cwd=folder)
+    assert done.code == 0, done.error
     found = json.loads((folder / "killed/comparison.json").read_text())
     for comparison in (expected, found):
         comparison["best"].pop("directory")
@@ -401,8 +380,9 @@ def searched(tmp_path_factory):
     arguments += ["--set", "compare.controls=['random']"]
     first = recon_search(*arguments, "--trials", 2, "--no-judge", cwd=folder)
     assert not (folder / "out/comparison.json").exists()
-    second = recon_search(*arguments, "--trials", 3, cwd=folder)
-    return folder, first.stdout, second.stdout
+    second = call(*arguments, "--trials", 3, cwd=folder)
+    assert second.code == 0, second.error
+    return folder, first.stdout, second.output
 
 
 def test_search_goes_on_shows_its_trials_and_judges_the_best(searched):
@@ -424,11 +404,11 @@ def test_search_goes_on_shows_its_trials_and_judges_the_best(searched):
     assert f"best {best['delta_m']:+.2f}" in page
 
 
-def test_a_search_that_finds_no_split_still_reports(tmp_path):
+def test_a_search_that_finds_no_split_still_reports(tmp_path, invoke):
     (tmp_path / "tiny.toml").write_text(TINY.partition("[compare]")[0])
     arguments = ["--trials", 1, "--workers", 1]  # the first guess is no split
-    done = recon_search("search", "tiny.toml", "--out", "out", *arguments, cwd=tmp_path)
-    assert "No split did better" in done.stdout
+    done = invoke("search", "tiny.toml", "--out", "out", *arguments)
+    assert "No split did better" in done.output
     page = (tmp_path / "out/report.html").read_text()
     assert "no split did better than none" in page
     assert "1 complete" in page
@@ -437,36 +417,32 @@ def test_a_search_that_finds_no_split_still_reports(tmp_path):
 
 def test_a_run_and_a_search_do_not_share_a_folder(searched, finished):
     folder, _, _ = searched
-    done = recon_search("run", "tiny.toml", "--out", "out", "--resume", cwd=folder, check=False)
-    assert done.returncode == 2
-    assert "--out must name a folder of its own for a run, found a search" in done.stderr
+    code, _, error = call("run", "tiny.toml", "--out", "out", "--resume", cwd=folder)
+    assert code == 2
+    assert "--out must name a folder of its own for a run, found a search" in error
     folder, _ = finished
-    done = recon_search("search", "tiny.toml", "--out", "out", cwd=folder, check=False)
-    assert done.returncode == 2
-    assert "a folder of its own for a search, found a run" in done.stderr
+    code, _, error = call("search", "tiny.toml", "--out", "out", cwd=folder)
+    assert code == 2
+    assert "a folder of its own for a search, found a run" in error
 
 
 def test_refused_inputs_of_a_search_leave_nothing(finished, tmp_path):
     folder, _ = finished
     arguments = ["search", folder / "tiny.toml", "--out", "out"]
     for wrong in (["--scores", "absent.safetensors"], ["--storage", "sqlite:////no/folder/x.db"]):
-        done = recon_search(*arguments, *wrong, cwd=tmp_path, check=False)
-        assert done.returncode == 2
+        assert call(*arguments, *wrong, cwd=tmp_path).code == 2
         assert not (tmp_path / "out").exists()
     show = ["search", "--show", "name", "--storage", "sqlite:///typo.db"]
-    done = recon_search(*show, cwd=tmp_path, check=False)
-    assert "found no file of sqlite:///typo.db" in done.stderr
+    assert "found no file of sqlite:///typo.db" in call(*show, cwd=tmp_path).error
     assert not (tmp_path / "typo.db").exists()
 
 
 def test_show_prints_a_study_from_its_database_alone(searched, tmp_path):
     folder, _, _ = searched
-    shown = recon_search("search", "--show", folder / "out", "--out", tmp_path, cwd=tmp_path)
-    assert "Study tiny: 3 complete" in shown.stdout
+    shown = call("search", "--show", folder / "out", "--out", tmp_path, cwd=tmp_path)
+    assert "Study tiny: 3 complete" in shown.output
     assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
-    rows = json.loads(
-        recon_search("search", "--show", folder / "out", "--json", cwd=tmp_path).stdout
-    )
+    rows = json.loads(call("search", "--show", folder / "out", "--json", cwd=tmp_path).output)
     assert rows["trials"] == json.loads((folder / "out/search.json").read_text())["trials"]
 
 
@@ -483,12 +459,12 @@ def test_show_prints_a_study_from_its_database_alone(searched, tmp_path):
         (["tiny.toml", "--set", "search.trials=0"], "`search.trials`"),
     ],
 )
-def test_a_search_that_cannot_be_is_one_line(arguments, message, tmp_path):
+def test_a_search_that_cannot_be_is_one_line(arguments, message, tmp_path, invoke):
     (tmp_path / "tiny.toml").write_text(TINY)
-    done = recon_search("search", *arguments, cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    code, _, error = invoke("search", *arguments)
+    assert code == 2
+    assert message in error
+    assert "Traceback" not in error
 
 
 def test_a_checkpoint_is_converted_and_loads(tmp_path, invoke):

@@ -66,7 +66,7 @@ def load(
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
             f"{path / 'config.json'} must describe backbone, head, tasks and input, found no "
-            f"{error}. Export the model again."
+            f"{' '.join(str(error).split())}. Export the model again."
         ) from None
     model.config = {key: value for key, value in config.items() if key != "format"}
     if config.get("rotated", False):

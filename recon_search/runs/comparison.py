@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -59,7 +60,9 @@ class Row:
     @property
     def outcome(self) -> Literal["beaten", "better", "level"]:
         """Whether the split beats it, loses to it, or cannot be told from it."""
-        if self.minus_split is None or self.p_value is None or self.p_value >= SIGNIFICANCE:
+        if self.minus_split is None or self.p_value is None or self.minus_split[0] == 0:
+            return "level"
+        if not (self.p_value < SIGNIFICANCE and math.isfinite(self.minus_split[0])):
             return "level"
         return "beaten" if self.minus_split[0] < 0 else "better"
 
@@ -226,7 +229,11 @@ def paired_p_value(values: Sequence[float], reference: Sequence[float]) -> float
 
     That is for fewer than two pairs, and where all differences are equal.
     """
-    if len(values) < 2 or len({a - b for a, b in zip(values, reference, strict=True)}) == 1:
+    differences = [a - b for a, b in zip(values, reference, strict=True)]
+    if len(values) < 2 or not all(map(math.isfinite, differences)):
+        return None
+    largest = max(map(abs, [*values, *reference]))
+    if max(differences) - min(differences) <= 1e-12 * largest:  # equal up to rounding
         return None
     return float(ttest_rel(values, reference).pvalue)
 

@@ -152,7 +152,7 @@ def _table(table: Table) -> str:
     console = Console(width=400)
     left = [column.justify != "right" for column in table.columns]
     head = "".join(
-        f"<th{_left(is_left)}>{html.escape(str(column.header))}</th>"
+        f"<th{_left(is_left)}>{html.escape(console.render_str(str(column.header)).plain)}</th>"
         for column, is_left in zip(table.columns, left, strict=True)
     )
     cells = [list(column.cells) for column in table.columns]
@@ -164,7 +164,11 @@ def _table(table: Table) -> str:
             for column, is_left in zip(cells, left, strict=True)
         )
         rows.append(f'<tr class="{style}">{columns}</tr>')
-    caption = f"<p>{html.escape(str(table.caption))}</p>" if table.caption else ""
+    caption = (
+        f"<p>{html.escape(console.render_str(str(table.caption)).plain)}</p>"
+        if table.caption
+        else ""
+    )
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>{caption}'
 
 

@@ -35,8 +35,10 @@ class ConsoleListener(Listener):
 
     def begin(self, title: str, total: int) -> None:
         """Show a bar for all trainings, or for all trials of a search."""
-        kind = SearchDisplay if title == "search" else Display
-        self._display = kind(title, total, self._console)
+        if title == "search":
+            self._display = SearchDisplay("", total, self._console)
+        else:
+            self._display = Display(title, total, self._console)
         self._display.start()
 
     def step(self, name: str, progress: Step) -> None:
@@ -68,6 +70,7 @@ class ConsoleListener(Listener):
     ) -> None:
         """Show where a study stands."""
         if isinstance(self._display, SearchDisplay):
+            self._display.name(name)
             self._display.show(trials, directions)
 
 

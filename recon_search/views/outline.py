@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import torch
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -49,14 +50,14 @@ def cost_table(anatomy: Anatomy) -> Table:
     for row in cost_rows(anatomy):
         seconds = [f"{1e3 * row['seconds']:.3g} ms", _times(row["time_ratio"])] if timed else []
         table.add_row(
-            row["name"],
+            escape(row["name"]),
             short(row["parameters"]),
             _times(row["parameter_ratio"]),
             short(row["flops"]),
             _times(row["flop_ratio"]),
             *seconds,
-            style="bold" if row["name"] == "total" else None,
-            end_section=row["name"] == "total",
+            style="bold" if escape(row["name"]) == "total" else None,
+            end_section=escape(row["name"]) == "total",
         )
     notes = []
     if reused := anatomy.reused_parameters:

@@ -90,7 +90,7 @@ def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -
     table = Table(
         title=f"{scores.steps} measured steps, rule {rule}, S = {reading.threshold}",
         title_justify="left",
-        caption="\n".join([trust, *_describe_unmeasured(scores)]),
+        caption=escape("\n".join([trust, *_describe_unmeasured(scores)])),
         caption_justify="left",
     )
     table.add_column("#", justify="right", style="dim")
@@ -101,7 +101,7 @@ def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -
     steps = scores.pair_steps.tolist()
     for pair, n in zip(pairs, steps[: len(pairs)], strict=True):
         own = "" if n == scores.steps else f"\nof {n}"
-        table.add_column(f"conflicts\n{pair}{own}", justify="right")
+        table.add_column(escape(f"conflicts\n{pair}{own}"), justify="right")
     table.add_column(rule, justify="right")
     table.add_column("")
     top = max((abs(row["value"]) for row in rows), default=0.0) or 1.0

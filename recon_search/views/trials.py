@@ -52,6 +52,10 @@ class SearchDisplay:
         """Take it away."""
         self._progress.stop()
 
+    def name(self, study: str) -> None:
+        """Say which study it is."""
+        self._progress.update(self._bar, description=study)
+
     def show(self, trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> None:
         """Show where the study stands."""
         now = tally(trials)

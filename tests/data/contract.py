@@ -1,5 +1,7 @@
 """What every feed obeys. A subclass of `FeedContract` says how to open one."""
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -9,8 +11,9 @@ class FeedContract:
 
     SIZE = 16
 
-    def steps(self, feed, part="train", size=SIZE, order=None, share=(0, 1)):
+    def steps(self, feed, part="train", size=None, order=None, share=(0, 1)):
         """The batches of all steps."""
+        size = self.SIZE if size is None else size
         return [batch for step in feed.steps(part, size, order, share=share) for batch in step]
 
     @staticmethod
@@ -40,6 +43,26 @@ class FeedContract:
         sizes = [len(batch.inputs) for batch in self.steps(feed, order=(0, 0))]
         assert sizes == [self.SIZE] * (feed.n_samples("train") // self.SIZE)
 
+    @staticmethod
+    def rows(batches):
+        """Every input with its targets, as bytes."""
+        return sorted(
+            batch.inputs[row].numpy().tobytes()
+            + b"".join(batch.targets[name][row].numpy().tobytes() for name in sorted(batch.targets))
+            for batch in batches
+            for row in range(len(batch.inputs))
+        )
+
+    @pytest.mark.parametrize("size", [1, 10**6])
+    def test_an_epoch_without_a_rest_has_every_input_once_with_its_own_targets(self, feed, size):
+        """A part smaller than a step is one step; nothing of it is left out."""
+        epoch = self.rows(self.steps(feed, size=size, order=(2, 5)))
+        assert epoch == self.rows(self.steps(feed))
+
+    def test_an_epoch_with_a_rest_has_no_input_twice(self, feed):
+        known = Counter(self.rows(self.steps(feed)))
+        assert Counter(self.rows(self.steps(feed, order=(2, 5)))) <= known
+
     def test_the_order_is_a_function_of_seed_and_epoch_alone(self, feed):
         first = self.steps(feed, order=(3, 1))
         torch.manual_seed(99)
@@ -47,7 +70,7 @@ class FeedContract:
         self.steps(feed, order=(4, 4))
         again = self.steps(feed, order=(3, 1))
         assert all(map(self.same, first, again))
-        for other in ((3, 2), (4, 1)):
+        for other in ((3, 2), (4, 1), (1, 3)):
             assert not all(map(self.same, first, self.steps(feed, order=other)))
 
     @pytest.mark.parametrize("n", [2, 4])
@@ -70,6 +93,26 @@ class FeedContract:
         assert ready.mean((0, 2, 3)).abs().max() < 1e-5
         assert (ready.std((0, 2, 3)) - 1).abs().max() < 1e-5
         assert feed.inputs is feed.inputs, "taken once"
+
+    def test_statistics_are_those_of_a_double_copy_of_the_training_part(self, feed):
+        inputs = torch.cat([batch.inputs for batch in self.steps(feed)]).double()
+        inputs = inputs / feed.inputs.scale
+        for found, expected in (
+            (feed.inputs.mean, inputs.mean((0, 2, 3))),
+            (feed.inputs.std, inputs.std((0, 2, 3))),
+        ):
+            torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-6, atol=1e-7)
+
+    def test_the_parts_have_steps_of_the_same_kind(self, feed):
+        kinds = {
+            part: [
+                (batch.inputs.dtype, batch.inputs.device, frozenset(batch.targets))
+                for batch in next(iter(feed.steps(part, 4)))
+            ]
+            for part in ("train", "validation", "test")
+        }
+        assert kinds["validation"] == kinds["train"] == kinds["test"]
+        assert all(device.type == feed.device.type for _, device, _ in kinds["train"])
 
     def test_targets_are_those_of_the_schemas_tasks(self, feed):
         for batch in self.steps(feed):

@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from recon_search.data.registry import find_source
 from recon_search.data.resident import Part, ResidentFeed
 from recon_search.data.source import Schema
+from recon_search.recipe import DataConfig
 from recon_search.tasks.classes import IGNORED, Classes
 from tests.data.contract import FeedContract
+from tests.idx import write_item_set
 
 
 def make_feed(n=45, channels=3, missing=0):
@@ -30,6 +33,41 @@ class TestPartial(FeedContract):
     @pytest.fixture
     def feed(self):
         return make_feed(channels=1, missing=30)
+
+
+class TestFewerThanAStep(FeedContract):
+    """Batches are larger than some parts."""
+
+    SIZE = 20
+
+    @pytest.fixture
+    def feed(self):
+        feed = make_feed()
+        few = dict.fromkeys(("validation", "test"), feed.parts["train"].inputs[:5])
+        targets = {task: target[:5] for task, target in feed.parts["train"].targets.items()}
+        parts = {name: Part(inputs, targets) for name, inputs in few.items()}
+        return ResidentFeed(feed.schema, {**feed.parts, **parts})
+
+
+class TestDigits(FeedContract):
+    """What `[data]` names."""
+
+    @pytest.fixture
+    def feed(self, data):
+        return data
+
+
+class TestItems(FeedContract):
+    """Pairs of items from IDX files."""
+
+    @pytest.fixture
+    def feed(self, tmp_path):
+        for name in ("mnist", "fashion-mnist"):
+            write_item_set(tmp_path / name)
+        config = DataConfig(
+            name="multi-fashion-mnist", root=str(tmp_path), train=45, validation=9, test=30
+        )
+        return find_source(config).open(torch.device("cpu"))
 
 
 def test_statistics_are_those_of_a_double_copy():

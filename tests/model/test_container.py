@@ -20,7 +20,8 @@ def model() -> MultiTaskModel:
     split = rs.Split.private(["blocks.3.norm2"], TASKS)
     config = BackboneConfig(name="test_vit", args={"img_size": 32})
     head = HeadConfig(activation="none")
-    return build_model(config, head, dict.fromkeys(TASKS, 2), in_chans=3, split=split).eval()
+    tasks = [rs.Classes(task, 2) for task in TASKS]
+    return build_model(config, head, tasks, shape=(3, 32, 32), split=split).eval()
 
 
 x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,8 @@
 
 import json
 import math
+import random
+import statistics
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,37 @@ def test_there_is_no_p_value_without_pairs_or_without_spread(values, reference):
 
 def test_two_pairs_have_a_p_value():
     assert paired_p_value([1.0, 2.0], [0.0, 3.0]) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("n", [2, 3, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_p_value_is_that_of_the_paired_t_test(n, seed):
+    draw = random.Random(seed)
+    values, reference = ([draw.gauss(0, 1) for _ in range(n)] for _ in range(2))
+    differences = [a - b for a, b in zip(values, reference, strict=True)]
+    t = statistics.fmean(differences) / (statistics.stdev(differences) / math.sqrt(n))
+    expected = 2 * stats.t.sf(abs(t), df=n - 1)
+    found = paired_p_value(values, reference)
+    assert found == pytest.approx(expected)
+    assert found == pytest.approx(stats.ttest_rel(values, reference).pvalue)
+    assert paired_p_value(reference, values) == pytest.approx(found), "two-sided"
+    assert paired_p_value([v + 7 for v in values], [v + 7 for v in reference]) == pytest.approx(
+        found
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss")
+@pytest.mark.parametrize(
+    ("values", "reference"), [([0.3, 0.6], [0.1, 0.4]), ([1.3, 2.6, 3.0], [1.1, 2.4, 2.8])]
+)
+def test_differences_that_are_equal_up_to_rounding_have_no_p_value(values, reference):
+    assert len({a - b for a, b in zip(values, reference, strict=True)}) > 1
+    assert paired_p_value(values, reference) is None
+
+
+@pytest.mark.parametrize(("difference", "p_value"), [(-2.0, math.nan), (math.nan, math.nan)])
+def test_what_is_not_a_number_decides_nothing(difference, p_value):
+    assert row("x", "control", difference, p_value).outcome == "level"
 
 
 def make_comparison():

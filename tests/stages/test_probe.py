@@ -1,6 +1,5 @@
 """Probes that stop by themselves, and probes that are continued."""
 
-import sys
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -8,7 +7,6 @@ from operator import add
 import pytest
 import torch
 
-from recon_search import cli
 from recon_search.conflict.reliability import measure_reliability
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
@@ -211,20 +209,11 @@ def test_a_probe_in_low_memory_measures_the_same(measured, run):
         )
 
 
-def recon_search(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["recon-search", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    captured = capsys.readouterr()
-    return stopped.value.code, captured.out, captured.err
-
-
-def test_the_command_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_the_command_line(tmp_path, invoke):
     (tmp_path / "tiny.toml").write_text(TINY)
 
     def call(*arguments):
-        return recon_search(monkeypatch, capsys, "probe", "tiny.toml", "--workers", "1", *arguments)
+        return invoke("probe", "tiny.toml", "--workers", "1", *arguments)
 
     code, _, error = call("--continue")
     assert code == 2

@@ -37,7 +37,6 @@ def test_a_terminal_shows_names_as_they_are():
     listener, output = listening(force_terminal=True)
     with listener.over("compare", 2):
         listener.step(NASTY, Progress(5, 10, 1.25, 100.0))
-        listener.finish(NASTY, 2.5)
     shown = output.getvalue()
     assert NASTY in shown
     assert "loss 1.250  100 images/s" in shown
@@ -90,7 +89,6 @@ def test_trials_that_end_during_a_search_are_lines():
     assert "2/3" in line
 
 
-@pytest.mark.xfail(reason="the bar is titled by the purpose, and says `search search`")
 def test_a_searchs_bar_has_the_name_of_its_study():
     listener, output = listening(force_terminal=True)
     study = make_study()
