@@ -61,9 +61,9 @@ def _progress(result: Result, task: str, name: str) -> float:
     path = result.directory / "metrics.jsonl"
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     values = [record["validation"][task][name] for record in records]
-    before: float = (
-        values[max(0, math.ceil(0.8 * len(values)) - 1)] if len(values) > 1 else values[-1]
-    )
+    if len(values) < 2:
+        return 0.0
+    before: float = values[min(math.ceil(0.8 * len(values)) - 1, len(values) - 2)]
     change: float = (values[-1] - before) / max(abs(before), 1e-12)
     return change
 
