@@ -142,7 +142,7 @@ def of_run(recipe: Recipe) -> dict[str, str]:
         "backbone": of_backbone(recipe.backbone),
         "head": settings(recipe.head),
         "train": settings(recipe.train),
-        "probe": settings(recipe.probe),
+        "probe": settings(recipe.probe, without={"seeds"}),
         "split": settings(recipe.split),
         "compare": settings(recipe.compare),
         "search": settings(recipe.search, without={"trials"}),

@@ -251,7 +251,6 @@ def test_a_run_says_which_section_differs(path):
     assert differing == (set() if is_open else {path.partition(".")[0]})
 
 
-@pytest.mark.xfail(reason="the docstring allows it, the code does not")
 def test_a_run_may_get_more_seeds_of_its_probe():
     one, other = pair("probe.seeds")
     assert identity.of_run(one) == identity.of_run(other)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,14 +68,17 @@ def multi_mnist(
         for source in dict.fromkeys(SOURCES[name])
         for prefix in (TRAIN, TEST)
     }
-    for source, prefix in labels:  # before anything is trained, not when they are read
-        _find(source, folder, f"{prefix}-images-idx3-ubyte", download)
+    images = [  # found before anything is trained, not when they are read
+        _checksum(_find(source, folder, f"{prefix}-images-idx3-ubyte", download))
+        for source, prefix in labels
+    ]
     names = ("left", "right") if first == second else ("digit", "fashion")
     tasks = tuple(
         Classes(task, 1 + max(int(labels[source, prefix].max()) for prefix in (TRAIN, TEST)))
         for task, source in zip(names, SOURCES[name], strict=True)
     )
-    fingerprint = digest([hashlib.sha256(own.tobytes()).hexdigest() for own in labels.values()])
+    classes = [hashlib.sha256(own.tobytes()).hexdigest() for own in labels.values()]
+    fingerprint = digest([classes, images])
     schema = Schema(tasks, (1, canvas, canvas), frozenset(names), fingerprint)
 
     def read() -> Pools:
@@ -87,6 +91,15 @@ def multi_mnist(
         return {part: (pools[first][part], pools[second][part]) for part in PARTS}
 
     return Composed(schema, sizes, seed, read)
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file's content, which gzip keeps at the end of what it compressed."""
+    with path.open("rb") as file:
+        if path.suffix != ".gz":
+            return zlib.crc32(file.read())
+        file.seek(max(0, path.stat().st_size - 8))
+        return int.from_bytes(file.read(4), "little")
 
 
 def _read_classes(source: str, root: Path, prefix: str, download: bool) -> NDArray[np.uint8]:

@@ -101,9 +101,7 @@ def test_a_fingerprint_is_of_what_files_hold_wherever_and_however_they_lie(tmp_p
     "file",
     [
         "t10k-labels-idx1",
-        pytest.param(
-            "train-images-idx3", marks=pytest.mark.xfail(reason="labels alone are looked at")
-        ),
+        "train-images-idx3",
     ],
 )
 def test_one_other_byte_in_any_file_is_another_fingerprint(tmp_path, file):
