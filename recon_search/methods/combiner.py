@@ -19,7 +19,7 @@ a method sees them: a method on each process's own would be another one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,7 +36,7 @@ from recon_search.methods.skipping import Skipping, name_fault
 from recon_search.methods.state import read_state, write_state
 
 if TYPE_CHECKING:
-    from recon_search.methods.surgeon import Forward, Measure
+    from recon_search.methods.surgeon import Measure
 
 
 class GradientCombiner(Skipping):
@@ -124,19 +124,6 @@ class GradientCombiner(Skipping):
             spoil(self.sharing.parameters)  # gradients may be finite where their squares are not
             self._skip(fault)
         return whole
-
-    def step(self, forward: Forward | None = None) -> None:
-        """Nothing is learned from a step."""
-
-    def end_epoch(self) -> None:
-        """Nothing happens at the end of an epoch."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Nothing beside the network is learned."""
-        return iter(())
-
-    def finish(self, model: TaskNetwork) -> None:
-        """Nothing of the method stays in the model."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the method's state as plain values."""

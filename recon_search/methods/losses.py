@@ -81,19 +81,6 @@ class Joint(Skipping):
         self._go_on()
         return gramians if measure else None
 
-    def step(self, forward: Forward | None = None) -> None:
-        """Nothing is learned from a step."""
-
-    def end_epoch(self) -> None:
-        """Nothing happens at the end of an epoch."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Nothing beside the network is learned."""
-        return iter(())
-
-    def finish(self, model: TaskNetwork) -> None:
-        """Nothing of the method stays in the model."""
-
     def state_dict(self) -> dict[str, Any]:
         """Return the method's state as plain values."""
         return {}

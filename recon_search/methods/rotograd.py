@@ -13,7 +13,7 @@ is then whatever `combiner` makes of the tasks' paths: their sum for RotoGrad as
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -219,13 +219,6 @@ class RotoGrad(Skipping):
         for group in self.optimizer.param_groups:
             group["lr"] *= self.decay**self.every
         self._evaluate()
-
-    def end_epoch(self) -> None:
-        """Nothing happens at the end of an epoch."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Nothing that the network's optimiser should move."""
-        return iter(())
 
     def finish(self, model: Any) -> None:
         """Fold the rotations into the heads that begin with a linear layer."""

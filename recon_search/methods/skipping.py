@@ -1,15 +1,27 @@
-"""Steps whose gradients overflowed, as the first steps of float16 training under a scaler do."""
+"""What surgeons have in common: hooks that do nothing, and steps that are skipped.
+
+Gradients overflow in the first steps of float16 training under a scaler.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from torch import nn
+
 from recon_search.errors import TrainingError
+
+if TYPE_CHECKING:
+    from recon_search.methods.sharing import TaskNetwork
+    from recon_search.methods.surgeon import Forward
 
 PATIENCE = 64
 """Skipped steps in a row after which it is no overflow: a scaler has long found its scale."""
 
 
 class Skipping:
-    """Counts the steps in which a method found gradients that are not finite.
+    """Learns nothing by itself, and counts the steps whose gradients are not finite.
 
     Such a step leaves gradients in `.grad` that are not finite, for `torch.amp.GradScaler` to skip
     it, changes no state of the method, and is not measured.
@@ -22,6 +34,19 @@ class Skipping:
     n_skipped = 0
     fault: str | None = None
     _in_a_row = 0
+
+    def step(self, forward: Forward | None = None) -> None:
+        """Nothing is learned from a step."""
+
+    def end_epoch(self) -> None:
+        """Nothing happens at the end of an epoch."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Nothing beside the network is learned."""
+        return iter(())
+
+    def finish(self, model: TaskNetwork) -> None:
+        """Nothing of the method stays in the model."""
 
     def _skip(self, fault: str) -> None:
         """Count a step.
