@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from recon_search import artefact
 from recon_search.errors import ArtefactError
 from recon_search.tasks.task import Metrics
 
-FILE = "result.json"
+FILE, HISTORY = "result.json", "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Result:
     seconds: float
     directory: Path
     test: Metrics | None = None
+
+    def history(self) -> list[dict[str, Any]]:
+        """Read the record of every epoch (see `fit`)."""
+        lines = (self.directory / HISTORY).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, without the folder."""

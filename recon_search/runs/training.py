@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -95,8 +94,8 @@ def train(
             known = replace(known, test=_test(training, model, run))
             known.save()
         if after_epoch is not None:
-            for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-                after_epoch(json.loads(line))
+            for record in known.history():
+                after_epoch(record)
         return known
     started = time.perf_counter()
     if training.start is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -58,9 +57,7 @@ def describe_doubts(found: Sequence[str]) -> str:
 
 def _progress(result: Result, task: str, name: str) -> float:
     """Relative change of a validation metric over the last fifth of the epochs."""
-    path = result.directory / "metrics.jsonl"
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    values = [record["validation"][task][name] for record in records]
+    values = [record["validation"][task][name] for record in result.history()]
     if len(values) < 2:
         return 0.0
     before: float = values[min(math.ceil(0.8 * len(values)) - 1, len(values) - 2)]
