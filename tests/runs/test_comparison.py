@@ -60,6 +60,10 @@ def row(name, role, difference=None, p_value=None):
         (-2.0, 0.05, "level"),
         (2.0, 0.049, "better"),
         (2.0, 0.2, "level"),
+        (0.5, 0.01, "better"),
+        (1.0, 0.01, "better"),
+        (-0.5, 0.01, "beaten"),
+        (0.0, 0.01, "level"),
         (-9.0, None, "level"),
         (None, None, "level"),
     ],
@@ -150,6 +154,36 @@ def test_the_model_to_export_is_chosen_on_validation_data():
     assert best.name == "one"
     assert best.validation_delta_m == pytest.approx(10.0)
     assert best.directory == str(lines[1].results[0].directory)
+
+
+def test_every_part_is_measured_against_the_baselines_of_that_part():
+    """On validation data the baseline of a is half as good as on test data."""
+    base = singles(2)
+    base["a"] = [result(50.0, 0.0, seed, (25.0, 0.0), tasks=("a",)) for seed in range(2)]
+    lines = [line("s", "split", (60.0, 20.0), (50.0, 20.0))]
+    assert make_rows(lines, base, JUDGED_BY)[0].delta_m == pytest.approx([10.0, 0.0])
+    best = choose_best(lines, base, JUDGED_BY)
+    assert best.validation_delta_m == pytest.approx(70.0)
+
+
+def test_one_seed_makes_a_row():
+    (only,) = make_rows([line("s", "split", (60.0, 20.0), method="pcgrad")], singles(1), JUDGED_BY)
+    assert (only.method, only.delta_m) == ("pcgrad", pytest.approx([10.0]))
+    assert only.metrics["b"] == {"error": [20.0], "loss": [9.0]}
+
+
+@pytest.mark.parametrize("nan", [math.nan, math.inf])
+def test_one_pair_that_is_no_number_leaves_no_p_value(nan):
+    assert paired_p_value([1.0, 2.0, nan], [0.0, 0.5, 0.0]) is None
+    assert paired_p_value([1.0, 2.0, 0.0], [0.0, 0.5, nan]) is None
+
+
+def test_small_differences_are_no_rounding_where_the_values_are_small():
+    scale = 1e-9
+    found = paired_p_value([1 * scale, 4 * scale, 2 * scale], [0.0, 1 * scale, 1 * scale])
+    assert found == pytest.approx(stats.ttest_1samp([1.0, 3.0, 1.0], 0).pvalue)
+    # Of these the largest value and not the smallest says what rounding is.
+    assert paired_p_value([1e6 + 1e-8, 1e-3], [1e6, 1e-3]) is None
 
 
 def test_every_seed_is_a_candidate_against_its_own_baseline():
@@ -253,6 +287,11 @@ def test_a_comparison_of_the_first_format_is_read(tmp_path):
         "joint, split",
     )
     assert found.directions == {"a": {"accuracy": 1}}
+
+    for role, method in (("joint", "joint"), ("control", ""), ("rule", "")):
+        old["rows"][0]["role"] = role
+        (tmp_path / "c.json").write_text(json.dumps(old))
+        assert Comparison.load(tmp_path / "c.json").rows[0].method == method
 
 
 @pytest.mark.parametrize(
