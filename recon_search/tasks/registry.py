@@ -14,7 +14,7 @@ from recon_search.tasks.labels import Labels
 from recon_search.tasks.task import CellTask, Task
 from recon_search.tasks.values import Values
 
-KINDS: dict[str, type[Any]] = {
+KINDS: dict[str, type[Classes] | type[Binary] | type[Labels] | type[Values]] = {
     "classes": Classes,
     "binary": Binary,
     "labels": Labels,
@@ -38,7 +38,7 @@ def create_task(spec: Mapping[str, Any]) -> Task:
         raise ArtefactError(_unknown(kind))
     make = KINDS[kind]
     arguments.check(make, kind, rest)
-    return make(**rest)  # type: ignore[no-any-return]
+    return make(**rest)
 
 
 def fit_task(name: str, cells: Iterable[Any], options: Mapping[str, Any]) -> CellTask:
@@ -65,7 +65,7 @@ def fit_task(name: str, cells: Iterable[Any], options: Mapping[str, Any]) -> Cel
         return _reading(_checked(make.fit(name, cells, **rest), kind), kind)
     if kind not in KINDS:
         raise RecipeError(f"Task '{name}': {_unknown(kind)}")
-    return KINDS[kind].fit(name, cells, **rest)  # type: ignore[no-any-return]
+    return KINDS[kind].fit(name, cells, **rest)
 
 
 def _unknown(kind: object) -> str:
