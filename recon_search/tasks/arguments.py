@@ -141,16 +141,23 @@ def check(make: Callable[..., object], kind: str, given: Mapping[str, Any]) -> N
     Raises:
         ArtefactError: it does not know one, or lacks one.
     """
-    signature = inspect.signature(make)
-    try:
-        signature.bind(**given)
-    except TypeError as error:
-        unknown = [key for key in given if key not in signature.parameters]
-        near = nearest(unknown[0], signature.parameters) if unknown else ""
-        raise ArtefactError(
-            f"A task of kind '{kind}' cannot be made of {cells.show(dict(given))}: {error}.{near} "
-            "Write it again."
-        ) from None
+    parameters = inspect.signature(make).parameters
+    unknown = [key for key in given if key not in parameters]
+    lacking = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty and key not in given
+    ]
+    if unknown:
+        fault = f"unexpected argument '{unknown[0]}'.{nearest(unknown[0], parameters)}"
+    elif lacking:
+        fault = f"missing argument '{lacking[0]}'."
+    else:
+        return
+    raise ArtefactError(
+        f"A task of kind '{kind}' cannot be made of {cells.show(dict(given))}: {fault} "
+        "Write it again."
+    )
 
 
 def complete(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -62,6 +63,13 @@ def fit_task(name: str, cells: Iterable[Any], options: Mapping[str, Any]) -> Cel
                 f"The kind of task '{name}' must have a classmethod fit(name, cells, **options) to "
                 f"be made of a table, {kind} has none. Write it, or hand in data by a factory."
             )
+        try:
+            inspect.signature(make.fit).bind(name, cells, **rest)
+        except TypeError as error:
+            raise RecipeError(
+                f"Task '{name}' must be given what {kind}.fit takes, got {', '.join(rest)}: "
+                f"{error}. Rename or remove it."
+            ) from None
         return _reading(_checked(make.fit(name, cells, **rest), kind), kind)
     if kind not in KINDS:
         raise RecipeError(f"Task '{name}': {_unknown(kind)}")
