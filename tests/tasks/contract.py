@@ -357,6 +357,7 @@ class CellContract(TaskContract):
             ("metrics", 3, "`metrics` must be a list of different metrics, got 3"),
             ("metrics", ["acuracy"], "`metrics` must be among .*, got 'acuracy'"),
             ("metrics", [2], "`metrics` must be among .*, got 2"),
+            ("metrics", [["f1"]], r"`metrics` must be among .*, got \['f1'\]"),
         ],
     )
     def test_an_option_that_is_of_no_use_is_one_line(self, option, value, message):

@@ -125,7 +125,11 @@ def test_what_is_yes_can_be_said():
         (["a", "b", "c"], {}, "found a, b, c"),
         (["a"], {}, "found a"),
         (["yes", "maybe", "no"], {}, "found maybe, no, yes"),
-        (["a", "b", "c"], {"classes": ["a", "b"]}, "must be given one of its 2.*found 'c'"),
+        (
+            ["a", "b", "c"],
+            {"classes": ["a", "b"]},
+            "given one of `classes` .a, b., found 'c' in the training",
+        ),
     ],
 )
 def test_cells_that_are_not_two_are_one_line(cells, options, message):

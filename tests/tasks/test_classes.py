@@ -1,5 +1,7 @@
 """One class an image obeys the contract of tasks."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -271,3 +273,18 @@ def test_reading_a_meter_in_between_changes_nothing():
     whole = task.meter()
     whole.update(outputs, targets)
     assert meter.compute() == pytest.approx(whole.compute())
+
+
+def test_a_class_that_is_not_among_those_that_are_named_is_one_line():
+    with pytest.raises(LabelError, match=r"one of `classes` \(cat, dog\), found 'do'.*mean 'dog'"):
+        Classes.fit("a", ["cat", "do"], classes=["cat", "dog"])
+    with pytest.raises(RecipeError, match="`classes` must be a list of different names, got 'ab'"):
+        Classes.fit("a", ["a", "b"], classes="ab")
+
+
+def test_arrays_do_as_lists_do():
+    names, weights = np.array(["b", "a"]), np.array([1.0, 2.0])
+    expected = Classes("x", 2, class_names=["b", "a"], class_weights=[1, 2])
+    assert Classes("x", 2, class_names=names, class_weights=torch.from_numpy(weights)) == expected
+    fitted = Classes.fit("x", np.array(["a", "b"]), classes=names, class_weights=weights)
+    assert fitted == dataclasses.replace(expected, class_weights=[2 / 3, 4 / 3])

@@ -185,7 +185,7 @@ def test_a_cell_that_holds_no_labels_is_one_line(task, cell, message):
 
 
 def test_cells_are_checked_when_the_task_is_made():
-    with pytest.raises(LabelError, match="found 'c'"):
+    with pytest.raises(LabelError, match=r"one of `classes` \(a, b\), found 'c' in the training"):
         Labels.fit("a", ["a|b", "c"], classes=["a", "b"])
     with pytest.raises(LabelError, match="a 0 or 1 for each of its 3"):
         Labels.fit("a", [[1, 0, 1], [1, 0]], flags=True)

@@ -250,3 +250,29 @@ def test_targets_of_single_precision_do_as_well():
     task = Values("a", 1, 40, 10, metrics=EVERY)
     output, target = torch.randn(9, 1), torch.randn(9, 1) * 10 + 40
     assert task.loss(output, target) == pytest.approx(float(task.loss(output, target.double())))
+
+
+@pytest.mark.parametrize("metric", EVERY)
+def test_an_output_that_is_not_finite_is_not_hidden(metric):
+    """A diverged network must show, though it is about one of several numbers alone."""
+    meter = Values("a", 2, metrics=[metric]).meter()
+    meter.update(torch.tensor([[0.0, torch.nan], [1.0, 1.0]]), torch.tensor([[1.0, 1.0], [2, 3]]))
+    assert math.isnan(meter.compute()[metric])
+
+
+def test_targets_of_one_number_may_be_flat():
+    """Else they would meet every output: (B, 1) and (B,) make (B, B)."""
+    task = Values("a", metrics=EVERY)
+    output, target = torch.randn(9, 1), torch.randn(9)
+    found = []
+    for each in (target, target[:, None]):
+        meter = task.meter()
+        meter.update(output, each)
+        found.append(meter.compute())
+    assert found[0] == found[1]
+    assert task.loss(output, target) == task.loss(output, target[:, None])
+
+
+def test_arrays_do_as_lists_do():
+    mean, std = np.array([1.0, 2.0]), torch.tensor([0.5, 0.25])
+    assert Values("a", 2, mean, std) == Values("a", 2, [1, 2], [0.5, 0.25])
