@@ -162,3 +162,20 @@ def test_many_tasks_are_shown_by_the_worst_and_the_best():
     table = comparison_table(Comparison([0, 1], 0.0, judged_by, single, 20, rows, "", best))
     assert [list(column.cells)[1] for column in table.columns[1:3]] == ["t39 -39.00", "t0 +0.00"]
     assert len(table.columns) == 9
+
+
+NAMES = ("[/red]", "[bold]y[/bold]", "a{0}[b]", "\\[x]")
+
+
+def test_layers_and_tasks_are_shown_on_a_terminal_as_they_are():
+    scores = ConflictScores(NAMES, NAMES[:2], {"layer_infos": [
+        {"name": name, "type": f"T{name}", "n_parameters": 1, "is_norm": False} for name in NAMES
+    ]})  # fmt: skip
+    scores.update(torch.eye(2).expand(len(NAMES), 2, 2))
+    console = Console(force_terminal=True, width=200, file=io.StringIO(), color_system=None)
+    console.print(ranking_table(scores, "count", Reading(0.0, (0.0, 1.0)), 1))
+    shown = console.file.getvalue()
+    for name in NAMES:
+        assert f" {name} " in shown
+        assert f"T{name}" in shown
+    assert f"{NAMES[0]}-{NAMES[1]}" in shown
