@@ -14,7 +14,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from recon_search import identity, parallel
-from recon_search.conflict.scores import FORMAT, ConflictScores
+from recon_search.conflict.kept import FORMAT
+from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
 from recon_search.graph.split import Split
 from recon_search.model.facts import facts_of

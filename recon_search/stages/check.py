@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recon_search.conflict.rules import find_rule
-from recon_search.conflict.scores import bins_below
+from recon_search.conflict.sums import bins_below
 from recon_search.methods.registry import check_method
 from recon_search.model.backbone import check_weights
 from recon_search.model.facts import facts_of
