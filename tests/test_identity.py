@@ -359,6 +359,31 @@ def test_another_content_under_the_same_path_is_another_training(content):
     assert training_of(recipe) == before[0]
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_file_counts_by_its_content_even_if_its_times_do_not_change(tmp_path, replaced):
+    """As long, and as old: copied with its times, or within the clock's grain."""
+    path = tmp_path / "weights"
+    seen = []
+    for content in (b"aaaa", b"bbbb", b"cccc", b"aaaa"):
+        target = tmp_path / "new" if replaced else path
+        target.write_bytes(content)
+        os.utime(target, ns=(5, 5))
+        target.replace(path)
+        seen.append(identity.content(path))
+        assert identity.content(path) == seen[-1]
+    assert len(set(seen)) == 3
+    assert seen[0] == seen[3]
+
+
+def test_a_file_that_rests_is_read_once(tmp_path, monkeypatch):
+    path = tmp_path / "weights"
+    path.write_bytes(b"aaaa")
+    monkeypatch.setattr(identity, "FRESH", -1)
+    first = identity.content(path)
+    monkeypatch.setattr(identity, "_read", lambda path: "read again")
+    assert identity.content(path) == first
+
+
 def test_the_folder_of_a_local_model_counts_by_its_files(folder):
     def write(name, **files):
         (folder / name).mkdir()

@@ -57,15 +57,21 @@ def report(run_directory: Path) -> None:
 
 @click.command()
 @recipe_options
-def validate(**options: Any) -> None:
-    """Check a recipe without running it."""
+@click.option("--quick", is_flag=True, help="Take no training steps.")
+def validate(quick: bool, **options: Any) -> None:
+    """Check a recipe without running it: its names, its files, and steps on random images."""
     recipe = load_overridden(options)
 
     from recon_search.runs.run import Run
     from recon_search.stages.check import check
+    from recon_search.stages.rehearsal import rehearse
 
-    n_layers = check(Run(recipe, Path()))
+    run = Run(recipe, Path())
+    n_layers = check(run)
+    untried = "" if quick else rehearse(run)
     click.echo(f"Valid. {recipe.backbone.name} has {n_layers} splittable layers.")
+    if untried:
+        click.echo(untried)
 
 
 @click.group()

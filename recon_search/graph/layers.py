@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from recon_search.artefact import digest
 from recon_search.errors import BackboneError
-from recon_search.graph.admission import copy_of
+from recon_search.graph.admission import copy_of, is_sharded, is_wrapper
 from recon_search.graph.trace import Trace, is_metadata, trace
 
 
@@ -54,11 +54,18 @@ def layers(module: nn.Module, *, example: Any = None) -> dict[str, list[nn.Param
     Raises:
         BackboneError: the module cannot be traced, or nothing in it is trained.
     """
-    if callable(of_copies := getattr(module, "layer_parameters", None)):
-        found: dict[str, list[nn.Parameter]] = of_copies()
+    if _is_branched(module):
+        found: dict[str, list[nn.Parameter]] = module.layer_parameters()  # type: ignore[operator]
         return found
     names = _some_layers(trace(module, example))
     return {layer: [module.get_parameter(name) for name in own] for layer, own in names.items()}
+
+
+def _is_branched(module: nn.Module) -> bool:
+    """Whether a module has copies of layers; wrappers pass on what they are asked."""
+    if not isinstance(module, nn.Module) or is_wrapper(module) or is_sharded(module):
+        return False
+    return callable(getattr(module, "layer_parameters", None))
 
 
 def _some_layers(traced: Trace) -> dict[str, tuple[str, ...]]:
@@ -78,13 +85,14 @@ def _some_layers(traced: Trace) -> dict[str, tuple[str, ...]]:
 def describe(module: nn.Module, *, example: Any = None) -> list[LayerInfo]:
     """Return type, shape and parameter count of each splittable layer, in order of first use.
 
-    Of a branched backbone the parameters of all copies count.
+    Of a branched backbone, or a model with one, the parameters of all copies count.
 
     Raises:
         BackboneError: the module cannot be traced, or nothing in it is trained.
     """
-    if callable(getattr(module, "layer_parameters", None)):
-        return _describe(layers(module), module.blueprint.template)  # type: ignore[union-attr, arg-type]
+    if _is_branched(module):
+        branched: Any = getattr(module, "backbone", module)  # a model's, which has heads beside it
+        return _describe(layers(module), branched.blueprint.template)
     return describe_traced(trace(module, example))
 
 

@@ -66,8 +66,8 @@ class GradientCombiner(Skipping):
                 f"needs {self.method.needs}. Use create_surgeon, which takes every method."
             )
         self.options = self.method.complete(options or {})
-        self.tasks = tuple(model.tasks)
         self.sharing = Sharing(model)
+        self.tasks = tuple(model.tasks)
         self.device = next(model.parameters()).device
         self.operators: dict[tuple[int, ...], nn.Module] = {}
         for users in self.sharing.sets:

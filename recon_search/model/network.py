@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from recon_search import artefact
+from recon_search.errors import BackboneError, SplitError
+from recon_search.graph.admission import is_wrapper
 from recon_search.graph.branch import branch
 from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.layers import layers
@@ -34,11 +36,16 @@ class MultiTaskModel(Habits):
         backbone: gives `{task: features}`.
         heads: one head a task.
         config: what `save` needs to build the model anew (see `build_model`).
+
+    Raises:
+        BackboneError: the backbone is not branched, or is wrapped.
+        SplitError: the heads are not one a task.
     """
 
     def __init__(
         self, backbone: BranchedBackbone, heads: Mapping[str, nn.Module], config: Mapping[str, Any]
     ) -> None:
+        _check_parts(backbone, heads)
         super().__init__()
         self.backbone = backbone
         self.heads = TaskModules(dict(heads))
@@ -79,6 +86,21 @@ class MultiTaskModel(Habits):
         artefact.write_tensors(directory / "model.safetensors", state, {"format": FORMAT})
         config = {"format": FORMAT, **self.config, "rotated": has_rotations(heads), **extra}
         artefact.write_json(directory / "config.json", config)
+
+
+def _check_parts(backbone: nn.Module, heads: Mapping[str, nn.Module]) -> None:
+    eager = getattr(backbone, "_orig_mod", backbone)  # of a compiled one
+    if not isinstance(eager, BranchedBackbone):
+        is_wrapped = isinstance(backbone, nn.Module) and is_wrapper(backbone)
+        raise BackboneError(
+            f"A MultiTaskModel must have a branched backbone, got {type(backbone).__name__}. "
+            f"{'Pass its .module.' if is_wrapped else 'Make it with recon_search.branch.'}"
+        )
+    if set(heads) != set(eager.tasks):
+        raise SplitError(
+            f"A MultiTaskModel must have one head a task ({', '.join(eager.tasks)}), got heads "
+            f"of {', '.join(heads) or 'none'}. Name heads after tasks."
+        )
 
 
 def build_model(

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from recon_search.recipe.network import HeadConfig
-from recon_search.recipe.section import Section
+from recon_search.recipe.section import Section, Seed
 
 
 class DataConfig(Section):
@@ -20,7 +20,7 @@ class DataConfig(Section):
     validation: int | None = Field(default=None, gt=0)
     test: int | None = Field(default=None, gt=0)
     canvas: int | None = Field(default=None, ge=8)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class TaskConfig(Section):

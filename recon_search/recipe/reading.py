@@ -8,21 +8,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from recon_search.errors import RecipeError, nearest
 from recon_search.recipe.choice import CompareConfig, SplitConfig
 from recon_search.recipe.data import DataConfig, TaskConfig
 from recon_search.recipe.network import BackboneConfig, HeadConfig, HeadsConfig, NeckConfig
 from recon_search.recipe.search import SearchConfig
-from recon_search.recipe.section import Section
+from recon_search.recipe.section import Section, Seed
 from recon_search.recipe.training import ProbeConfig, TrainConfig
 
 
 class Recipe(Section):
     """A whole run."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     data: DataConfig
     tasks: dict[str, TaskConfig] = {}
     backbone: BackboneConfig

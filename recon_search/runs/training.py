@@ -14,7 +14,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from recon_search import identity, parallel
-from recon_search.conflict.scores import FORMAT, ConflictScores
+from recon_search.conflict.kept import FORMAT
+from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
 from recon_search.graph.split import Split
 from recon_search.model.facts import facts_of
@@ -161,13 +162,20 @@ def fit_training(
             report=report,
             after_epoch=after_epoch,
         )
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise RecipeError(
-            f"Batches of {training.train.batch_size} ({parallel.size()} processes) are too small "
-            f"for a normalisation of {training.backbone.name}. Raise train.batch_size."
-        ) from None
+    except (ValueError, RuntimeError) as error:
+        config = training.train
+        if "more than 1 value per channel" in str(error):
+            raise RecipeError(
+                f"Batches of {config.batch_size} ({parallel.size()} processes) are too small for a "
+                f"normalisation of {training.backbone.name}. Raise train.batch_size."
+            ) from None
+        if "without overflow" in str(error):
+            raise RecipeError(
+                "Every number of `[train]` must fit float32, got lr = "
+                f"{config.lr:g}, weight_decay = {config.weight_decay:g}, decay_rate = "
+                f"{config.decay_rate:g}. Lower the largest."
+            ) from None
+        raise
     return model, scores, history
 
 

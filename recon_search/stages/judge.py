@@ -15,13 +15,14 @@ from recon_search.errors import TrainingError
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.run import Run
 from recon_search.search.space import draw
-from recon_search.search.storage import is_local, open_storage
+from recon_search.search.storage import is_local
 from recon_search.stages.compare import compare
 from recon_search.stages.export import hand_over
 from recon_search.stages.probe import FILE as SCORES
 from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
-from recon_search.stages.search import Job, Joined, default_url, join, objective_of, search
+from recon_search.stages.search import objective_of, search
+from recon_search.stages.study import Job, Joined, check_study, default_url, join
 from recon_search.views.plots import save_figure
 from recon_search.views.trial_plots import search_plot
 from recon_search.views.trials import summarise
@@ -52,6 +53,7 @@ def search_and_judge(
     Returns:
         The comparison, if there was a split to judge here.
     """
+    check_study(run, url, study, scores)
     url = url or default_url(run.out)
     is_given = scores is not None
     if scores is None:
@@ -120,17 +122,6 @@ def judge(job: Job, joined: Joined) -> Comparison | None:
     split.save(out / "split.json")
     artefact.write_json(out / "best.json", recipe.model_dump(mode="json"))
     return compare(run.with_recipe(recipe), split, job.scores)
-
-
-def check_database(run: Run, url: str | None) -> None:
-    """Refuse a database that does not answer, before all else.
-
-    Raises:
-        RecipeError: what is wrong.
-    """
-    if url is not None:
-        settings = run.recipe.search
-        open_storage(url, settings.heartbeat, settings.retries).engine.dispose()
 
 
 def _forget_earlier(out: Path) -> None:

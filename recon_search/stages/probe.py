@@ -30,7 +30,7 @@ def probe(run: Run) -> ConflictScores:
     recipe, path = run.recipe, run.out / FILE
     if path.is_file() and _is_enough(run, scores := ConflictScores.load(path)):
         return scores
-    _check_window(run)
+    check_window(run)
     limit = recipe.probe.seeds
     at_once = limit if recipe.probe.confidence is None else n_workers(run)
     seeds = range(recipe.seed, recipe.seed + limit)
@@ -91,7 +91,7 @@ def _measure_seeds(run: Run, seeds: range, at_once: int) -> Iterator[ConflictSco
             yield ConflictScores.load(result.directory / FILE)
 
 
-def _check_window(run: Run) -> None:
+def check_window(run: Run) -> None:
     """Refuse a probe whose window would hold no measured step.
 
     Raises:

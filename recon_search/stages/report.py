@@ -23,7 +23,7 @@ from recon_search.runs.folder import read_recipe
 from recon_search.stages.split import reading_of
 from recon_search.views.outline import cost_table
 from recon_search.views.picture import picture
-from recon_search.views.plots import comparison_plot, heat_map, trade_off_plot
+from recon_search.views.plots import comparison_plot, draw, heat_map, trade_off_plot
 from recon_search.views.tables import comparison_table, ranking_table
 from recon_search.views.trials import trial_table
 
@@ -138,7 +138,7 @@ def _search_section(out: Path) -> list[str]:
 
 def _image(figure: Figure, text: str) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    draw(figure, buffer, "png", dpi=110)
     return _picture(buffer.getvalue(), text)
 
 

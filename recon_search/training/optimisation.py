@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,14 @@ def check_optimizer(name: str, momentum: float = 0.9, weight_decay: float = 0.0)
             f"`train.optimizer` must be one of timm's, got '{name}'.{nearest(name, known)}"
         )
     if trouble := _trouble(name, momentum, weight_decay):
+        if name in usable_optimizers():
+            advice = " Change train.momentum or train.weight_decay."
+        else:
+            advice = nearest(_plain(name), usable_optimizers()) or " Take adamw."
         raise RecipeError(
             f"`train.optimizer` must work on tensors of the CPU and first derivatives, '{name}' "
-            f"with momentum {momentum:g} does not: {trouble}."
-            f"{nearest(_plain(name), usable_optimizers()) or ' Take adamw.'}"
+            f"with momentum {momentum:g} and weight decay {weight_decay:g} does not: "
+            f"{trouble}.{advice}"
         )
 
 
@@ -104,7 +109,9 @@ def _trouble(name: str, momentum: float, weight_decay: float) -> str:
         torch.random.fork_rng(),
         torch.compiler.set_stance("force_eager"),
         tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
     ):
+        warnings.simplefilter("ignore")  # of what others recommend to install
         model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
         images = torch.randn(3, 1, 4, 4)
         file = Path(folder) / "checkpoint.safetensors"

@@ -105,8 +105,8 @@ def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -
     for place, row in enumerate(rows, start=1):
         table.add_row(
             str(place),
-            row["layer"],
-            row["type"],
+            escape(row["layer"]),
+            escape(row["type"] or ""),
             "" if row["n_parameters"] is None else f"{row['n_parameters']:,}",
             *(
                 "" if row["conflicts"][pair] is None else str(row["conflicts"][pair])

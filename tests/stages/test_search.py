@@ -25,8 +25,9 @@ from recon_search.search.storage import fail, owner
 from recon_search.search.tally import tally
 from recon_search.stages import judge, search, trial
 from recon_search.stages.judge import choose_best
-from recon_search.stages.search import Job, default_url, find_study, work
+from recon_search.stages.search import work
 from recon_search.stages.split import check_scores, choose_split
+from recon_search.stages.study import Job, check_study, default_url, find_study
 from tests.stages.recipes import TINY
 from tests.stages.scores import TASKS, noisy_scores
 
@@ -362,6 +363,49 @@ def test_a_study_of_another_recipe_or_probe_is_not_joined(tmp_path):
         search.join(other)
     with pytest.raises(RecipeError, match=r"objectives maximize, the recipe .* maximize, minimize"):
         search.join(make_job(tmp_path / "out", trials=1, objective="delta_m-flops"))
+
+
+def never(*_):
+    raise AssertionError("nothing may be trained before a study is refused")
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"space": {"split.rule": ["count", "projection"]}},
+        {"space": {"split.k": {"low": 0, "high": 6}, "split.rule": ["count"]}},
+        {"seed": 4},
+        {"objective": "delta_m-parameters"},
+    ],
+)
+def test_another_search_in_the_same_study_is_refused_before_the_probe(
+    tmp_path, monkeypatch, changed, is_given
+):
+    before = {"trials": 1, "space": {"split.rule": ["count"]}}
+    out = tmp_path / "out"
+    search.join(make_job(out, **before))
+    other = make_job(out, **before | changed)
+    monkeypatch.setattr(judge, "probe", never)
+    with pytest.raises(RecipeError, match=r"Study 'study' (was begun|has the objectives)"):
+        judge.search_and_judge(other.run, other.scores if is_given else None, study="study")
+    check_study(make_job(out, **before | {"trials": 9}).run, None, "study")
+    check_study(other.run, None, "another study")
+
+
+def test_other_scores_are_refused_with_the_rest(tmp_path):
+    job = make_job(tmp_path / "out", trials=1)
+    search.join(job)
+    other = ConflictScores(job.scores.layers, job.scores.tasks, job.scores.metadata)
+    check_study(job.run, job.url, job.study, job.scores)
+    with pytest.raises(RecipeError, match="begun with another scores"):
+        check_study(job.run, job.url, job.study, other)
+
+
+def test_a_study_is_looked_for_without_making_a_file(tmp_path):
+    job = make_job(tmp_path / "out", trials=1)
+    check_study(job.run, None, job.study)
+    assert list(job.run.out.iterdir()) == []
 
 
 def test_a_database_that_may_not_be_written_is_one_line_and_can_be_shown(tmp_path, trained):
