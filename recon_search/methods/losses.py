@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from recon_search import parallel
 from recon_search.errors import TrainingError, nearest
-from recon_search.methods.gradients import Measurement, spoil
+from recon_search.methods.gradients import Measurement, add_to_grad, spoil
 from recon_search.methods.scaling import Scaling
 from recon_search.methods.sharing import Sharing, TaskNetwork
 from recon_search.methods.skipping import Skipping, name_fault
@@ -78,12 +78,11 @@ class Joint(Skipping):
             self.measurement.add(weighted, apart)
         else:
             total = torch.stack(list(weighted.values())).sum()
-            self.scaling.up(total).backward()  # type: ignore[no-untyped-call]
+            self._differentiate(total)
 
     def combine(self, *, measure: Measure = False) -> Tensor | None:
         """Finish the step: as `Surgeon.combine`."""
         parallel.average_gradients(self.sharing.parameters)
-        self.scaling.settle(self.sharing.parameters)
         gramians = self.measurement.finish()
         if gramians is not None and not bool(gramians.isfinite().all()):
             spoil(self.sharing.parameters)  # gradients may be finite where their squares are not
@@ -98,6 +97,19 @@ class Joint(Skipping):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` returned."""
+
+    def _differentiate(self, total: Tensor) -> None:
+        """Add the gradient of a loss to `.grad`."""
+        if self.scaling.factor is None:
+            total.backward()  # type: ignore[no-untyped-call]
+            return
+        wanted = self.sharing.parameters
+        found = torch.autograd.grad(self.scaling.up(total), wanted, allow_unused=True)
+        reached = {p: g for p, g in zip(wanted, found, strict=True) if g is not None}
+        for parameter, gradient in zip(
+            reached, self.scaling.down([*reached.values()]), strict=True
+        ):
+            add_to_grad(parameter, gradient)
 
     def _weigh(self, losses: dict[int, Tensor]) -> dict[int, Tensor]:
         """Return losses whose sum has the method's gradient."""

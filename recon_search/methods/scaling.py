@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Scaling:
@@ -31,11 +29,3 @@ class Scaling:
             return gradients
         whole = [g.float() if g.dtype == torch.float16 else g for g in gradients]
         return list(torch._foreach_mul(whole, self.factor.reciprocal()))
-
-    def settle(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Bring down what a backward pass has added to `.grad`."""
-        if self.factor is None:
-            return
-        held = {p: p.grad for p in parameters if p.grad is not None}
-        for parameter, gradient in zip(held, self.down(list(held.values())), strict=True):
-            parameter.grad = gradient
