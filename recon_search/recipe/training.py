@@ -63,6 +63,11 @@ class TrainConfig(Section):
                 '`train.low_memory` and `train.precision` "float16" exclude each other: gradients '
                 'that are not kept cannot be scaled back. Drop one, or take "bfloat16".'
             )
+        if self.low_memory and self.grad_checkpointing:
+            yield (
+                "`train.low_memory` and `train.grad_checkpointing` exclude each other: activations "
+                "would be computed anew for every parameter. Drop one."
+            )
         if self.min_lr >= self.lr:
             yield (
                 f"`train.min_lr` must be below `train.lr`, got {self.min_lr:g} and {self.lr:g}. "

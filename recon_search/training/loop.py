@@ -111,6 +111,7 @@ def fit(
     check_divisible(min(config.batch_size, feed.n_samples("train")))
     n_inputs = feed.n_steps("train", config.batch_size, shuffled=True)
     n_updates = -(-n_inputs // config.accumulate)
+    model.set_grad_checkpointing(config.grad_checkpointing)
     surgeon = create_surgeon(model, config.method, config.options, low_memory=config.low_memory)
     optimizer = create_optimizer(model, config)
     if learned := list(surgeon.parameters()):
@@ -171,6 +172,7 @@ def fit(
     elif average is not None:
         model.load_state_dict(average.state_dict())
     surgeon.finish(model)
+    model.set_grad_checkpointing(False)
     return state.history
 
 

@@ -17,19 +17,21 @@ from tests.conftest import BACKBONE, HEAD
 
 TASKS = ("left", "right")
 SPLIT = Split.private(["layer3.0.conv1", "layer4.1.bn2"], TASKS)
-CONFIG = TrainConfig(epochs=3, batch_size=16, lr=0.05, measure_every=2)
+CONFIG = TrainConfig(epochs=2, batch_size=16, lr=0.05, measure_every=2)
 OPTIONS = {
     "freeze": {"freeze": ["conv1", "bn1", "layer1.*"]},
     "layer_decay": {"layer_decay": 0.75, "head_lr_scale": 10.0, "weight_decay": 0.1},
     "ema": {"ema": 0.8},
     "constant ema": {"ema": 0.5, "ema_warmup": False},
-    "best": {"select": "best", "lr": 0.3},
+    "best": {"select": "best", "lr": 0.3, "epochs": 3},
     "patience": {"patience": 1, "epochs": 5, "lr": 0.3},
     "bfloat16": {"precision": "bfloat16"},
     "float16": {"precision": "float16"},
     "clip": {"clip_grad": 0.5, "precision": "float16", "accumulate": 2},
     "min_lr": {"min_lr": 0.01, "warmup_epochs": 1, "optimizer": "adamw", "lr": 0.02},
+    "checkpointing": {"grad_checkpointing": True},
     "everything": {
+        "grad_checkpointing": True,
         "freeze": ["layer1.*"],
         "layer_decay": 0.8,
         "head_lr_scale": 2.0,
@@ -96,7 +98,9 @@ def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, data, option,
     assert all(torch.isfinite(tensor).all() for tensor in whole[0].state_dict().values())
 
 
-@pytest.mark.parametrize("option", [name for name in OPTIONS if name != "patience"])
+@pytest.mark.parametrize(
+    "option", [name for name in OPTIONS if name not in ("patience", "checkpointing")]
+)
 def test_an_option_changes_what_is_learned(data, option):
     plain = CONFIG.model_copy(update={"lr": OPTIONS[option].get("lr", CONFIG.lr)})
     one = train(data, plain)[0].state_dict()
@@ -104,6 +108,14 @@ def test_an_option_changes_what_is_learned(data, option):
     if option == "best" and all(torch.equal(one[name], other[name]) for name in one):
         pytest.skip("the last epoch was the best")
     assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("method", METHODS[:3])
+def test_checkpointing_changes_no_bit(data, method):
+    config = CONFIG.model_copy(update={"method": method, "epochs": 2})
+    assert_same(
+        train(data, config.model_copy(update={"grad_checkpointing": True})), train(data, config)
+    )
 
 
 def test_the_model_holds_the_epoch_whose_metrics_are_reported(data):
@@ -136,6 +148,7 @@ RECIPE = {
         ({"select": "first"}, r"`train.select`: .*'last' or 'best'"),
         ({"precision": "half"}, r"`train.precision`: .*'float16'"),
         ({"precision": "float16", "low_memory": True}, "exclude each other.*scaled back"),
+        ({"grad_checkpointing": True, "low_memory": True}, "exclude each other.*anew"),
         ({"min_lr": 0.1}, r"`train.min_lr` must be below `train.lr`, got 0.1 and 0.1"),
         ({"min_lr": 0.01, "scheduler": "step"}, r"`train.min_lr` needs .*cosine.*got \"step\""),
     ],
