@@ -110,7 +110,7 @@ def train(
         seed=training.seed,
         n_parameters=model.n_parameters,
         flops=count_flops(model, torch.zeros(1, *run.schema.shape, device=run.device)),
-        validation=kept(history)["validation"],
+        validation=kept(history, training.train)["validation"],
         seconds=round(time.perf_counter() - started, 2),
         directory=directory,
     )

@@ -101,8 +101,8 @@ def fit(
 
     Returns:
         One record an epoch: `epoch`, `lr`, `train` (loss by task, of those that had one),
-        `validation` (metrics by task), `seconds`; where the best epoch is kept also
-        `relative_loss` and `best`, whether it is better than all before it (see `stopping.kept`).
+        `validation` (metrics by task), `seconds`; with `patience` or `select = "best"`
+        also `relative_loss` and `best`, whether it is better than all before it (see `stopping.kept`).
 
     Raises:
         TrainingError: a loss is not finite, which names the task and the step, or a parameter.
@@ -150,8 +150,9 @@ def fit(
         if average is not None:
             average.end_epoch()
         validation = parallel.on_first(lambda: evaluate(evaluated, feed, "validation", config))
-        judged = judge(validation, state.history) if config.keeps_best else {}
-        if judged.get("best"):
+        is_judged = config.keeps_best or config.patience > 0
+        judged = judge(validation, state.history) if is_judged else {}
+        if config.keeps_best and judged["best"]:
             state.best = snapshot(evaluated)
         state.epoch = epoch + 1
         state.history.append(

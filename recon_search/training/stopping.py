@@ -50,9 +50,11 @@ def judge(validation: Metrics, history: Sequence[Record]) -> dict[str, Any]:
     return {"relative_loss": found, "best": not before or found < before[-1]}
 
 
-def kept(history: Sequence[Record]) -> Record:
+def kept(history: Sequence[Record], config: TrainConfig) -> Record:
     """Return the record of the epoch that a training keeps."""
-    return next((record for record in reversed(history) if record.get("best")), history[-1])
+    if not config.keeps_best:
+        return history[-1]
+    return next(record for record in reversed(history) if record["best"])
 
 
 def is_over(history: Sequence[Record], config: TrainConfig) -> bool:

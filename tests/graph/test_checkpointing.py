@@ -164,9 +164,9 @@ def test_what_writes_into_a_value_is_never_cut_off_from_it(split):
     nodes = list(analysis.trace.graphs[True].nodes)
     cuts = find_cuts(analysis.trace.graphs[True], analysis.effects[True]).places
     first = next(i for i, node in enumerate(nodes) if node.target == "layers.0")
-    last = max(i for i, node in enumerate(nodes) if node.target in ("mul_", "add_"))
+    last = max(i for i, node in enumerate(nodes) if node.target == "mul_")
     assert cuts.isdisjoint(range(first, last))
     assert last in cuts
     for name, buffer in network.named_buffers():
         assert torch.equal(other.get_buffer(name), buffer)
-        assert buffer == 3, "the number of forward passes and one"
+        assert buffer == 2, "counted once, however often it was computed"

@@ -124,7 +124,9 @@ def test_the_model_holds_the_epoch_whose_metrics_are_reported(data):
     for option in ("ema", "best", "patience", "everything"):
         config = CONFIG.model_copy(update=OPTIONS[option])
         model, _, history = train(data, config)
-        assert evaluate(model, data, "validation", config) == kept(history)["validation"], option
+        assert evaluate(model, data, "validation", config) == kept(history, config)["validation"], (
+            option
+        )
 
 
 RECIPE = {
