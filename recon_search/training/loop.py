@@ -102,7 +102,7 @@ def fit(
     Returns:
         One record an epoch: `epoch`, `lr`, `train` (loss by task, of those that had one),
         `validation` (metrics by task), `seconds`; with `patience` or `select = "best"`
-        also `relative_loss` and `best`, whether it is better than all before it (see `stopping.kept`).
+        also `relative_loss` and `best`, whether it is better than all before it (see `stopping`).
 
     Raises:
         TrainingError: a loss is not finite, which names the task and the step, or a parameter.
@@ -111,7 +111,8 @@ def fit(
     check_divisible(min(config.batch_size, feed.n_samples("train")))
     n_inputs = feed.n_steps("train", config.batch_size, shuffled=True)
     n_updates = -(-n_inputs // config.accumulate)
-    model.set_grad_checkpointing(config.grad_checkpointing)
+    if config.grad_checkpointing:
+        model.set_grad_checkpointing()
     surgeon = create_surgeon(model, config.method, config.options, low_memory=config.low_memory)
     optimizer = create_optimizer(model, config)
     if learned := list(surgeon.parameters()):
@@ -173,7 +174,8 @@ def fit(
     elif average is not None:
         model.load_state_dict(average.state_dict())
     surgeon.finish(model)
-    model.set_grad_checkpointing(False)
+    if config.grad_checkpointing:
+        model.set_grad_checkpointing(enable=False)
     return state.history
 
 

@@ -11,6 +11,7 @@ from recon_search.graph.split import Split
 from recon_search.model.network import build_model
 from recon_search.recipe import TrainConfig, parse_recipe
 from recon_search.tasks.classes import Classes
+from recon_search.training.evaluation import evaluate
 from recon_search.training.loop import fit
 from recon_search.training.stopping import kept
 from tests.conftest import BACKBONE, HEAD
@@ -119,8 +120,6 @@ def test_checkpointing_changes_no_bit(data, method):
 
 
 def test_the_model_holds_the_epoch_whose_metrics_are_reported(data):
-    from recon_search.training.evaluation import evaluate
-
     for option in ("ema", "best", "patience", "everything"):
         config = CONFIG.model_copy(update=OPTIONS[option])
         model, _, history = train(data, config)
