@@ -18,7 +18,7 @@ from tests.conftest import BACKBONE, HEAD
 
 TASKS = ("left", "right")
 SPLIT = Split.private(["layer3.0.conv1", "layer4.1.bn2"], TASKS)
-CONFIG = TrainConfig(epochs=2, batch_size=16, lr=0.05, measure_every=2)
+CONFIG = TrainConfig(epochs=2, batch_size=32, lr=0.05, measure_every=2)
 OPTIONS = {
     "freeze": {"freeze": ["conv1", "bn1", "layer1.*"]},
     "layer_decay": {"layer_decay": 0.75, "head_lr_scale": 10.0, "weight_decay": 0.1},
@@ -91,7 +91,7 @@ CASES = [
 def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, data, option, method):
     config = CONFIG.model_copy(update={"method": method, **OPTIONS[option]})
     whole = train(data, config, tmp_path / "whole")
-    n_updates = -(-6 // config.accumulate)
+    n_updates = -(-3 // config.accumulate)
     with pytest.raises(KeyboardInterrupt):
         train(data, config, tmp_path / "cut", stop_after=n_updates)  # in the second epoch
     assert_same(train(data, config, tmp_path / "cut"), whole)
