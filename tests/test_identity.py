@@ -54,14 +54,23 @@ OTHER = {
     "train.accumulate": 2,
     "train.optimizer": "adamw",
     "train.lr": 0.1,
+    "train.layer_decay": 0.75,
+    "train.head_lr_scale": 10.0,
+    "train.freeze": ["layer1.*"],
     "train.momentum": 0.5,
     "train.weight_decay": 0.1,
     "train.scheduler": "step",
     "train.milestones": [1],
     "train.decay_rate": 0.5,
     "train.warmup_epochs": 1,
+    "train.min_lr": 0.001,
     "train.clip_grad": 1.0,
     "train.precision": "bfloat16",
+    "train.grad_checkpointing": True,
+    "train.ema": 0.9,
+    "train.ema_warmup": False,
+    "train.patience": 2,
+    "train.select": "best",
     "train.measure_every": 3,
     "train.measure_tasks": 2,
     "train.low_memory": True,
@@ -100,6 +109,7 @@ OTHER = {
 """Another valid value for every key of a recipe."""
 
 BESIDE = {
+    "train.ema_warmup": {"train.ema": 0.9},
     "head.args": {"head.kind": "module:head"},
     "head.neck": {"necks.wide": {}},
     "necks.wide": {"head.neck": "wide", "necks.wide": {}},
@@ -230,6 +240,7 @@ def test_a_probe_does_not_depend_on_what_comes_after_it(path):
     one, other = (probe_of(recipe) for recipe in pair(path))
     own = {"probe.epochs", "probe.every", "probe.tasks_per_step", "probe.method"}
     replaced = {"train.method", "train.epochs", "train.measure_every", "train.measure_tasks"}
+    replaced |= {"train.ema", "train.ema_warmup", "train.patience", "train.select"}
     expected = path in own | TRAINED - replaced - {"split.init"}
     assert (one != other) is expected
 

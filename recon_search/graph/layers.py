@@ -117,18 +117,24 @@ def _describe(
     return rows
 
 
-def layer_names(traced: Trace) -> dict[str, tuple[str, ...]]:
-    """Return the first names of the parameters of each splittable layer, in order of first use."""
-    trainable = {n: p for n, p in traced.root.named_parameters() if p.requires_grad}
-    owners = {name.rpartition(".")[0] for name in trainable}
+def layer_names(traced: Trace, *, frozen: bool = False) -> dict[str, tuple[str, ...]]:
+    """Return the first names of the parameters of each splittable layer, in order of first use.
+
+    Args:
+        traced: the module.
+        frozen: count what is not trained, too. A layer is called alike whatever else is frozen.
+    """
+    every = dict(traced.root.named_parameters())
+    counted = {n: p for n, p in every.items() if frozen or p.requires_grad}
+    owners = {name.rpartition(".")[0] for name in every}
     composite = {owner for owner in owners if any(_is_inside(other, owner) for other in owners)}
     used = dict.fromkeys(n for node in traced.graphs[True].nodes for n in traced.uses(node))
     found: dict[str, list[str]] = {}
     for name in used:
-        if name in trainable:
+        if name in counted:
             owner = name.rpartition(".")[0]
             found.setdefault(name if owner in composite or not owner else owner, []).append(name)
-    order = {name: index for index, name in enumerate(trainable)}
+    order = {name: index for index, name in enumerate(counted)}
     return {layer: tuple(sorted(names, key=order.__getitem__)) for layer, names in found.items()}
 
 
@@ -138,6 +144,8 @@ def _is_inside(path: str, parent: str) -> bool:
 
 def backbone_digest(module: nn.Module, *, example: Any = None) -> str:
     """Return a digest of the names and shapes of the layers, blind to input channels and classes.
+
+    Frozen layers count as the others do: what is split may be trained with some of it frozen.
 
     Left out are the classifier (what timm's `reset_classifier(0)` removes) and the second
     dimension, the input channels, of weights that read the input with no other layer in between.
@@ -159,7 +167,7 @@ def digest_of(traced: Trace) -> str:
     readers = _input_readers(traced)
     shapes = {
         layer: [_shape(traced.root.get_parameter(name), name in readers) for name in names]
-        for layer, names in layer_names(traced).items()
+        for layer, names in layer_names(traced, frozen=True).items()
     }
     return digest(shapes)
 

@@ -11,6 +11,7 @@ import torch
 
 from recon_search.graph.analysis import Analysis, analyse
 from recon_search.model.backbone import create_backbone, feature_width
+from recon_search.model.freezing import freeze
 from recon_search.model.source import untrained
 from recon_search.recipe import BackboneConfig
 
@@ -44,25 +45,34 @@ class Facts:
         """Learned numbers, without heads."""
         return sum(parameter.numel() for parameter in self.analysis.trace.root.parameters())
 
+    @property
+    def n_frozen(self) -> int:
+        """Those of them that are not trained."""
+        parameters = self.analysis.trace.root.parameters()
+        return sum(parameter.numel() for parameter in parameters if not parameter.requires_grad)
 
-def facts_of(config: BackboneConfig, shape: Sequence[int]) -> Facts:
+
+def facts_of(config: BackboneConfig, shape: Sequence[int], frozen: Sequence[str] = ()) -> Facts:
     """Create a backbone with random weights and follow it, once a process.
 
     Args:
         config: the backbone; its weights are not looked at.
         shape: of one image, (C, H, W); or (C,), of the size that the backbone is configured for.
+        frozen: patterns of what is not trained (see `freeze`), which has no layers then.
 
     Raises:
         BackboneError: timm does not know it or refuses its arguments, it cannot be followed, or it
             gives no vector for such an image.
+        RecipeError: a pattern names nothing, or nothing is left to train.
     """
-    return _facts_of(untrained(config).model_dump_json(), tuple(shape))
+    return _facts_of(untrained(config).model_dump_json(), tuple(shape), tuple(frozen))
 
 
 @functools.lru_cache(maxsize=8)
-def _facts_of(config_json: str, shape: tuple[int, ...]) -> Facts:
+def _facts_of(config_json: str, shape: tuple[int, ...], frozen: tuple[str, ...]) -> Facts:
     config = BackboneConfig.model_validate_json(config_json)
     backbone = create_backbone(config, in_chans=shape[0])
+    freeze(backbone, frozen)
     width = feature_width(backbone, config, shape)
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(2, *shape, generator=generator) if len(shape) > 1 else None

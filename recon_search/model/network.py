@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from recon_search.graph.split import Split
 from recon_search.model.backbone import create_backbone
 from recon_search.model.container import TaskModules
 from recon_search.model.facts import facts_of
+from recon_search.model.freezing import copies, freeze, frozen_norms
 from recon_search.model.habits import Habits
 from recon_search.model.heads import create_heads
 from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations
@@ -36,6 +37,7 @@ class MultiTaskModel(Habits):
         backbone: gives `{task: features}`.
         heads: one head a task.
         config: what `save` needs to build the model anew (see `build_model`).
+        still: paths of norms of the backbone that always evaluate: their statistics are frozen.
 
     Raises:
         BackboneError: the backbone is not branched, or is wrapped.
@@ -43,13 +45,19 @@ class MultiTaskModel(Habits):
     """
 
     def __init__(
-        self, backbone: BranchedBackbone, heads: Mapping[str, nn.Module], config: Mapping[str, Any]
+        self,
+        backbone: BranchedBackbone,
+        heads: Mapping[str, nn.Module],
+        config: Mapping[str, Any],
+        still: Sequence[str] = (),
     ) -> None:
         _check_parts(backbone, heads)
         super().__init__()
         self.backbone = backbone
         self.heads = TaskModules(dict(heads))
         self.config = dict(config)
+        self.still = tuple(still)
+        self._hold_still()
         self._take_data()
 
     @property
@@ -67,6 +75,12 @@ class MultiTaskModel(Habits):
         """Compute `{task: output}` for images (B, C, H, W), of all tasks or of those named."""
         features = self.backbone(x, tasks)
         return {task: self.heads[task](value) for task, value in features.items()}
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, of frozen norms always that of evaluation."""
+        super().train(mode)
+        self._hold_still()
+        return self
 
     def save(self, directory: str | Path, **extra: Any) -> None:
         """Write a model directory: `model.safetensors`, `config.json`, `split.json`.
@@ -86,6 +100,10 @@ class MultiTaskModel(Habits):
         artefact.write_tensors(directory / "model.safetensors", state, {"format": FORMAT})
         config = {"format": FORMAT, **self.config, "rotated": has_rotations(heads), **extra}
         artefact.write_json(directory / "config.json", config)
+
+    def _hold_still(self) -> None:
+        for path in self.still:
+            self.backbone.get_submodule(path).eval()
 
 
 def _check_parts(backbone: nn.Module, heads: Mapping[str, nn.Module]) -> None:
@@ -112,6 +130,7 @@ def build_model(
     split: Split | None = None,
     init: str = "copy",
     seed: int = 0,
+    frozen: Sequence[str] = (),
 ) -> MultiTaskModel:
     """Build a model from its description.
 
@@ -126,43 +145,52 @@ def build_model(
         split: which layers to branch; None branches nothing.
         init: `copy` starts the copies of a layer equal, `fresh` draws each anew.
         seed: seed of the initialisation.
+        frozen: patterns of what of the backbone is not trained (see `freeze`).
 
     Raises:
         BackboneError: timm does not know the backbone or refuses its arguments.
-        SplitError: the split does not fit the backbone.
+        SplitError: the split does not fit the backbone, or names a layer that is frozen.
+        RecipeError: a pattern names nothing, or nothing is left to train.
     """
     if isinstance(heads, HeadConfig):
         heads = HeadsConfig(head=heads)
     names = tuple(task.name for task in tasks)
-    facts = facts_of(backbone, shape)
+    facts = facts_of(backbone, shape, frozen)
     eager = create_backbone(backbone, in_chans=shape[0], seed=seed)
+    freeze(eager, frozen)
     plan = split if split is not None else Split(names, {})
     branched = branch(eager, plan, analysis=facts.analysis)
     if init == "fresh":
-        _draw_copies(branched, backbone, shape[0], seed)
+        _draw_copies(branched, backbone, shape[0], seed, frozen)
     config = {
         "backbone": facts.config.model_dump(exclude={"weights", "pretrained"}),
         **heads.model_dump(exclude_defaults=True),
         "head": heads.head.model_dump(),
         "tasks": [task.spec() for task in tasks],
     }
-    return MultiTaskModel(branched, create_heads(heads, facts.width, tasks, seed=seed), config)
+    made = create_heads(heads, facts.width, tasks, seed=seed)
+    still = list(copies(branched, frozen_norms(eager, frozen)))
+    return MultiTaskModel(branched, made, config, still)
 
 
 @torch.no_grad()
 def _draw_copies(
-    branched: BranchedBackbone, config: BackboneConfig, in_chans: int, seed: int
+    branched: BranchedBackbone,
+    config: BackboneConfig,
+    in_chans: int,
+    seed: int,
+    frozen: Sequence[str],
 ) -> None:
     """Initialise the second and later copies of every split layer independently."""
     blocks_by_layer = branched.layers()
     for index in range(1, len(branched.tasks)):
-        fresh = layers(
-            create_backbone(
-                untrained(config),
-                in_chans=in_chans,
-                seed=int(artefact.digest([seed, "copy", index])[:8], 16),
-            )
+        drawn_anew = create_backbone(
+            untrained(config),
+            in_chans=in_chans,
+            seed=int(artefact.digest([seed, "copy", index])[:8], 16),
         )
+        freeze(drawn_anew, frozen)
+        fresh = layers(drawn_anew)
         for name, blocks in blocks_by_layer.items():
             if index < len(blocks):
                 for parameter, drawn in zip(blocks[index].parameters, fresh[name], strict=True):

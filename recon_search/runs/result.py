@@ -24,7 +24,7 @@ class Result:
         seed: of initialisation and batches.
         n_parameters: heads included.
         flops: of one image's forward pass for all tasks.
-        validation: metrics after the last epoch.
+        validation: metrics after the epoch that was kept, the last or the best.
         seconds: that it took.
         directory: its folder.
         test: metrics on test data; None where nobody has asked yet.

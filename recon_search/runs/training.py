@@ -27,6 +27,7 @@ from recon_search.runs.run import Run
 from recon_search.tasks.task import Task
 from recon_search.training.evaluation import evaluate
 from recon_search.training.loop import AfterEpoch, Progress, Report, fit
+from recon_search.training.stopping import kept
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def train(
         seed=training.seed,
         n_parameters=model.n_parameters,
         flops=count_flops(model, torch.zeros(1, *run.schema.shape, device=run.device)),
-        validation=history[-1]["validation"],
+        validation=kept(history, training.train)["validation"],
         seconds=round(time.perf_counter() - started, 2),
         directory=directory,
     )
@@ -147,6 +148,7 @@ def fit_training(
         split=training.split,
         init=run.recipe.split.init,
         seed=training.seed,
+        frozen=training.train.freeze,
     ).to(run.device)
     if training.start is not None:
         _start_from(model, load(training.start.directory(run) / "model"))
@@ -226,9 +228,9 @@ def _settle(config: TrainConfig, run: Run) -> TrainConfig:
 
 
 def _empty_scores(training: Training, run: Run) -> ConflictScores:
-    facts = facts_of(training.backbone, run.schema.shape)
+    facts = facts_of(training.backbone, run.schema.shape, training.train.freeze)
     infos = facts.analysis.infos
-    metadata = {
+    metadata: dict[str, Any] = {
         "backbone": facts.identity,
         "layer_infos": [
             {
@@ -242,6 +244,8 @@ def _empty_scores(training: Training, run: Run) -> ConflictScores:
         "recipe": training.identity(run, with_seed=False),
         "seeds": [training.seed],
     }
+    if training.train.freeze:  # a budget is of the whole backbone
+        metadata["n_frozen"] = facts.n_frozen
     names = [info.name for info in infos]
     return ConflictScores(names, training.tasks, metadata, replicated=True)
 

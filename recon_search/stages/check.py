@@ -32,7 +32,7 @@ def check(run: Run) -> int:
     for each in (recipe, *searched):
         _check_methods(each, names)
     check_room(recipe.backbone, check_weights(recipe.backbone, shape[0]), shape)
-    facts = facts_of(recipe.backbone, shape)
+    facts = facts_of(recipe.backbone, shape, recipe.train.freeze)
     create_heads(recipe.heads, facts.width, run.schema.tasks)
     n_layers = len(facts.analysis.layers)
     for each in (recipe, *searched):

@@ -17,6 +17,9 @@ from recon_search.stages.split import choose_layers, reading_of
 
 FILE = "scores.safetensors"
 
+KEEPS_NOTHING = {"ema": None, "ema_warmup": True, "patience": 0, "select": None}
+"""Keys of `[train]` that say which weights are kept: a probe looks at gradients, to the end."""
+
 
 def probe(run: Run) -> ConflictScores:
     """Run the probe and write `scores.safetensors`, the seeds' scores added up.
@@ -75,6 +78,7 @@ def probe_training(run: Run, seed: int) -> Training:
             "epochs": recipe.probe.epochs,
             "measure_every": recipe.probe.every,
             "measure_tasks": recipe.probe.tasks_per_step,
+            **KEEPS_NOTHING,
         }
     )
     return Training(run.schema.names, None, config, recipe.backbone, seed, "probe", test=False)

@@ -114,7 +114,7 @@ def _comparison_sections(out: Path) -> list[str]:
 def _split_section(out: Path, recipe: Recipe, split: Split) -> list[str]:
     """The network that the split makes."""
     model = artefact.read_json(out / "model" / "config.json", "model's config.json")
-    facts = facts_of(recipe.backbone, model["input"]["shape"])
+    facts = facts_of(recipe.backbone, model["input"]["shape"], recipe.train.freeze)
     anatomy = dissect(facts.analysis, split, title=facts.config.name)
     return [
         "<h2>The split</h2>",
