@@ -23,6 +23,9 @@ from recon_search.errors import DataError
 SCALES = {255.0: "pixels / 255, then (x - mean) / std", 1.0: "(x - mean) / std"}
 """How a model directory words what stored values are divided by."""
 
+ORIENTATION = 0x0112
+"""The tag of EXIF that says how a camera was held."""
+
 Mode = Literal["crop", "stretch"]
 
 
@@ -123,7 +126,8 @@ def decode(image: Image.Image, channels: int) -> Image.Image:
     except BaseException:
         image.close()
         raise
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):  # PIL would cut off what is above 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image if image.mode == mode else image.convert(mode)
