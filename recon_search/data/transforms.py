@@ -26,6 +26,9 @@ SCALES = {255.0: "pixels / 255, then (x - mean) / std", 1.0: "(x - mean) / std"}
 ORIENTATION = 0x0112
 """The tag of EXIF that says how a camera was held."""
 
+PLACES = {"exif", "xmp"}
+"""Where JPEG files and images in memory may have it; others are asked."""
+
 Mode = Literal["crop", "stretch"]
 
 
@@ -98,13 +101,13 @@ class Preparation:
     def fit(self, image: Image.Image | Tensor) -> Tensor:
         """Resize what `decode` returned; a tensor (channels, *size)."""
         height, width = functional.get_size(image)
-        if (height, width) != self.size:
-            if self.resize == "stretch":
-                image = resize(image, self.size, self.interpolation)
-            else:
-                image = resize(image, self._covering(height, width), self.interpolation)
-                image = functional.center_crop(image, list(self.size))
-        return to_tensor(image)
+        if (height, width) == self.size:
+            return to_tensor(image)
+        if self.resize == "stretch":
+            return to_tensor(resize(image, self.size, self.interpolation))
+        covering = self._covering(height, width)
+        image = resize(image, covering, self.interpolation)
+        return to_tensor(functional.center_crop(image, list(self.size)))
 
     def spec(self) -> dict[str, Any]:
         """What `prepare` reads of it, beside shape and normalisation."""
@@ -126,7 +129,8 @@ def decode(image: Image.Image, channels: int) -> Image.Image:
     except BaseException:
         image.close()
         raise
-    if image.getexif().get(ORIENTATION, 1) != 1:
+    is_plain = image.format in (None, "JPEG") and not PLACES & image.info.keys()
+    if not is_plain and image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):  # PIL would cut off what is above 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
