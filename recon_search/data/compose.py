@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from recon_search.data.resident import Part, ResidentFeed
-from recon_search.data.source import PARTS, PartName, Schema
+from recon_search.data.source import PARTS, PartName, Say, Schema, silent
 from recon_search.errors import DataError
 from recon_search.memory import in_gigabytes, total_memory
 
@@ -61,7 +61,7 @@ class Composed:
                 "data.train, data.validation and data.test."
             )
 
-    def open(self, device: torch.device) -> ResidentFeed:
+    def open(self, device: torch.device, say: Say = silent) -> ResidentFeed:
         """Compose all pairs and move them to a device."""
         pools = self.read()
         return ResidentFeed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
 import time
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from recon_search import identity, parallel
 from recon_search.conflict.kept import FORMAT
 from recon_search.conflict.scores import ConflictScores
+from recon_search.data.transforms import SCALES
 from recon_search.errors import RecipeError
 from recon_search.graph.split import Split
 from recon_search.model.facts import facts_of
@@ -154,16 +156,17 @@ def fit_training(
         _start_from(model, load(training.start.directory(run) / "model"))
     scores = _empty_scores(training, run) if training.train.measure_every else None
     try:
-        history = fit(
-            model,
-            run.feed,
-            _settle(training.train, run),
-            seed=training.seed,
-            directory=training.directory(run),
-            scores=scores,
-            report=report,
-            after_epoch=after_epoch,
-        )
+        with contextlib.closing(run.feed) as feed:
+            history = fit(
+                model,
+                feed,
+                _settle(training.train, run),
+                seed=training.seed,
+                directory=training.directory(run),
+                scores=scores,
+                report=report,
+                after_epoch=after_epoch,
+            )
     except (ValueError, RuntimeError) as error:
         config = training.train
         if "more than 1 value per channel" in str(error):
@@ -202,7 +205,8 @@ def count_flops(model: MultiTaskModel, images: torch.Tensor) -> int:
 
 
 def _test(training: Training, model: MultiTaskModel, run: Run) -> dict[str, dict[str, float]]:
-    return evaluate(model, run.feed, "test", training.train)
+    with contextlib.closing(run.feed) as feed:
+        return evaluate(model, feed, "test", training.train)
 
 
 def _start_from(model: MultiTaskModel, trained: MultiTaskModel) -> None:
@@ -258,6 +262,7 @@ def _input_config(run: Run) -> dict[str, Any]:
             "shape": run.schema.shape,
             "mean": inputs.mean.tolist(),
             "std": inputs.std.tolist(),
-            "scale": "pixels / 255, then (x - mean) / std",
+            "scale": SCALES[inputs.scale],
+            **inputs.fitting,
         }
     }

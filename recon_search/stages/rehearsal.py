@@ -126,6 +126,10 @@ class _Glimpse:
         """Yield the first images of a part."""
         return itertools.islice(self.feed.steps(part, self.size), 1)
 
+    def close(self) -> None:
+        """Let go of what the whole holds open."""
+        self.feed.close()
+
 
 @dataclass(frozen=True)
 class _Stage(Run):
