@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recon_search.conflict.gramian import gramians
     from recon_search.conflict.scores import ConflictScores
+    from recon_search.data.task_data import TaskData
     from recon_search.errors import ReconSearchError
     from recon_search.graph.branch import branch
     from recon_search.graph.branched import BranchedBackbone
@@ -36,6 +37,7 @@ _HOMES = {
     "ReconSearchError": "errors",
     "Split": "graph.split",
     "Task": "tasks.task",
+    "TaskData": "data.task_data",
     "branch": "graph.branch",
     "compare": "stages.api",
     "create_surgeon": "methods.surgeon",
@@ -57,6 +59,7 @@ __all__ = [
     "ReconSearchError",
     "Split",
     "Task",
+    "TaskData",
     "branch",
     "compare",
     "create_surgeon",

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
+from recon_search.artefact import digest
 from recon_search.data.registry import find_source
 from recon_search.data.source import Feed, Schema, Source
-from recon_search.recipe import DataConfig, Recipe
+from recon_search.data.task_data import TaskData
+from recon_search.recipe import Recipe
 from recon_search.runs.listener import SILENT, Listener
 
 
@@ -24,6 +26,7 @@ class Run:
         device: where networks are trained.
         workers: trainings at once; None for one a core on the CPU.
         listener: hears how the work goes; workers in other processes have none.
+        data: given from Python; None where the recipe names it.
     """
 
     recipe: Recipe
@@ -31,16 +34,17 @@ class Run:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int | None = None
     listener: Listener = field(default=SILENT, compare=False)
+    data: TaskData | None = field(default=None, compare=False)
 
     @property
     def schema(self) -> Schema:
-        """What is known of the data without reading a pixel."""
-        return _source(self.recipe.data).schema
+        """What is known of the data without reading more than an image."""
+        return _source(self._wanted).schema
 
     @property
     def feed(self) -> Feed:
         """The data on the device, loaded once for all trainings of a process."""
-        return _feed(self.recipe.data, self.device)
+        return _feed(self._wanted, self.device)
 
     def with_recipe(self, recipe: Recipe) -> Run:
         """Return the same run with another recipe."""
@@ -50,12 +54,28 @@ class Run:
         """Return the same run without its listener, for another process."""
         return replace(self, listener=SILENT)
 
+    @property
+    def _wanted(self) -> _Wanted:
+        recipe = self.recipe
+        parts = [recipe.data.model_dump(mode="json")]
+        parts += [{name: task.model_dump(mode="json") for name, task in recipe.tasks.items()}]
+        return _Wanted(digest(parts), recipe, self.data)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The data of a run, known by what determines it: recipes cannot be hashed."""
+
+    key: str
+    recipe: Recipe = field(compare=False)
+    data: TaskData | None = field(compare=False)
+
 
 @functools.lru_cache(maxsize=4)
-def _source(config: DataConfig) -> Source:
-    return find_source(config)
+def _source(wanted: _Wanted) -> Source:
+    return find_source(wanted.recipe.data, wanted.recipe.tasks, given=wanted.data)
 
 
 @functools.lru_cache(maxsize=1)
-def _feed(config: DataConfig, device: torch.device) -> Feed:
-    return _source(config).open(device)
+def _feed(wanted: _Wanted, device: torch.device) -> Feed:
+    return _source(wanted).open(device)
