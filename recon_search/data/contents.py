@@ -13,9 +13,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recon_search import artefact
-from recon_search.data.pictures import check_header
+from recon_search.data.pictures import read_size
 from recon_search.errors import ArtefactError, DataError
 
 KEPT_FROM = 64 * 1024**2
@@ -31,10 +32,12 @@ class Content:
 
     Attributes:
         digest: of its bytes.
+        size: (H, W) of the image, upright.
         fault: why it is no image, as far as its first bytes show; empty if it may be one.
     """
 
     digest: str
+    size: tuple[int, int]
     fault: str = ""
 
 
@@ -65,29 +68,35 @@ def read_contents(root: Path, names: Iterable[str]) -> dict[str, Content]:
         try:
             state = path.stat()
             times = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
-            *before, own, fault = known.get(name, [None, "", ""])
+            before, *own = known.get(name, [None])
             if before != times:
                 content = path.read_bytes()
                 n_bytes += len(content)
-                own, fault = digest_of(content), _fault(content)
+                own = [digest_of(content), *_look(content)]
         except OSError as error:
             raise DataError(
                 f"{path} must be readable, it is not ({error.strerror}). Check the file."
             ) from None
-        found[name] = Content(own, fault)
+        own_digest, size, fault = own
+        found[name] = Content(own_digest, tuple(size), fault)
         if now - max(times[1:]) > _SETTLED * 1e9:
-            entries[name] = [*times, own, fault]
+            entries[name] = [times, *own]
     if n_bytes >= KEPT_FROM:
         _keep(store, known | entries)
     return found
 
 
-def _fault(content: bytes) -> str:
+def one_size(contents: Iterable[Content]) -> tuple[int, int] | None:
+    """Return the size of images if it is the same of all."""
+    sizes = {content.size for content in contents}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _look(content: bytes) -> tuple[tuple[int, int], str]:
     try:
-        check_header(content, "it")
+        return read_size(content, "the file"), ""
     except DataError as error:
-        return str(error)
-    return ""
+        return (0, 0), str(error)
 
 
 def _cache_folder() -> Path:
@@ -95,7 +104,7 @@ def _cache_folder() -> Path:
     return Path(base) / "recon-search" / "contents"
 
 
-def _load(store: Path) -> dict[str, list[object]]:
+def _load(store: Path) -> dict[str, list[Any]]:
     try:
         found = artefact.read_json(store, "cache")
     except ArtefactError:
@@ -103,7 +112,7 @@ def _load(store: Path) -> dict[str, list[object]]:
     return found if isinstance(found, dict) else {}
 
 
-def _keep(store: Path, entries: dict[str, list[object]]) -> None:
+def _keep(store: Path, entries: dict[str, list[Any]]) -> None:
     try:
         artefact.write_text(store, json.dumps(entries))
     except OSError:

@@ -1,4 +1,4 @@
-"""Samples that files list, made into tasks, parts and targets; whatever is wrong is named by place."""
+"""Samples that files list, made into tasks, parts and targets; what is wrong is named by place."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ class Listing:
         groups: of each, where the recipe names them.
         options: by task, what the files say of it, such as its classes; the recipe goes first.
         fingerprint: of the files.
+        image_size: (H, W) if it is that of all images.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Listing:
     groups: Sequence[Hashable] | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fingerprint: str = ""
+    image_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,8 @@ def assemble(listing: Listing, config: DataConfig, tables: Mapping[str, TaskConf
         DataError: a part is empty, a label is of no use, or a part has no label of a task.
         RecipeError: a task's options are of no use.
     """
-    missing = frozenset(config.missing)
     found = {
-        task: [None if cells.text(cell) in missing else cell for cell in column] if missing else column
+        task: [_without(cell, config.missing) for cell in column]
         for task, column in listing.cells.items()
     }
     rows = _cut(listing, config, tables, found)
@@ -155,17 +156,27 @@ def assemble(listing: Listing, config: DataConfig, tables: Mapping[str, TaskConf
             if not int(task.n_labels(own[task.name])):
                 faults.add(
                     f"{listing.name} must have labels of task '{task.name}' in every part, found "
-                    f"none in {part}. Label some, cut otherwise (`data.seed`, `data.ratio`), or leave "
-                    "the task out."
+                    f"none in {part}. Label some, cut otherwise (`data.seed`, `data.ratio`), or "
+                    "leave the task out."
                 )
         samples[part] = ListedSamples(listing.pictures, rows[part], own)
     faults.check()
     return TaskData(
         tasks=[task for task in tasks if task is not None],
         parts=samples,
+        image_size=listing.image_size,
         fingerprint=listing.fingerprint,
         describe=Places(listing.places, rows),
     )
+
+
+def _without(cell: Any, missing: Sequence[str]) -> Any:
+    """Return a cell, None if it says no more than that there is no label."""
+    if isinstance(cell, list):
+        entries = [_without(entry, missing) for entry in cell]
+        return entries if not entries or any(entry is not None for entry in entries) else None
+    found = cells.text(cell)
+    return None if found is None or found in missing else cell
 
 
 def check_tasks(config: DataConfig, tables: Mapping[str, TaskConfig]) -> None:
@@ -186,13 +197,9 @@ def check_tasks(config: DataConfig, tables: Mapping[str, TaskConfig]) -> None:
             )
 
 
-def _options(
-    listing: Listing, tables: Mapping[str, TaskConfig], name: str
-) -> dict[str, Any]:
+def _options(listing: Listing, tables: Mapping[str, TaskConfig], name: str) -> dict[str, Any]:
     table = tables.get(name, TaskConfig())
-    kind = table.kind or "classes"
-    known = listing.options.get(name, {}) if kind == "classes" else {}
-    return {"kind": kind, **known, **table.options}
+    return {"kind": table.kind, **listing.options.get(name, {}), **table.options}
 
 
 def _cut(
@@ -242,8 +249,8 @@ def _check_groups(listing: Listing, found: Sequence[PartName]) -> None:
         if found[other] != found[row] and group not in told:
             told.add(group)
             faults.add(
-                f"{listing.places[row]}: group {cells.show(group)} must stand in one part, found it "
-                f"in {found[row]} and, {listing.places[other]}, in {found[other]}. Move one, or "
+                f"{listing.places[row]}: group {cells.show(group)} must stand in one part, found "
+                f"it in {found[row]} and, {listing.places[other]}, in {found[other]}. Move one, or "
                 "leave `data.split` or `data.group` out."
             )
     faults.check()

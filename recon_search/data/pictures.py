@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from recon_search.errors import DataError, in_one_line
 
@@ -19,16 +19,24 @@ MODES = {1: "L", 3: "RGB"}
 def extensions() -> frozenset[str]:
     """Return what names of image files end with, in small letters."""
     Image.init()
-    return frozenset(end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+    return frozenset(
+        end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN
+    )
 
 
-def check_header(content: bytes, name: str) -> None:
-    """Check that bytes begin like an image of a size that can be decoded.
+def read_size(content: bytes, name: str) -> tuple[int, int]:
+    """Return (H, W) that an image has when upright, without decoding it.
 
     Raises:
-        DataError: they do not; `name` says of which image.
+        DataError: it does not begin like an image of a size that can be decoded; `name` says which.
     """
-    _open(content, name)
+    picture = _open(content, name)
+    width, height = picture.size
+    try:
+        lies = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except Exception:  # damaged EXIF data, which say nothing
+        lies = False
+    return (width, height) if lies else (height, width)
 
 
 def read_picture(source: Path | bytes | NDArray[np.uint8], name: str, channels: int) -> Image.Image:
@@ -77,7 +85,9 @@ def _open(content: bytes, name: str) -> Image.Image:
             ) from None
         except UnidentifiedImageError:
             found = "is empty" if not content else "is none that Pillow knows"
-            raise DataError(f"{name} must be an image, it {found}. Replace it, or leave it out.") from None
+            raise DataError(
+                f"{name} must be an image, it {found}. Replace it, or leave it out."
+            ) from None
         except Exception as error:
             raise DataError(
                 f"{name} must be an image, it does not open ({in_one_line(error)}). Replace it, or "

@@ -8,9 +8,12 @@ from dataclasses import replace
 from recon_search.data.compose import Composed
 from recon_search.data.digits import multi_digits
 from recon_search.data.factory import call_factory
+from recon_search.data.image_folder import read_folders
 from recon_search.data.images import Images
 from recon_search.data.mnist import SOURCES, multi_mnist
+from recon_search.data.parquet import read_parquet
 from recon_search.data.source import PARTS, Source
+from recon_search.data.table import read_images_and_table
 from recon_search.data.task_data import TaskData
 from recon_search.errors import DataError, RecipeError, nearest
 from recon_search.recipe import DataConfig, TaskConfig
@@ -26,7 +29,11 @@ DEFAULTS = {
 Tables = Mapping[str, TaskConfig]
 """The tables `[tasks.NAME]` of a recipe."""
 
-READERS: dict[str, Callable[[DataConfig, Tables], TaskData]] = {}
+READERS: dict[str, Callable[[DataConfig, Tables], TaskData]] = {
+    "table": read_images_and_table,
+    "image-folder": read_folders,
+    "parquet": read_parquet,
+}
 """What reads a user's files, by `data.name`; a reader makes the tasks that `[tasks]` describes."""
 
 FACTORY, GIVEN = "factory", "given"

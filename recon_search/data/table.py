@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from PIL.Image import Image
 
 from recon_search.artefact import digest
 from recon_search.data import parts
-from recon_search.data.contents import digest_of, read_contents
-from recon_search.data.listing import Faults, Listing, assemble, check_tasks
+from recon_search.data.contents import digest_of, one_size, read_contents
+from recon_search.data.listing import SHOWN, Faults, Listing, assemble, check_tasks
 from recon_search.data.pictures import read_picture
 from recon_search.data.source import PartName
 from recon_search.data.tables import Table, read_table
@@ -65,7 +65,7 @@ def read_images_and_table(config: DataConfig, tables: Mapping[str, TaskConfig]) 
     names = _find_images(table, config.image, root)
     contents = read_contents(root, names)
     faults = Faults()
-    places = [f"{table.place(row)} ({name})" for row, name in enumerate(names)]
+    places = [f"{table.places[row]} ({name})" for row, name in enumerate(names)]
     for place, name in zip(places, names, strict=True):
         if fault := contents[name].fault:
             faults.add(f"{place}: {fault}")
@@ -75,9 +75,9 @@ def read_images_and_table(config: DataConfig, tables: Mapping[str, TaskConfig]) 
         keys=names,
         places=places,
         pictures=Files(root, names, places, config.channels),
-        cells={
-            name: table.columns[target_of(name, own)] for name, own in tables.items()
-        },
+        cells=read_cells(table, tables),
+        options=options_of(tables),
+        image_size=one_size(contents.values()),
         given=read_parts(table, config.split),
         groups=read_groups(table, config.group),
         fingerprint=digest(
@@ -106,21 +106,42 @@ def find_root(config: DataConfig) -> Path:
     return root
 
 
-def target_of(name: str, table: TaskConfig) -> str:
-    """Return the column or folder of a task's labels."""
-    return name if table.target is None else table.target
+def targets_of(name: str, table: TaskConfig) -> list[str]:
+    """Return the columns of a task's labels."""
+    if table.target is None:
+        return [name]
+    return [table.target] if isinstance(table.target, str) else list(table.target)
+
+
+def read_cells(table: Table, tables: Mapping[str, TaskConfig]) -> dict[str, Sequence[Any]]:
+    """Return by task the cells of its column; of several columns, lists of them."""
+    found: dict[str, Sequence[Any]] = {}
+    for name, own in tables.items():
+        columns = [table.columns[column] for column in targets_of(name, own)]
+        is_one = not isinstance(own.target, list)
+        found[name] = columns[0] if is_one else [list(row) for row in zip(*columns, strict=True)]
+    return found
+
+
+def options_of(tables: Mapping[str, TaskConfig]) -> dict[str, dict[str, Any]]:
+    """Return what columns say of tasks: several of labels hold a yes or no each."""
+    return {
+        name: {"classes": own.target, "flags": True}
+        for name, own in tables.items()
+        if own.kind == "labels" and isinstance(own.target, list)
+    }
 
 
 def wanted_columns(config: DataConfig, tables: Mapping[str, TaskConfig]) -> dict[str, str]:
     """Return the columns that a recipe names, and the key that names each."""
-    named = {
-        f"tasks.{name}" if own.target is None else f"tasks.{name}.target": target_of(name, own)
-        for name, own in tables.items()
-    }
+    named: dict[str, str] = {}
+    for name, own in tables.items():
+        key = f"tasks.{name}" if own.target is None else f"tasks.{name}.target"
+        named |= dict.fromkeys(targets_of(name, own), key)
     for key in ("group", "split", "image"):
         if (column := getattr(config, key)) is not None:
-            named[f"data.{key}"] = column
-    return {column: key for key, column in named.items()}
+            named[column] = f"data.{key}"
+    return named
 
 
 def read_parts(table: Table, column: str | None) -> list[PartName] | None:
@@ -133,7 +154,7 @@ def read_parts(table: Table, column: str | None) -> list[PartName] | None:
         try:
             found.append(parts.read_part("" if cell is None else str(cell)))
         except DataError as error:
-            faults.add(f"{table.place(row)}: a part in column '{column}' {error} Correct it.")
+            faults.add(f"{table.places[row]}: a part in column '{column}' {error} Correct it.")
     faults.check()
     return found
 
@@ -148,7 +169,7 @@ def read_groups(table: Table, column: str | None) -> list[str] | None:
         group = cells.text(cell)
         if group is None:
             faults.add(
-                f"{table.place(row)}: every sample must have a group in column '{column}', found "
+                f"{table.places[row]}: every sample must have a group in column '{column}', found "
                 "none. Fill it; a name of its own makes it a group of one."
             )
         found.append(str(group))
@@ -163,22 +184,22 @@ def _find_images(table: Table, column: str, root: Path) -> list[str]:
     first: dict[str, int] = {}
     for row, cell in enumerate(table.columns[column]):
         try:
-            name = _find_image(cell, column, root)
+            name = _find_image(cell, column, root, look_near=len(faults) < SHOWN)
         except DataError as error:
-            faults.add(f"{table.place(row)}: {error}")
+            faults.add(f"{table.places[row]}: {error}")
             continue
         other = first.setdefault(name, row)
         if other != row:
             faults.add(
-                f"{table.place(row)}: an image must have one row, {name} has another in row "
-                f"{table.rows[other]}. Keep one."
+                f"{table.places[row]}: an image must have one row, {name} has another, "
+                f"{table.places[other]}. Keep one."
             )
         names.append(name)
     faults.check()
     return names
 
 
-def _find_image(cell: Any, column: str, root: Path) -> str:
+def _find_image(cell: Any, column: str, root: Path, *, look_near: bool) -> str:
     text = "" if cell is None else str(cell).strip()
     if not text:
         raise DataError(f"column '{column}' must name an image, found an empty cell. Fill it.")
@@ -191,7 +212,8 @@ def _find_image(cell: Any, column: str, root: Path) -> str:
     path = root / name
     if not path.is_file():
         folder = path.parent
-        known = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+        is_listed = look_near and folder.is_dir()
+        known = [each.name for each in folder.iterdir()] if is_listed else []
         raise DataError(
             f"an image must exist, found none at {path}.{nearest(path.name, known[:1000])} Check "
             "the cell, or --data-root."

@@ -26,16 +26,12 @@ class Table:
     Attributes:
         name: of the file.
         columns: those that were wanted.
-        rows: number of each row; of a CSV file, the line that an editor shows.
+        places: of each row, for errors; of a CSV file, with the line that an editor shows.
     """
 
     name: str
     columns: Mapping[str, Sequence[Any]]
-    rows: Sequence[int]
-
-    def place(self, index: int) -> str:
-        """Name a row for errors."""
-        return f"{self.name} row {self.rows[index]}"
+    places: Sequence[str]
 
 
 def read_table(path: Path, wanted: Mapping[str, str], delimiter: str | None = None) -> Table:
@@ -94,7 +90,7 @@ def _read_csv(path: Path, wanted: Mapping[str, str], delimiter: str | None) -> T
         ) from None
     except OSError as error:
         raise DataError(f"{path} must be readable, it is not ({error.strerror}).") from None
-    header, records, lines = None, [], []
+    header, records, places = None, [], []
     faults = Faults()
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter or _find_delimiter(text), strict=True
@@ -118,7 +114,7 @@ def _read_csv(path: Path, wanted: Mapping[str, str], delimiter: str | None) -> T
                 )
                 continue
             records.append(record)
-            lines.append(row)
+            places.append(f"{path.name} row {row}")
     except csv.Error as error:
         raise DataError(
             f"{path.name} row {start}: a table must be CSV, this is not ({error}). Correct it."
@@ -126,9 +122,8 @@ def _read_csv(path: Path, wanted: Mapping[str, str], delimiter: str | None) -> T
     faults.check()
     if header is None or not records:
         raise DataError(f"{path.name} must have a header and rows, found none. Fill it.")
-    places = {name: header.index(name) for name in wanted}
-    columns = {name: [record[place] for record in records] for name, place in places.items()}
-    return Table(path.name, columns, lines)
+    columns = {name: [record[header.index(name)] for record in records] for name in wanted}
+    return Table(path.name, columns, places)
 
 
 def _find_delimiter(text: str) -> str:
@@ -152,7 +147,12 @@ def _read_parquet(path: Path, wanted: Mapping[str, str]) -> Table:
         ) from None
     if not read.num_rows:
         raise DataError(f"{path.name} must have rows, found none. Fill it.")
-    return Table(path.name, columns, range(1, 1 + read.num_rows))
+    return Table(path.name, columns, number_rows(path.name, read.num_rows))
+
+
+def number_rows(name: str, n: int) -> list[str]:
+    """Return the places of rows that are counted from 1."""
+    return [f"{name} row {row}" for row in range(1, 1 + n)]
 
 
 def import_parquet() -> Any:
