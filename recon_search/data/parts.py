@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from fractions import Fraction
-from math import floor
 
 from recon_search.data.source import PARTS, PartName
 from recon_search.errors import DataError, nearest
@@ -146,7 +146,7 @@ def complete(
 def sizes(n: int, shares: Sequence[Fraction]) -> Numbers:
     """Divide n by shares in whole numbers: what is left goes to the largest rests."""
     exact = [n * share for share in shares]
-    found = [floor(size) for size in exact]
+    found = [math.floor(size) for size in exact]
     rests = sorted(range(len(found)), key=lambda part: found[part] - exact[part])
     for part in rests[: n - sum(found)]:
         found[part] += 1
@@ -182,7 +182,7 @@ def _cut_strata(
     )
     rests = []
     for labels, rows in alike.items():
-        whole = [floor(len(rows) * share) for share in shares]
+        whole = [math.floor(len(rows) * share) for share in shares]
         start = 0
         for part, number in enumerate(whole):
             found |= dict.fromkeys(rows[start : start + number], part)
@@ -219,8 +219,9 @@ def _cut_groups(
 
     A few groups are dealt out in every way.
     """
-    count = Counter(groups)
-    wanted = [len(order) * share for share in shares]
+    scale = math.lcm(*(share.denominator for share in shares))  # whole numbers are fast
+    count = {group: scale * size for group, size in Counter(groups).items()}
+    wanted = [int(scale * len(order) * share) for share in shares]
     shuffled = sorted(count, key=lambda group: _draw(seed, f"group {group!r}"))
     if len(count) <= _FEW_GROUPS:
         ways = itertools.product(range(len(shares)), repeat=len(count))
@@ -232,7 +233,7 @@ def _cut_groups(
 
 
 def _deal(
-    groups: Sequence[Hashable], count: Mapping[Hashable, int], wanted: Sequence[Fraction]
+    groups: Sequence[Hashable], count: Mapping[Hashable, int], wanted: Sequence[int]
 ) -> dict[Hashable, int]:
     have = [0] * len(wanted)
     place = {}
@@ -249,7 +250,7 @@ def _deal(
 
 
 def _best_step(
-    place: Mapping[Hashable, int], count: Mapping[Hashable, int], wanted: Sequence[Fraction]
+    place: Mapping[Hashable, int], count: Mapping[Hashable, int], wanted: Sequence[int]
 ) -> dict[Hashable, int]:
     """Find the move of one group, or the exchange of two, that brings sizes nearest, if any does.
 
@@ -282,7 +283,7 @@ def _have(place: Mapping[Hashable, int], count: Mapping[Hashable, int], n_parts:
     return have
 
 
-def _distance(have: Sequence[int], wanted: Sequence[Fraction]) -> tuple[int, Fraction]:
+def _distance(have: Sequence[int], wanted: Sequence[int]) -> tuple[int, int]:
     """How far sizes are from what they should be; an empty part is worse than any size."""
     empty = sum(size == 0 for size in have)
-    return empty, sum((abs(size - aim) for size, aim in zip(have, wanted, strict=True)), Fraction())
+    return empty, sum(abs(size - aim) for size, aim in zip(have, wanted, strict=True))
