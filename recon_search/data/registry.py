@@ -15,6 +15,7 @@ from recon_search.data.parquet import read_parquet
 from recon_search.data.source import PARTS, Source
 from recon_search.data.table import read_images_and_table
 from recon_search.data.task_data import TaskData
+from recon_search.data.transforms import Pretraining
 from recon_search.errors import DataError, RecipeError, nearest
 from recon_search.recipe import DataConfig, TaskConfig
 from recon_search.tasks.registry import create_task
@@ -48,6 +49,7 @@ def find_source(
     tasks: Tables | None = None,
     *,
     given: TaskData | None = None,
+    pretraining: Pretraining | None = None,
 ) -> Source:
     """Find the data that `[data]` names; no more than the first image of a part is read yet.
 
@@ -55,6 +57,7 @@ def find_source(
         config: `[data]`.
         tasks: `[tasks]`.
         given: data from Python, for the name "given".
+        pretraining: how the backbone's weights want images; None where it has none.
 
     Raises:
         DataError: the name is unknown, or files are missing or malformed.
@@ -68,11 +71,11 @@ def find_source(
         )
     if name in READERS:
         _refuse(config, _COMPOSED_KEYS)
-        return Images(READERS[name](config, tables), config)
+        return Images(READERS[name](config, tables), config, pretraining)
     if name == FACTORY or given is not None:
         _refuse(config, _COMPOSED_KEYS)
         data = call_factory(config) if given is None else given
-        return Images(replace(data, tasks=_override(data.tasks, tables)), config)
+        return Images(replace(data, tasks=_override(data.tasks, tables)), config, pretraining)
     if name not in DEFAULTS:
         known = (*DEFAULTS, *READERS, FACTORY)
         raise DataError(

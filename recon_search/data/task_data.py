@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from recon_search.data.source import PartName
+from recon_search.data.source import PARTS, PartName
+from recon_search.errors import DataError, nearest
 from recon_search.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -45,8 +47,8 @@ class TaskData:
     Attributes:
         tasks: in order, each name once.
         parts: `train`, `validation` and `test`.
-        image_size: (H, W) that images come in; None where they differ or nobody knows. Tensors of
-            one size need none. `data.image_size` of the recipe goes first.
+        image_size: (H, W) to which images are brought; `data.image_size` of a recipe goes first.
+            Tensors of one size need neither.
         fingerprint: changes when the data changes. Results are kept under it, so without one they
             are kept under what a recipe says (a factory's import path and arguments), or, of data
             that is given from Python, under a digest of every sample.
@@ -65,3 +67,35 @@ class TaskData:
         if self.describe is None:
             return f"sample {index} of the {part} part"
         return self.describe(part, index)
+
+    def check(self) -> None:
+        """Check what needs no sample.
+
+        Raises:
+            DataError: tasks or parts are not as they must be.
+        """
+        tasks = tuple(self.tasks)
+        if not tasks or not all(isinstance(task, Task) for task in tasks):
+            found = ", ".join(type(task).__name__ for task in tasks) or "none"
+            raise DataError(f"TaskData.tasks must be recon_search.Task objects, got {found}.")
+        names = [task.name for task in tasks]
+        if twice := [name for name, n in Counter(names).items() if n > 1]:
+            raise DataError(f"Tasks must have different names, got '{twice[0]}' twice. Rename one.")
+        if unknown := [part for part in self.parts if part not in PARTS]:
+            raise DataError(
+                f"Parts must be named {', '.join(PARTS)}, got '{unknown[0]}'."
+                f"{nearest(str(unknown[0]), PARTS)}"
+            )
+        for part in PARTS:
+            if part not in self.parts:
+                raise DataError(
+                    f"Data must have the parts {', '.join(PARTS)}, got no '{part}'. Add it."
+                )
+            samples = self.parts[part]
+            if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
+                raise DataError(
+                    f"The {part} part must have a length and be read by index, got "
+                    f"{type(samples).__name__}. Write __len__ and __getitem__."
+                )
+            if len(samples) == 0:
+                raise DataError(f"The {part} part must not be empty. Give it a sample.")

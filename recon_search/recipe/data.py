@@ -103,7 +103,7 @@ class DataConfig(Section):
     statistics: Literal["auto", "data", "timm"] = "auto"  # of normalisation; auto: see README
     augment: AugmentConfig = AugmentConfig()
     # loading; changes no result
-    workers: int = Field(default=0, ge=0)  # processes that read images, for each training
+    workers: int | None = Field(default=None, ge=0)  # that read images; up to 8 for a GPU, else 0
     cache: Literal["auto", "memory", "device", "none"] = "auto"
 
     @field_validator("factory")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,8 @@ from recon_search.artefact import digest
 from recon_search.data.registry import find_source
 from recon_search.data.source import Feed, Schema, Source
 from recon_search.data.task_data import TaskData
+from recon_search.data.transforms import Pretraining
+from recon_search.model.pretraining import find_pretraining
 from recon_search.recipe import Recipe
 from recon_search.runs.listener import SILENT, Listener
 
@@ -38,7 +41,7 @@ class Run:
 
     @property
     def schema(self) -> Schema:
-        """What is known of the data without reading more than an image."""
+        """What is known of the data before it is read."""
         return _source(self._wanted).schema
 
     @property
@@ -56,10 +59,13 @@ class Run:
 
     @property
     def _wanted(self) -> _Wanted:
-        recipe = self.recipe
-        parts = [recipe.data.model_dump(mode="json")]
-        parts += [{name: task.model_dump(mode="json") for name, task in recipe.tasks.items()}]
-        return _Wanted(digest(parts), recipe, self.data)
+        recipe, data = self.recipe, self.data
+        pretraining = find_pretraining(recipe.backbone, recipe.data.statistics)
+        tasks = {name: task.model_dump(mode="json") for name, task in recipe.tasks.items()}
+        parts: list[Any] = [recipe.data.model_dump(mode="json"), tasks, repr(pretraining)]
+        if data is not None:
+            parts += [data.fingerprint or id(data), [task.spec() for task in data.tasks]]
+        return _Wanted(digest(parts), self, pretraining)
 
 
 @dataclass(frozen=True)
@@ -67,15 +73,16 @@ class _Wanted:
     """The data of a run, known by what determines it: recipes cannot be hashed."""
 
     key: str
-    recipe: Recipe = field(compare=False)
-    data: TaskData | None = field(compare=False)
+    run: Run = field(compare=False)
+    pretraining: Pretraining | None = field(compare=False)
 
 
 @functools.lru_cache(maxsize=4)
 def _source(wanted: _Wanted) -> Source:
-    return find_source(wanted.recipe.data, wanted.recipe.tasks, given=wanted.data)
+    recipe, data = wanted.run.recipe, wanted.run.data
+    return find_source(recipe.data, recipe.tasks, given=data, pretraining=wanted.pretraining)
 
 
 @functools.lru_cache(maxsize=1)
 def _feed(wanted: _Wanted, device: torch.device) -> Feed:
-    return _source(wanted).open(device)
+    return _source(wanted).open(device, wanted.run.listener.say)
