@@ -50,6 +50,7 @@ def find_source(
     *,
     given: TaskData | None = None,
     pretraining: Pretraining | None = None,
+    is_checked: bool = True,
 ) -> Source:
     """Find the data that `[data]` names; no more than the first image of a part is read yet.
 
@@ -58,6 +59,7 @@ def find_source(
         tasks: `[tasks]`.
         given: data from Python, for the name "given".
         pretraining: how the backbone's weights want images; None where it has none.
+        is_checked: whether the first image of each part is read, to see that it can be.
 
     Raises:
         DataError: the name is unknown, or files are missing or malformed.
@@ -71,11 +73,16 @@ def find_source(
         )
     if name in READERS:
         _refuse(config, _COMPOSED_KEYS)
-        return Images(READERS[name](config, tables), config, pretraining)
+        return Images(READERS[name](config, tables), config, pretraining, is_checked=is_checked)
     if name == FACTORY or given is not None:
         _refuse(config, _COMPOSED_KEYS)
         data = call_factory(config) if given is None else given
-        return Images(replace(data, tasks=_override(data.tasks, tables)), config, pretraining)
+        return Images(
+            replace(data, tasks=_override(data.tasks, tables)),
+            config,
+            pretraining,
+            is_checked=is_checked,
+        )
     if name not in DEFAULTS:
         known = (*DEFAULTS, *READERS, FACTORY)
         raise DataError(
