@@ -253,7 +253,10 @@ def advise(found: Examination) -> list[str]:
             "trained on. Remove one of each, or cut by a group."
         )
     if found.repeated:
-        lines.append(f"{found.repeated} training images are there more than once.")
+        n = found.repeated
+        lines.append(
+            f"{n} training image{'s' * (n > 1)} {'are' if n > 1 else 'is'} there more than once."
+        )
     noise = [pair for pair in found.overlaps if pair.share < NOISE]
     doubtful = [pair for pair in found.overlaps if NOISE <= pair.share < RELIABLE]
     for pairs, limit, words in (
