@@ -189,7 +189,7 @@ class ImageFeed:
         if place is None:
             return dict.fromkeys(PARTS, self._stream(reader))
         kept: dict[PartName, Part] = {}
-        samples: dict[PartName, Samples] = dict(reader.data.parts)
+        samples: dict[PartName, Samples] = {part: reader.data.parts[part] for part in PARTS}
         for part in PARTS:
             if self._is_kept_fitted(part):
                 kept[part] = self._fill(part)

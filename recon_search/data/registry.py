@@ -16,7 +16,7 @@ from recon_search.data.source import PARTS, Source
 from recon_search.data.table import read_images_and_table
 from recon_search.data.task_data import TaskData
 from recon_search.data.transforms import Pretraining
-from recon_search.errors import DataError, RecipeError, nearest
+from recon_search.errors import DataError, RecipeError, ReconSearchError, nearest
 from recon_search.recipe import DataConfig, TaskConfig
 from recon_search.tasks.registry import create_task
 from recon_search.tasks.task import Task
@@ -135,8 +135,13 @@ def _override(tasks: Sequence[Task], tables: Tables) -> tuple[Task, ...]:
                     f"`tasks.{name}.{key}` is known for data that brings its tasks with it, got "
                     f"{found!r}. Remove it."
                 )
-    options = {name: table.options for name, table in tables.items() if table.options}
-    return tuple(
-        create_task({**task.spec(), **options[task.name]}) if task.name in options else task
-        for task in tasks
-    )
+    return tuple(_with_options(task, tables.get(task.name)) for task in tasks)
+
+
+def _with_options(task: Task, table: TaskConfig | None) -> Task:
+    if table is None or not table.options:
+        return task
+    try:
+        return create_task({**task.spec(), **table.options})
+    except ReconSearchError as error:
+        raise RecipeError(f"`tasks.{task.name}`: {error}") from None
