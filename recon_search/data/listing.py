@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -18,6 +19,8 @@ from recon_search.recipe import DataConfig, TaskConfig
 from recon_search.tasks import cells
 from recon_search.tasks.registry import fit_task
 from recon_search.tasks.task import CellTask
+
+T = TypeVar("T")
 
 SHOWN = 5
 """Faults of one kind that are reported together."""
@@ -133,10 +136,8 @@ def assemble(listing: Listing, config: DataConfig, tables: Mapping[str, TaskConf
         DataError: a part is empty, a label is of no use, or a part has no label of a task.
         RecipeError: a task's options are of no use.
     """
-    found = {
-        task: [_without(cell, config.missing) for cell in column]
-        for task, column in listing.cells.items()
-    }
+    without = _once(functools.partial(_without, missing=config.missing))
+    found = {task: [without(cell) for cell in column] for task, column in listing.cells.items()}
     rows = _cut(listing, config, tables, found)
     faults = Faults()
     tasks = [
@@ -209,7 +210,7 @@ def _cut(
     columns: Mapping[str, Sequence[Any]],
 ) -> dict[PartName, list[int]]:
     strata = [
-        [cells.text(cell) for cell in column]
+        list(map(_once(cells.text), column))
         for name, column in columns.items()
         if _options(listing, tables, name)["kind"] in STRATIFIED
     ]
@@ -298,10 +299,25 @@ def _rows_of(
 
 def _read(task: CellTask, column: Sequence[Any], listing: Listing, faults: Faults) -> Tensor:
     """Read all labels of a task, (N, ...); what is of no use is added to the faults."""
+    read = _once(task.target)
     found = []
     for cell, place in zip(column, listing.places, strict=True):
         try:
-            found.append(task.target(cell))
+            found.append(read(cell))
         except LabelError as error:
             faults.add(f"{place}: {error}")
     return torch.stack(found) if found else torch.empty(0)
+
+
+def _once(read: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Read equal texts once: a column of classes has few."""
+    known: dict[str, T] = {}
+
+    def look(cell: Any) -> T:
+        if not isinstance(cell, str):
+            return read(cell)
+        if cell not in known:
+            known[cell] = read(cell)
+        return known[cell]
+
+    return look

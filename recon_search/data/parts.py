@@ -159,6 +159,11 @@ def _shares(ratio: Sequence[float]) -> list[Fraction]:
     return [share / sum(exact) for share in exact]
 
 
+def _scale(shares: Sequence[Fraction]) -> int:
+    """What makes shares whole numbers, which are faster."""
+    return math.lcm(*(share.denominator for share in shares))
+
+
 def _draw(seed: int, key: str) -> bytes:
     return hashlib.blake2b(f"{seed}\n{key}".encode(errors="surrogatepass"), digest_size=16).digest()
 
@@ -177,9 +182,9 @@ def _cut_strata(
         alike[tuple(column[row] for column in strata)].append(row)
     found: dict[int, int] = {}
     room = sizes(len(order), shares)
-    lacking: defaultdict[tuple[int, Hashable], list[Fraction]] = defaultdict(
-        lambda: [Fraction(0)] * len(shares)
-    )
+    scale = _scale(shares)
+    scaled = [int(scale * share) for share in shares]
+    lacking: defaultdict[tuple[int, Hashable], Numbers] = defaultdict(lambda: [0] * len(shares))
     rests = []
     for labels, rows in alike.items():
         whole = [math.floor(len(rows) * share) for share in shares]
@@ -190,8 +195,8 @@ def _cut_strata(
             room[part] -= number
         for label in enumerate(labels):
             lacking[label] = [
-                lack + len(rows) * share - number
-                for lack, share, number in zip(lacking[label], shares, whole, strict=True)
+                lack + len(rows) * share - scale * number
+                for lack, share, number in zip(lacking[label], scaled, whole, strict=True)
             ]
         if start < len(rows):
             rests.append((labels, rows[start:]))
@@ -199,7 +204,7 @@ def _cut_strata(
     for index, (labels, rows) in enumerate(rests):
         must = [part for part, left in enumerate(room) if left >= len(rests) - index]
         needs = [
-            (sum((lacking[label][part] for label in enumerate(labels)), Fraction(0)), room[part])
+            (sum(lacking[label][part] for label in enumerate(labels)), room[part])
             for part in range(len(room))
         ]
         others = [part for part, left in enumerate(room) if left > 0 and part not in must]
@@ -208,7 +213,7 @@ def _cut_strata(
             found[row] = part
             room[part] -= 1
             for label in enumerate(labels):
-                lacking[label][part] -= 1
+                lacking[label][part] -= scale
     return [found[row] for row in range(len(order))]
 
 
@@ -219,7 +224,7 @@ def _cut_groups(
 
     A few groups are dealt out in every way.
     """
-    scale = math.lcm(*(share.denominator for share in shares))  # whole numbers are fast
+    scale = _scale(shares)
     count = {group: scale * size for group, size in Counter(groups).items()}
     wanted = [int(scale * len(order) * share) for share in shares]
     shuffled = sorted(count, key=lambda group: _draw(seed, f"group {group!r}"))

@@ -33,7 +33,8 @@ def read_size(content: bytes, name: str) -> tuple[int, int]:
     picture = _open(content, name)
     width, height = picture.size
     try:
-        lies = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        exif = Image.Image.getexif(picture)  # that of PNG decodes the image
+        lies = exif.get(ExifTags.Base.Orientation, 1) >= 5
     except Exception:  # damaged EXIF data, which say nothing
         lies = False
     return (width, height) if lies else (height, width)
@@ -54,7 +55,7 @@ def read_picture(source: Path | bytes | NDArray[np.uint8], name: str, channels: 
         DataError: it cannot be decoded, is cut short, is too large, or has pixels without a range.
     """
     if isinstance(source, np.ndarray):
-        return _convert(_of_pixels(source, name), name, channels)
+        return convert(_of_pixels(source, name), name, channels)
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
@@ -70,7 +71,7 @@ def read_picture(source: Path | bytes | NDArray[np.uint8], name: str, channels: 
             f"{name} must be a whole image, it does not decode ({in_one_line(error)}). Replace it, "
             "or leave it out."
         ) from None
-    return _convert(upright, name, channels)
+    return convert(upright, name, channels)
 
 
 def _open(content: bytes, name: str) -> Image.Image:
@@ -107,7 +108,12 @@ def _of_pixels(pixels: NDArray[np.uint8], name: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _convert(picture: Image.Image, name: str, channels: int) -> Image.Image:
+def convert(picture: Image.Image, name: str, channels: int) -> Image.Image:
+    """Bring a decoded picture to 8 bits in grey or RGB (see `read_picture`).
+
+    Raises:
+        DataError: its pixels have no range.
+    """
     if picture.mode == "F":
         raise DataError(
             f"{name} must have pixels of 8 or 16 bits, it has floating-point ones, whose range is "
@@ -120,4 +126,5 @@ def _convert(picture: Image.Image, name: str, channels: int) -> Image.Image:
         clear = picture.convert("RGBA")
         white = Image.new("RGBA", clear.size, "white")
         picture = Image.alpha_composite(white, clear)
-    return picture.convert(MODES[channels])
+    mode = MODES[channels]
+    return picture if picture.mode == mode else picture.convert(mode)

@@ -60,7 +60,7 @@ def read_images_and_table(config: DataConfig, tables: Mapping[str, TaskConfig]) 
     if config.file is None or config.image is None:
         key = "file" if config.file is None else "image"
         raise RecipeError(f"`data.{key}` is needed for '{config.name}' data and missing. Set it.")
-    path = root / config.file  # of an absolute one, itself
+    path = root / Path(config.file).expanduser()  # of an absolute one, itself
     table = read_table(path, wanted_columns(config, tables), config.delimiter)
     names = _find_images(table, config.image, root)
     contents = read_contents(root, names)
@@ -98,7 +98,7 @@ def find_root(config: DataConfig) -> Path:
             f"'{config.name}' data need a folder, got no data root. Set `data.root`, or pass "
             "--data-root FOLDER."
         )
-    root = Path(config.root)
+    root = Path(config.root).expanduser()
     if not root.is_dir():
         raise DataError(
             f"`data.root` must be a folder, found none at {root}. Check it, or pass --data-root."

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from recon_search.data.pictures import extensions, read_picture, read_size
+from recon_search.data.transforms import decode
 from recon_search.errors import DataError
 from tests.data.files import encoded, picture
 
@@ -124,3 +125,16 @@ def test_a_file_that_is_gone_is_named(tmp_path):
 def test_the_usual_extensions_are_known():
     assert {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"} <= extensions()
     assert not {".txt", ".csv", ".db", ""} & extensions()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "CMYK", "1", "I;16"])
+def test_pil_images_of_one_s_own_are_converted_like_files(mode, channels):
+    """So a network that is trained on files predicts for images that are open alike."""
+    image = picture().convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    with Image.open(io.BytesIO(saved(image, kind))) as opened:
+        own = np.asarray(decode(opened, channels))
+    assert np.array_equal(own, pixels(saved(image, kind), channels))
