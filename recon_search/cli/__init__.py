@@ -7,7 +7,18 @@ import sys
 import click
 
 from recon_search import __version__
-from recon_search.cli import conflict, looking, run, search, split, training
+from recon_search.cli import (
+    conflict,
+    doctor,
+    ls,
+    model,
+    recipe,
+    report,
+    run,
+    search,
+    split,
+    training,
+)
 from recon_search.errors import ReconSearchError
 
 
@@ -39,7 +50,12 @@ COMMANDS = (
     training.train,
     training.compare,
     search.search,
-    *looking.COMMANDS,
+    model.export,
+    model.convert,
+    report.report,
+    recipe.validate,
+    ls.ls,
+    doctor.doctor,
 )
 for _command in COMMANDS:
     cli.add_command(_command)
