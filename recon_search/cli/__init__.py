@@ -53,6 +53,7 @@ COMMANDS = (
     model.export,
     model.convert,
     report.report,
+    recipe.init,
     recipe.validate,
     ls.ls,
     doctor.doctor,

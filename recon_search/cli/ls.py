@@ -14,6 +14,20 @@ def ls() -> None:
     """List what there is to choose from."""
 
 
+@ls.command("recipes")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls_recipes(as_json: bool) -> None:
+    """List the recipes to run by name, or to copy with `init`."""
+    from recon_search.recipe.shipped import describe, shipped_recipes
+
+    rows = {name: describe(path) for name, path in shipped_recipes().items()}
+    if as_json:
+        click.echo(json.dumps([{"name": n, "what": what} for n, what in rows.items()], indent=2))
+        return
+    width = max(map(len, rows))
+    click.echo("\n".join(f"{name:<{width}}  {what}" for name, what in rows.items()))
+
+
 @ls.command("methods")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls_methods(as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`recon-search validate`: what a recipe says."""
+"""`recon-search init` and `validate`: a recipe of one's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,34 @@ from typing import Any
 
 import click
 
-from recon_search.cli.options import load_overridden, recipe_options
+from recon_search.cli.options import FILE, load_overridden, recipe_options
+
+
+@click.command()
+@click.argument("name", metavar="[RECIPE]", default="photos")
+@click.option("--out", type=FILE, help="File to write [default: RECIPE.toml].")
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def init(name: str, out: Path | None, force: bool) -> None:
+    """Copy a commented recipe, to be made one's own; `ls recipes` lists them.
+
+    Example: recon-search init photos --out my.toml
+    """
+    from recon_search import artefact
+    from recon_search.errors import RecipeError, nearest
+    from recon_search.recipe.shipped import shipped_recipes
+
+    recipes = shipped_recipes()
+    if name not in recipes:
+        raise RecipeError(
+            f"RECIPE must be one of {', '.join(recipes)}, got '{name}'.{nearest(name, recipes)}"
+        )
+    out = out or Path(f"{name}.toml")
+    if out.exists() and not force:
+        raise RecipeError(
+            f"--out must name a new file, found one at {out}. Choose another --out, or add --force."
+        )
+    artefact.write_text(out, recipes[name].read_text(encoding="utf-8"))
+    click.echo(f"Written: {out}. Edit it, then: recon-search validate {out}")
 
 
 @click.command()
