@@ -10,6 +10,7 @@ from recon_search import __version__
 from recon_search.cli import (
     conflict,
     doctor,
+    evaluation,
     ls,
     model,
     recipe,
@@ -50,6 +51,7 @@ COMMANDS = (
     training.train,
     training.compare,
     search.search,
+    evaluation.evaluate,
     model.export,
     model.convert,
     report.report,

@@ -23,6 +23,12 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
+def device_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a device."""
+    choices = click.Choice(["auto", "cpu", "cuda"])
+    return click.option("--device", type=choices, default="auto", show_default=True)(command)
+
+
 def recipe_options(command: Callable[..., None], required: bool = True) -> Callable[..., None]:
     """Give a command the recipe and everything that can override it."""
     metavar = "RECIPE" if required else "[RECIPE]"
@@ -68,12 +74,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Run directory [default: runs/<recipe name>, of a search <recipe name>-search].",
         ),
         click.option("--resume", is_flag=True, help="Go on with the run in --out."),
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            default="auto",
-            show_default=True,
-        ),
+        device_option,
         click.option(
             "--workers", type=click.IntRange(min=1), help="Trainings at once [default: one a core]."
         ),
