@@ -67,7 +67,7 @@ def _in_step(command: Callable[..., None]) -> Callable[..., None]:
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a run directory, a device and workers; let `torchrun` run it."""
     command = _in_step(command)
-    options = [
+    options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
         click.option(
             "--out",
             type=FOLDER,
