@@ -64,9 +64,28 @@ def _in_step(command: Callable[..., None]) -> Callable[..., None]:
     return led
 
 
+def _in_time(command: Callable[..., None]) -> Callable[..., None]:
+    """Say what is left where a command was to end before it was done, which is no failure."""
+
+    @functools.wraps(command)
+    def timed(**options: Any) -> None:
+        from recon_search.runs.deadline import OutOfTime
+
+        try:
+            command(**options)
+        except OutOfTime as left:
+            how = "the same command" if command.__name__ == "search" else "--resume"
+            click.echo(
+                f"Time is up (--max-hours {options['max_hours']:g}): {left}. Go on with {how}.",
+                err=bool(options.get("as_json")),
+            )
+
+    return timed
+
+
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a run directory, a device and workers; let `torchrun` run it."""
-    command = _in_step(command)
+    command = _in_step(_in_time(command))
     options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
         click.option(
             "--out",
@@ -77,6 +96,11 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         device_option,
         click.option(
             "--workers", type=click.IntRange(min=1), help="Trainings at once [default: one a core]."
+        ),
+        click.option(
+            "--max-hours",
+            type=click.FloatRange(min=0, min_open=True),
+            help="End in order before that: after an epoch, to go on another time.",
         ),
     ]
     for option in reversed(options):
@@ -111,6 +135,7 @@ def open_run(
     """
     recipe = load_overridden(options)  # before the heavy imports, so that its errors come at once
 
+    from recon_search.runs.deadline import Deadline
     from recon_search.runs.folder import open_folder
     from recon_search.runs.run import Run
     from recon_search.stages.check import check
@@ -118,7 +143,10 @@ def open_run(
 
     out = run_directory(options, "-search" if is_search else "")
     device = choose_device(options["device"])
-    run = Run(recipe, out, device, options["workers"], ConsoleListener(make_console()))
+    hours = options["max_hours"]
+    deadline = None if hours is None else Deadline.after(hours)
+    listener = ConsoleListener(make_console())
+    run = Run(recipe, out, device, options["workers"], listener, deadline)
     check(run)
     if read_inputs is not None:
         read_inputs(run)

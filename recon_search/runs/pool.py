@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from recon_search import parallel
+from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.listener import Listener
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
@@ -30,13 +31,27 @@ def train_all(trainings: Sequence[Training], run: Run, title: str) -> list[Resul
         trainings: what to train.
         run: where, with how many workers.
         title: what its listener is told that they are for.
+
+    Raises:
+        OutOfTime: the run's deadline has come, and says how many are left.
     """
     unique = {training.directory(run): training for training in trainings}
     workers = min(n_workers(run), len(unique))
     with run.listener.over(title, len(unique)):
         alone = workers <= 1
-        results = _one_by_one(unique, run) if alone else _in_processes(unique, run, workers)
+        try:
+            results = _one_by_one(unique, run) if alone else _in_processes(unique, run, workers)
+        except OutOfTime:
+            raise OutOfTime(_describe(list(unique), title)) from None
     return [results[training.directory(run)] for training in trainings]
+
+
+def _describe(directories: Sequence[Path], title: str) -> str:
+    """Say what is left."""
+    left = [directory for directory in directories if not Result.is_in(directory)]
+    begun = sum((directory / "checkpoint.safetensors").is_file() for directory in left)
+    n = len(directories)
+    return f"{title}: {n - len(left)} of {n} trainings are done, {begun} more begun"
 
 
 def n_workers(run: Run) -> int:

@@ -11,6 +11,7 @@ import torch
 from recon_search.data.registry import find_source
 from recon_search.data.source import Feed, Schema, Source
 from recon_search.recipe import DataConfig, Recipe
+from recon_search.runs.deadline import Deadline
 from recon_search.runs.listener import SILENT, Listener
 
 
@@ -24,6 +25,7 @@ class Run:
         device: where networks are trained.
         workers: trainings at once; None for one a core on the CPU.
         listener: hears how the work goes; workers in other processes have none.
+        deadline: ends the work in order (see `OutOfTime`); None lets it take its time.
     """
 
     recipe: Recipe
@@ -31,6 +33,7 @@ class Run:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int | None = None
     listener: Listener = field(default=SILENT, compare=False)
+    deadline: Deadline | None = field(default=None, compare=False)
 
     @property
     def schema(self) -> Schema:

@@ -21,7 +21,8 @@ from recon_search.model.facts import facts_of
 from recon_search.model.files import load
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, Recipe, TrainConfig
-from recon_search.runs.result import Result
+from recon_search.runs.deadline import OutOfTime, in_time
+from recon_search.runs.result import HISTORY, Result
 from recon_search.runs.run import Run
 from recon_search.tasks.task import Task
 from recon_search.training.evaluation import evaluate
@@ -86,6 +87,9 @@ def train(
 
     Its folder then holds `result.json`, `metrics.jsonl`, `scores.safetensors` if conflicts were
     measured, and the model directory `model`.
+
+    Raises:
+        OutOfTime: the run's deadline has come; the folder holds a checkpoint, if an epoch is done.
     """
     directory = training.directory(run)
     known = Result.load(directory)
@@ -101,6 +105,11 @@ def train(
     started = time.perf_counter()
     if training.start is not None:
         train(training.start, run, report)
+    if run.deadline is not None:
+        if run.deadline.is_over():
+            raise OutOfTime
+        trained, last = _n_epochs(directory), training.train.epochs
+        after_epoch = in_time(run.deadline, after_epoch, known=trained, last=last)
     parallel.agree((training, run.silent()))  # other processes of a group wait for it
     model, scores, history = fit_training(training, run, report, after_epoch)
     result = Result(
@@ -193,6 +202,13 @@ def count_flops(model: MultiTaskModel, images: torch.Tensor) -> int:
 
 def _test(training: Training, model: MultiTaskModel, run: Run) -> dict[str, dict[str, float]]:
     return evaluate(model, run.feed, "test", training.train)
+
+
+def _n_epochs(directory: Path) -> int:
+    """Number of epochs that a training's checkpoint holds."""
+    if not (directory / "checkpoint.safetensors").is_file():
+        return 0
+    return len((directory / HISTORY).read_text(encoding="utf-8").splitlines())
 
 
 def _start_from(model: MultiTaskModel, trained: MultiTaskModel) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from recon_search.graph.split import Split
+from recon_search.runs.pool import train_all
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, copy_model, reporter, train
+from recon_search.runs.training import Training, copy_model
 
 
 def train_one(run: Run, split: Split | None) -> Result:
@@ -19,7 +20,6 @@ def train_one(run: Run, split: Split | None) -> Result:
     label = f"{recipe.train.method}, {'unsplit' if split is None else 'split'}"
     tasks, backbone = run.schema.names, recipe.backbone
     training = Training(tasks, split, recipe.train, backbone, recipe.seed, label)
-    with run.listener.over("train", 1):
-        result = train(training, run, reporter(training, run))
+    (result,) = train_all([training], run, "train")
     copy_model(result.directory, run.out / "model")
     return result
