@@ -13,6 +13,7 @@ from recon_search.cli import (
     evaluation,
     ls,
     model,
+    plan,
     recipe,
     report,
     run,
@@ -57,6 +58,7 @@ COMMANDS = (
     report.report,
     recipe.init,
     recipe.validate,
+    plan.plan,
     ls.ls,
     doctor.doctor,
 )

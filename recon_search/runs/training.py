@@ -158,7 +158,7 @@ def fit_training(
     ).to(run.device)
     if training.start is not None:
         _start_from(model, load(training.start.directory(run) / "model"))
-    scores = _empty_scores(training, run) if training.train.measure_every else None
+    scores = empty_scores(training, run) if training.train.measure_every else None
     try:
         history = fit(
             model,
@@ -233,7 +233,8 @@ def _settle(config: TrainConfig, run: Run) -> TrainConfig:
     return config.model_copy(update={"options": {}})
 
 
-def _empty_scores(training: Training, run: Run) -> ConflictScores:
+def empty_scores(training: Training, run: Run) -> ConflictScores:
+    """Return scores of a training's layers and tasks in which nothing was counted yet."""
     facts = facts_of(training.backbone, run.schema.shape)
     infos = facts.analysis.infos
     metadata = {
