@@ -9,6 +9,7 @@ import click
 from recon_search import __version__
 from recon_search.cli import (
     conflict,
+    data,
     doctor,
     evaluation,
     ls,
@@ -52,6 +53,7 @@ COMMANDS = (
     training.train,
     training.compare,
     search.search,
+    data.data,
     evaluation.evaluate,
     model.export,
     model.convert,

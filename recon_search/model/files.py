@@ -56,7 +56,7 @@ def load(
         if heads is None and backbone is None:
             model = build_model(
                 BackboneConfig(**{**config["backbone"], "weights": None}),
-                _heads(config),
+                heads_of(config),
                 [create_task(spec) for spec in config["tasks"]],
                 shape=config["input"]["shape"],
                 split=split,
@@ -107,7 +107,7 @@ def _assemble(
     if heads is None:
         tasks = [create_task(spec) for spec in config["tasks"]]
         width = next(iter(branched(example_input(backbone)).values())).shape[1]
-        heads = create_heads(_heads(config), width, tasks)
+        heads = create_heads(heads_of(config), width, tasks)
     if missing := [task for task in split.tasks if task not in heads]:
         raise ArtefactError(
             f"heads must hold a module for each of {', '.join(split.tasks)}, found none for "
@@ -116,7 +116,8 @@ def _assemble(
     return MultiTaskModel(branched, {task: heads[task] for task in split.tasks}, config)
 
 
-def _heads(config: Mapping[str, Any]) -> HeadsConfig:
+def heads_of(config: Mapping[str, Any]) -> HeadsConfig:
+    """Return the heads that the config of a model directory describes."""
     found = {key: config[key] for key in HeadsConfig.model_fields if key in config}
     return HeadsConfig.model_validate({"head": config["head"], **found})
 

@@ -95,6 +95,12 @@ class HeadsConfig(Section):
         """Return the head of a task."""
         return self.heads.get(task, self.head)
 
+    def describe(self, task: str) -> dict[str, Any]:
+        """Return the head of a task as plain values: `head`, and `neck` if it reads through one."""
+        head = self.of(task)
+        neck = {} if head.neck is None else {"neck": self.necks[head.neck].model_dump()}
+        return {"head": head.model_dump(), **neck}
+
     def broken_rules(self) -> Iterator[str]:
         """A neck that a head reads through must be there."""
         named = {"head": self.head}

@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -123,9 +123,23 @@ def _describe(problem: Any) -> list[str]:
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
     """The valid keys of the section in which an unknown key was found."""
     model: type[BaseModel] = Recipe
+    is_named = False  # the next part is a name, as of a task, and no key
     for part in loc[:-1]:
+        if is_named:
+            is_named = False
+            continue
         annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        section = _section_in(annotation)
+        if section is None:
             return []
-        model = annotation
+        model = section
+        is_named = get_origin(annotation) is dict
     return list(model.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a key holds: itself, or one of several by name, or perhaps none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section_in(argument) for argument in get_args(annotation))
+    return next((section for section in found if section is not None), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeGuard, TypeVar
 
 from recon_search.errors import ArtefactError, RecipeError, nearest
@@ -35,11 +35,16 @@ def settle(task: Any, known: Mapping[str, int]) -> None:
         step = f"Choose from {', '.join(known)}."
         raise refusal(task.name, "metrics", "a list of different metrics", task.metrics, step)
     for name in named:
-        if name not in known:
-            step = f"{nearest(str(name), known)} Choose from these.".strip()
-            raise refusal(task.name, "metrics", f"among {', '.join(known)}", name, step)
+        among(task.name, "metrics", name, known)
     put(task, "metrics", {name: known[name] for name in named})
     put(task, "ignore", ignored(task.ignore))
+
+
+def among(task: str, key: str, value: object, known: Collection[str]) -> None:
+    """Check that an argument is one of several texts."""
+    if value not in known:
+        step = f"{nearest(str(value), known)} Choose from these.".strip()
+        raise refusal(task, key, f"among {', '.join(known)}", value, step)
 
 
 def put(task: Any, key: str, value: object) -> None:
@@ -86,6 +91,31 @@ def names(task: str, key: str, value: object) -> tuple[str, ...]:
     return tuple(usable)
 
 
+def class_names(task: Any, least: int) -> None:
+    """Check the number and the names of classes, and name those that have no name."""
+    n = task.n_classes
+    if isinstance(n, bool) or not isinstance(n, int) or n < least:
+        rule = f"a whole number of at least {least}"
+        raise refusal(task.name, "n_classes", rule, n, "Change it.")
+    found = names(task.name, "class_names", task.class_names or usual_names(n))
+    if len(found) != n:
+        rule = f"{n} names, one a class"
+        raise refusal(task.name, "class_names", rule, found, "Change them.")
+    put(task, "class_names", found)
+
+
+def usual_names(n: int) -> tuple[str, ...]:
+    """Return what classes are called that have no names."""
+    return tuple(map(str, range(n)))
+
+
+def separator(task: str, found: object) -> None:
+    """Check what is between the entries of a cell."""
+    if not isinstance(found, str) or not found:
+        step = 'Write separator = "|", or what stands between entries.'
+        raise refusal(task, "separator", "a text that is not empty", found, step)
+
+
 def _is_finite(value: object) -> TypeGuard[float]:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_number and math.isfinite(value)  # type: ignore[arg-type]
@@ -100,6 +130,8 @@ def spec(task: Any, kind: str, always: Iterable[str] = ("name",)) -> dict[str, A
             value = tuple(value)
         if field.name in always or value != field.default:
             found[field.name] = list(value) if isinstance(value, tuple) else value
+    if found.get("class_names") == list(usual_names(found.get("n_classes", 0))):
+        del found["class_names"]
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -11,6 +12,12 @@ from recon_search.errors import LabelError, nearest
 
 MISSING = frozenset(["", "nan", "NaN", "NAN"])
 """Texts that are no label."""
+
+FLAGS = {"0": 0, "false": 0, "no": 0, "n": 0, "f": 0, "1": 1, "true": 1, "yes": 1, "y": 1, "t": 1}
+"""Texts that mean no or yes, in small letters."""
+
+OPPOSITES = (("0", "1"), ("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"))
+"""Those that belong together."""
 
 SHOWN = 5
 """Classes that an error names, of those that are known."""
@@ -49,6 +56,19 @@ def text(cell: Any) -> str | None:
     if re.fullmatch(r"-?\d+\.0+", found):
         found = found[: found.index(".")]
     return None if found in MISSING else found
+
+
+def count(column: Iterable[Any], ignored: Collection[str]) -> Counter[str]:
+    """Count the names in cells, without those that are no label."""
+    counts = Counter(found for cell in column if (found := text(cell)) is not None)
+    for each in ignored:
+        counts.pop(each, None)
+    return counts
+
+
+def flag(name: str | None) -> int | None:
+    """Return what a text means as an answer, 1 for yes and 0 for no; None where it is none."""
+    return FLAGS.get(str(name).lower())
 
 
 def number(cell: Any, task: str) -> float:

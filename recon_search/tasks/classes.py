@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from recon_search.errors import LabelError
 from recon_search.tasks import arguments, metrics
-from recon_search.tasks.cells import index_of, sort_names, text
+from recon_search.tasks.cells import count, index_of, sort_names, text
 from recon_search.tasks.meter import Meter
 from recon_search.tasks.metrics import IGNORED
 
@@ -55,16 +54,8 @@ class Classes:
 
     def __post_init__(self) -> None:
         arguments.settle(self, metrics.CLASSES)
+        arguments.class_names(self, least=2)
         name, n = self.name, self.n_classes
-        if isinstance(n, bool) or not isinstance(n, int) or n < 2:
-            rule = "a whole number of at least 2"
-            raise arguments.refusal(name, "n_classes", rule, n, "Change it.")
-        found = self.class_names or tuple(map(str, range(n)))
-        found = arguments.names(name, "class_names", found)
-        if len(found) != n:
-            rule = f"{n} names, one a class"
-            raise arguments.refusal(name, "class_names", rule, found, "Change them.")
-        arguments.put(self, "class_names", found)
         weights = arguments.positive(name, "class_weights", self.class_weights, n)
         arguments.put(self, "class_weights", weights)
         smoothing = self.label_smoothing
@@ -96,10 +87,7 @@ class Classes:
             LabelError: there are not two classes, or a cell holds none of `classes`.
             RecipeError: an option is unknown, or of no use.
         """
-        ignored = arguments.ignored(options.get("ignore", ()))
-        counts = Counter(found for cell in cells if (found := text(cell)) is not None)
-        for found in ignored:
-            counts.pop(found, None)
+        counts = count(cells, arguments.ignored(options.get("ignore", ())))
         names = arguments.names(name, "classes", classes) if classes else sort_names(counts)
         for found in counts:
             index_of(found, names, name)
@@ -171,10 +159,7 @@ class Classes:
 
     def spec(self) -> dict[str, Any]:
         """What `create_task` makes an equal task of."""
-        found = arguments.spec(self, "classes", always=("name", "n_classes"))
-        if self.class_names == tuple(map(str, range(self.n_classes))):
-            del found["class_names"]
-        return found
+        return arguments.spec(self, "classes", always=("name", "n_classes"))
 
 
 def balance(name: str, given: Any, counts: Sequence[int]) -> tuple[float, ...]:

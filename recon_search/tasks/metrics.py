@@ -6,6 +6,7 @@ its scores; the others keep counts.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -42,6 +43,13 @@ def of_classes(name: str, n_classes: int) -> Metric:
     return make(n_classes, average="micro", **known)
 
 
+def of_columns(name: str, n: int) -> Metric:
+    """Return a metric of scores (B, n) and of targets of as many entries, 0, 1 or `IGNORED`."""
+    if name in ("auroc", "map"):
+        return Ranking(precision=name == "map")
+    return Decisions(n, name)
+
+
 class MulticlassError(MulticlassAccuracy):
     """Share of the samples that are wrong."""
 
@@ -64,49 +72,164 @@ class MeanRecall(MulticlassStatScores):
         return (found / (found + missed)).nanmean()
 
 
-class Ranking(Metric):
-    """Mean over columns of how well their scores rank positive before negative entries.
+class Decisions(Metric):
+    """What is made of the decisions of several columns, which say yes where a score is above 0.
 
-    Columns without both classes are left out; nan where there is no other, and where a score is
-    nan. Scores are ranked as they are: after a sigmoid large ones would be equal.
+    torchmetrics' own take scores that all happen to lie in [0, 1] for probabilities.
+
+    Args:
+        n: columns.
+        name: of the metric. accuracy and error are means over the columns that have labels, f1 over
+            those that have positive entries or decisions, balanced-accuracy over both classes.
     """
 
     full_state_update = False
-    higher_is_better = True
+    counts: Tensor
+
+    def __init__(self, n: int, name: str) -> None:
+        super().__init__()
+        self.judge = _JUDGES[name]
+        self.add_state("counts", torch.zeros(4, n, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Take in scores (B, n) and targets of as many entries, 0, 1 or `IGNORED`."""
+        target, yes = target.reshape(output.shape), output > 0
+        cases = [yes & (target == 1), yes & (target == 0), ~yes & (target == 1)]
+        self.counts += torch.stack([*cases, ~yes & (target == 0)]).sum(1)
+
+    def compute(self) -> Tensor:
+        """Return the mean over columns."""
+        return self.judge(*self.counts.double())
+
+
+def _accuracy(hit: Tensor, false: Tensor, missed: Tensor, right: Tensor) -> Tensor:
+    return ((hit + right) / (hit + false + missed + right)).nanmean()
+
+
+def _error(hit: Tensor, false: Tensor, missed: Tensor, right: Tensor) -> Tensor:
+    return 1 - _accuracy(hit, false, missed, right)
+
+
+def _balanced(hit: Tensor, false: Tensor, missed: Tensor, right: Tensor) -> Tensor:
+    return torch.cat([hit / (hit + missed), right / (right + false)]).nanmean()
+
+
+def _f1(hit: Tensor, false: Tensor, missed: Tensor, right: Tensor) -> Tensor:
+    return (2 * hit / (2 * hit + false + missed)).nanmean().nan_to_num(0.0)
+
+
+_JUDGES = {"accuracy": _accuracy, "error": _error, "balanced-accuracy": _balanced, "f1": _f1}
+
+
+class Ranking(Metric):
+    """Mean over columns of how well their scores rank positive before negative entries.
+
+    Columns without both classes are left out. It is nan where there is no other, and where a score
+    is. Scores are ranked as they are: after a sigmoid the largest would be equal.
+
+    Args:
+        precision: whether average precision is meant, not the area under the ROC curve.
+    """
+
+    full_state_update = False
     scores: list[Tensor]
     targets: list[Tensor]
 
     def __init__(self, *, precision: bool = False) -> None:
         super().__init__()
-        self.by = binary_average_precision if precision else binary_auroc
+        self.judge = binary_average_precision if precision else binary_auroc
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("targets", [], dist_reduce_fx="cat")
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Take in scores (B, C) and targets (B, C), 0, 1 or `IGNORED`."""
-        self.scores.append(output.detach().cpu())
-        self.targets.append(target.cpu())
+        """Take in scores (B, n) and targets of as many entries, 0, 1 or `IGNORED`."""
+        self._keep(output, target.reshape(output.shape).to(torch.int8))
 
     def compute(self) -> Tensor:
         """Return the mean over columns."""
-        scores, targets = torch.cat(self.scores), torch.cat(self.targets)
-        found = [self._of(*pair) for pair in zip(scores.T, targets.T, strict=True)]
-        return torch.stack(found).nanmean()
+        scores = torch.cat(self.scores)
+        if scores.isnan().any():
+            return torch.tensor(torch.nan)
+        pairs = self._pairs(scores, torch.cat(self.targets))
+        return torch.stack([self._judge(*pair) for pair in pairs]).nanmean()
 
-    def _of(self, scores: Tensor, targets: Tensor) -> Tensor:
-        known = targets != IGNORED
-        scores, targets = scores[known], targets[known]
-        if not 0 < int(targets.sum()) < len(targets) or scores.isnan().any():
+    def _keep(self, scores: Tensor, targets: Tensor) -> None:
+        self.scores.append(scores.detach().cpu())  # beside a model there may be no room for them
+        self.targets.append(targets.cpu())
+
+    def _pairs(self, scores: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for column, own in zip(scores.T, targets.T, strict=True):
+            known = own != IGNORED
+            yield column[known], own[known]
+
+    def _judge(self, scores: Tensor, targets: Tensor) -> Tensor:
+        if not 0 < int(targets.sum()) < len(targets):
             return torch.tensor(torch.nan)
         _, places = torch.unique(scores, return_inverse=True)
-        return self.by(places / len(places), targets, validate_args=False)
+        return self.judge(places.double() / len(places), targets.long(), validate_args=False)
 
 
 class OneAgainstRest(Ranking):
-    """AUROC of each class's share against all others', mean over classes."""
+    """AUROC of each class's share against all others', mean over classes that have both."""
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Take in scores (B, C) and classes (B,)."""
+        """Take in scores (B, C) and classes (B,), `IGNORED` where there is none."""
         known = target != IGNORED
-        chosen = torch.nn.functional.one_hot(target[known], output.shape[1])
-        super().update(output[known].double().softmax(1), chosen)
+        self._keep(output[known], target[known])
+
+    def _pairs(self, scores: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        shares = scores.double().softmax(1)
+        for index, column in enumerate(shares.T):
+            yield column, targets == index
+
+
+class Errors(Metric):
+    """Means over several numbers of their errors, each over the samples that have it.
+
+    Args:
+        name: of the metric. r2 is nan for a number that has no two different values.
+        mean: of each number, by which sums are kept small.
+        std: of each number.
+    """
+
+    full_state_update = False
+    sums: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.judge = _ERRORS[name]
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+        zeros = torch.zeros(5, len(mean), dtype=torch.double)
+        self.add_state("sums", zeros, dist_reduce_fx="sum")
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Take in outputs (B, n) in standard units and targets (B, n), nan where unknown."""
+        known = ~target.isnan()
+        place = torch.where(known, (target.double() - self.mean) / self.std, 0.0)
+        error = torch.where(known, output.double() - place, 0.0)
+        sums = [known.double(), place, place.square(), error.abs(), error.square()]
+        self.sums += torch.stack(sums).sum(1)
+
+    def compute(self) -> Tensor:
+        """Return the mean over those numbers of which something is known."""
+        return self.judge(self.sums, self.std).nanmean()
+
+
+def _mae(sums: Tensor, std: Tensor) -> Tensor:
+    return std * (sums[3] / sums[0])
+
+
+def _rmse(sums: Tensor, std: Tensor) -> Tensor:
+    return std * (sums[4] / sums[0]).sqrt()
+
+
+def _r2(sums: Tensor, std: Tensor) -> Tensor:
+    n, total, total_square, _, square = sums
+    spread = total_square - total.square() / n
+    return torch.where(spread > 1e-12 * total_square, 1 - square / spread, torch.nan)
+
+
+_ERRORS = {"mae": _mae, "rmse": _rmse, "r2": _r2}

@@ -8,11 +8,17 @@ from typing import Any
 from recon_search.errors import ArtefactError, RecipeError, nearest
 from recon_search.imports import call, import_callable, is_import_path
 from recon_search.tasks import arguments
+from recon_search.tasks.binary import Binary
 from recon_search.tasks.classes import Classes
+from recon_search.tasks.labels import Labels
 from recon_search.tasks.task import CellTask, Task
+from recon_search.tasks.values import Values
 
 KINDS: dict[str, type[Any]] = {
     "classes": Classes,
+    "binary": Binary,
+    "labels": Labels,
+    "values": Values,
 }
 """Every kind of task by its name in recipes and model directories."""
 
