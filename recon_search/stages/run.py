@@ -6,6 +6,7 @@ from recon_search.graph.anatomy import dissect
 from recon_search.model.facts import facts_of
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.deadline import OutOfTime
+from recon_search.runs.pool import kept_workers
 from recon_search.runs.run import Run
 from recon_search.stages.compare import compare
 from recon_search.stages.export import hand_over
@@ -16,6 +17,7 @@ from recon_search.views.picture import picture
 from recon_search.views.plots import heat_map, save_figure
 
 
+@kept_workers()
 def run_all(run: Run) -> Comparison:
     """Probe, rank, split, retrain, compare, export and report.
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeGuard, TypeVar
 
-from recon_search.errors import ArtefactError, RecipeError, nearest
+from recon_search.errors import ArtefactError, LabelError, RecipeError, nearest
 from recon_search.tasks import cells
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ def settle(task: Any, known: Mapping[str, int]) -> None:
 
 def among(task: str, key: str, value: object, known: Collection[str]) -> None:
     """Check that an argument is one of several texts."""
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         step = f"{nearest(str(value), known)} Choose from these.".strip()
         raise refusal(task, key, f"among {', '.join(known)}", value, step)
 
@@ -68,6 +68,7 @@ def numbers(
     task: str, key: str, value: object, length: int, rule: Callable[[float], bool], words: str
 ) -> tuple[float, ...]:
     """Check that an argument is a list of so many finite numbers that obey a rule."""
+    value = cells.plain(value)
     found = list(value) if isinstance(value, (list, tuple)) else [value]
     if len(found) != length or not all(_is_finite(each) and rule(each) for each in found):
         rules = f"{length} finite number{'s' * (length > 1)} {words}".rstrip()
@@ -77,6 +78,7 @@ def numbers(
 
 def positive(task: str, key: str, value: object, length: int) -> tuple[float, ...]:
     """Check that an argument is empty, or a list of so many positive numbers."""
+    value = cells.plain(value)
     if value is None or (isinstance(value, (list, tuple)) and not value):
         return ()
     return numbers(task, key, value, length, lambda weight: weight > 0, "above 0")
@@ -84,6 +86,7 @@ def positive(task: str, key: str, value: object, length: int) -> tuple[float, ..
 
 def names(task: str, key: str, value: object) -> tuple[str, ...]:
     """Check that an argument is a list of different names."""
+    value = cells.plain(value)
     found = [*map(cells.text, value)] if isinstance(value, (list, tuple)) else []
     usable = [name for name in found if name is not None]
     if not usable or len(usable) < len(found) or len(set(usable)) < len(usable):
@@ -97,7 +100,7 @@ def class_names(task: Any, least: int) -> None:
     if isinstance(n, bool) or not isinstance(n, int) or n < least:
         rule = f"a whole number of at least {least}"
         raise refusal(task.name, "n_classes", rule, n, "Change it.")
-    found = names(task.name, "class_names", task.class_names or usual_names(n))
+    found = names(task.name, "class_names", cells.plain(task.class_names) or usual_names(n))
     if len(found) != n:
         rule = f"{n} names, one a class"
         raise refusal(task.name, "class_names", rule, found, "Change them.")
@@ -121,6 +124,21 @@ def _is_finite(value: object) -> TypeGuard[float]:
     return is_number and math.isfinite(value)  # type: ignore[arg-type]
 
 
+def check_named(task: str, found: Iterable[str], named: Collection[str]) -> None:
+    """Check that the classes of the training part are among those that an option names.
+
+    Raises:
+        LabelError: one is not.
+    """
+    for name in found:
+        if name not in named:
+            raise LabelError(
+                f"Task '{task}' must be given one of `classes` ({cells.enumerate_names(named)}), "
+                f"found {cells.show(name)} in the training part.{nearest(name, named)} Correct it, "
+                "or name it there or in `ignore`."
+            )
+
+
 def spec(task: Any, kind: str, always: Iterable[str] = ("name",)) -> dict[str, Any]:
     """Describe a task by its fields as JSON values; those at their defaults are left out."""
     found: dict[str, Any] = {"kind": kind}
@@ -141,16 +159,23 @@ def check(make: Callable[..., object], kind: str, given: Mapping[str, Any]) -> N
     Raises:
         ArtefactError: it does not know one, or lacks one.
     """
-    signature = inspect.signature(make)
-    try:
-        signature.bind(**given)
-    except TypeError as error:
-        unknown = [key for key in given if key not in signature.parameters]
-        near = nearest(unknown[0], signature.parameters) if unknown else ""
-        raise ArtefactError(
-            f"A task of kind '{kind}' cannot be made of {cells.show(dict(given))}: {error}.{near} "
-            "Write it again."
-        ) from None
+    parameters = inspect.signature(make).parameters
+    unknown = [key for key in given if key not in parameters]
+    lacking = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty and key not in given
+    ]
+    if unknown:
+        fault = f"unexpected argument '{unknown[0]}'.{nearest(unknown[0], parameters)}"
+    elif lacking:
+        fault = f"missing argument '{lacking[0]}'."
+    else:
+        return
+    raise ArtefactError(
+        f"A task of kind '{kind}' cannot be made of {cells.show(dict(given))}: {fault} "
+        "Write it again."
+    )
 
 
 def complete(

@@ -89,12 +89,13 @@ class Binary:
             RecipeError: an option is unknown, or of no use.
         """
         counts = count(cells, arguments.ignored(options.get("ignore", ())))
-        names = arguments.names(name, "classes", classes) if classes else _names(name, counts)
+        names = arguments.names(name, "classes", classes) if len(classes) else _names(name, counts)
         own = {"class_names": names}
         task = arguments.complete(cls, name, own, options, "classes", "positive_weight")
-        n = Counter[int]()
+        arguments.check_named(name, [each for each in counts if task._read(each) is None], names)
+        n = Counter[int | None]()
         for each, number in counts.items():
-            n[int(task.target(each))] += number
+            n[task._read(each)] += number
         weight: Any = positive_weight
         if positive_weight == "balanced":
             weight = n[0] / n[1] if n[0] and n[1] else 1.0
@@ -110,14 +111,14 @@ class Binary:
         found = text(cell)
         if found is None or found in self.ignore:
             return torch.tensor(IGNORED)
-        meant = flag(found) if tuple(map(flag, self.class_names)) == (0, 1) else None
-        if meant is not None and found not in self.class_names:
-            return torch.tensor(meant)
-        return torch.tensor(index_of(found, self.class_names, self.name))
+        meant = self._read(found)
+        return torch.tensor(
+            index_of(found, self.class_names, self.name) if meant is None else meant
+        )
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Binary cross-entropy over the images that have a label."""
-        return losses.yes_or_no(output, target[:, None], self.positive_weight)
+        return losses.yes_or_no(output, target, self.positive_weight)
 
     def n_labels(self, target: Tensor) -> Tensor:
         """Number of images that have a label."""
@@ -144,6 +145,12 @@ class Binary:
     def spec(self) -> dict[str, Any]:
         """What `create_task` makes an equal task of."""
         return arguments.spec(self, "binary")
+
+    def _read(self, found: str) -> int | None:
+        """Return what a text says, None where it says neither yes nor no."""
+        if found in self.class_names:
+            return self.class_names.index(found)
+        return flag(found) if tuple(map(flag, self.class_names)) == (0, 1) else None
 
 
 def _names(task: str, found: Collection[str]) -> tuple[str, ...]:

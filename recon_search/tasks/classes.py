@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recon_search.errors import LabelError
 from recon_search.tasks import arguments, metrics
-from recon_search.tasks.cells import count, index_of, sort_names, text
+from recon_search.tasks.cells import count, index_of, plain, sort_names, text
 from recon_search.tasks.meter import Meter
 from recon_search.tasks.metrics import IGNORED
 
@@ -88,9 +88,8 @@ class Classes:
             RecipeError: an option is unknown, or of no use.
         """
         counts = count(cells, arguments.ignored(options.get("ignore", ())))
-        names = arguments.names(name, "classes", classes) if classes else sort_names(counts)
-        for found in counts:
-            index_of(found, names, name)
+        names = arguments.names(name, "classes", classes) if len(classes) else sort_names(counts)
+        arguments.check_named(name, counts, names)
         if len(names) < 2:
             raise LabelError(
                 f"Task '{name}' must have at least two classes in the training part, found "
@@ -170,6 +169,7 @@ def balance(name: str, given: Any, counts: Sequence[int]) -> tuple[float, ...]:
         given: one a class, "balanced" for the reciprocals of the counts, empty for none.
         counts: samples of each class; of one that has none, the weight is that of a single one.
     """
+    given = plain(given)
     if given == "balanced":
         given = [1 / max(count, 1) for count in counts]
     weights = arguments.positive(name, "class_weights", given, len(counts))

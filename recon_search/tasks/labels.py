@@ -63,6 +63,8 @@ class Labels:
         arguments.separator(self.name, self.separator)
         if not isinstance(self.flags, bool):
             raise arguments.refusal(self.name, "flags", "true or false", self.flags, "Change it.")
+        if not isinstance(self.none, (str, int, float)):
+            raise arguments.refusal(self.name, "none", "one cell", self.none, "Change it.")
         arguments.put(self, "none", text(self.none) or "")
 
     @classmethod
@@ -100,12 +102,14 @@ class Labels:
         rows = [row for row in found if row is not None]
         if flags is None:
             flags = _are_flags(rows)
-        if classes:
+        labels = {label for row in rows for label in row if label is not None}
+        if len(classes):
             names = arguments.names(name, "classes", classes)
+            arguments.check_named(name, () if flags else sort_names(labels), names)
         elif flags:
-            names = tuple(map(str, range(len(rows[0]) if rows else 0)))
+            names = arguments.usual_names(max(map(len, rows), default=0))
         else:
-            names = sort_names(label for row in rows for label in row if label is not None)
+            names = sort_names(labels)
         if not names:
             raise LabelError(
                 f"Task '{name}' must have labels in the training part, found none. Name all in "
@@ -116,7 +120,7 @@ class Labels:
         task = arguments.complete(cls, name, own, options, *own, "classes", "positive_weights")
         n = [Counter(column) for column in zip(*map(task._read, rows), strict=True)]
         weights: Any = positive_weights
-        if positive_weights == "balanced":
+        if isinstance(positive_weights, str) and positive_weights == "balanced":
             weights = [each[0] / each[1] if each[0] and each[1] else 1.0 for each in n]
         return replace(task, positive_weights=weights)
 

@@ -22,11 +22,12 @@ def yes_or_no(
     """Binary cross-entropy, the mean over labelled entries.
 
     Args:
-        output: scores, of the shape of the targets.
-        target: 0, 1, or `IGNORED`.
+        output: scores (B, n).
+        target: of as many entries, 0, 1, or `IGNORED`.
         positive_weight: of the entries that are 1, or of those of each column; not of the mean's
             divisor.
     """
+    target = target.reshape(output.shape)
     known = target != IGNORED
     weight = None
     if positive_weight not in ((), 1):

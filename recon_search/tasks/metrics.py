@@ -68,8 +68,8 @@ class MeanRecall(MulticlassStatScores):
 
     def compute(self) -> Tensor:
         """Return nan where no class occurs."""
-        found, _, _, missed = self._final_state()
-        return (found / (found + missed)).nanmean()
+        found = super().compute()  # (C, 5): the first of the last
+        return (found[:, 0] / found[:, 4]).nanmean()
 
 
 class Decisions(Metric):
@@ -207,6 +207,7 @@ class Errors(Metric):
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Take in outputs (B, n) in standard units and targets (B, n), nan where unknown."""
+        target = target.reshape(output.shape)
         known = ~target.isnan()
         place = torch.where(known, (target.double() - self.mean) / self.std, 0.0)
         error = torch.where(known, output.double() - place, 0.0)
@@ -214,22 +215,23 @@ class Errors(Metric):
         self.sums += torch.stack(sums).sum(1)
 
     def compute(self) -> Tensor:
-        """Return the mean over those numbers of which something is known."""
-        return self.judge(self.sums, self.std).nanmean()
+        """Return the mean over those numbers of which enough is known; nan of a nan output."""
+        found, is_defined = self.judge(self.sums, self.std)
+        return found[is_defined].mean()
 
 
-def _mae(sums: Tensor, std: Tensor) -> Tensor:
-    return std * (sums[3] / sums[0])
+def _mae(sums: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    return std * (sums[3] / sums[0]), sums[0] > 0
 
 
-def _rmse(sums: Tensor, std: Tensor) -> Tensor:
-    return std * (sums[4] / sums[0]).sqrt()
+def _rmse(sums: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    return std * (sums[4] / sums[0]).sqrt(), sums[0] > 0
 
 
-def _r2(sums: Tensor, std: Tensor) -> Tensor:
+def _r2(sums: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     n, total, total_square, _, square = sums
     spread = total_square - total.square() / n
-    return torch.where(spread > 1e-12 * total_square, 1 - square / spread, torch.nan)
+    return 1 - square / spread, spread > 1e-12 * total_square
 
 
 _ERRORS = {"mae": _mae, "rmse": _rmse, "r2": _r2}

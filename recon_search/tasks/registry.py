@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from recon_search.tasks.labels import Labels
 from recon_search.tasks.task import CellTask, Task
 from recon_search.tasks.values import Values
 
-KINDS: dict[str, type[Any]] = {
+KINDS: dict[str, type[Classes] | type[Binary] | type[Labels] | type[Values]] = {
     "classes": Classes,
     "binary": Binary,
     "labels": Labels,
@@ -38,7 +39,7 @@ def create_task(spec: Mapping[str, Any]) -> Task:
         raise ArtefactError(_unknown(kind))
     make = KINDS[kind]
     arguments.check(make, kind, rest)
-    return make(**rest)  # type: ignore[no-any-return]
+    return make(**rest)
 
 
 def fit_task(name: str, cells: Iterable[Any], options: Mapping[str, Any]) -> CellTask:
@@ -62,10 +63,17 @@ def fit_task(name: str, cells: Iterable[Any], options: Mapping[str, Any]) -> Cel
                 f"The kind of task '{name}' must have a classmethod fit(name, cells, **options) to "
                 f"be made of a table, {kind} has none. Write it, or hand in data by a factory."
             )
+        try:
+            inspect.signature(make.fit).bind(name, cells, **rest)
+        except TypeError as error:
+            raise RecipeError(
+                f"Task '{name}' must be given what {kind}.fit takes, got {', '.join(rest)}: "
+                f"{error}. Rename or remove it."
+            ) from None
         return _reading(_checked(make.fit(name, cells, **rest), kind), kind)
     if kind not in KINDS:
         raise RecipeError(f"Task '{name}': {_unknown(kind)}")
-    return KINDS[kind].fit(name, cells, **rest)  # type: ignore[no-any-return]
+    return KINDS[kind].fit(name, cells, **rest)
 
 
 def _unknown(kind: object) -> str:

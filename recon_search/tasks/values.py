@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recon_search.errors import LabelError
 from recon_search.tasks import arguments, losses, metrics
-from recon_search.tasks.cells import entries, number, show, text
+from recon_search.tasks.cells import entries, number, plain, show, text
 from recon_search.tasks.meter import Meter
 
 CRITERIA = ("mse", "mae", "huber")
@@ -61,8 +61,9 @@ class Values:
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             rule = "a whole number of at least 1"
             raise arguments.refusal(name, "n_values", rule, n, "Change it.")
-        mean = (0.0,) * n if self.mean == () else self.mean
-        std = (1.0,) * n if self.std == () else self.std
+        mean, std = plain(self.mean), plain(self.std)
+        mean = (0.0,) * n if mean == () else mean
+        std = (1.0,) * n if std == () else std
         arguments.put(self, "mean", arguments.numbers(name, "mean", mean, n, math.isfinite, ""))
         std = arguments.numbers(name, "std", std, n, lambda each: each > 0, "above 0")
         arguments.put(self, "std", std)
@@ -126,6 +127,7 @@ class Values:
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The criterion in standard units over the entries that are known."""
         mean, std = self._moments(target)
+        target = target.reshape(output.shape)
         known = ~target.isnan()
         place = torch.where(known, (target.double() - mean) / std, 0.0).float()
         found = output.float()
