@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from recon_search.data.source import Feed, Inputs, PartName, Schema, Step
 from recon_search.errors import DataError, RecipeError, nearest
@@ -82,7 +84,8 @@ def evaluate_model(
         {task.name: name for task, name in matched},
         tell,
     )
-    metrics = evaluate(model.to(run.device), seen, part, run.recipe.train)
+    with contextlib.closing(run.feed):
+        metrics = evaluate(model.to(run.device), seen, part, run.recipe.train)
     return Evaluation(
         part,
         run.feed.n_samples(part),
@@ -198,6 +201,8 @@ class _View:
         """Cut a part into steps (see `Feed.steps`)."""
         done, total = 0, self.feed.n_samples(part)
         for step in self.feed.steps(part, size, order, share=share):
+            for batch in step:
+                self._check(batch.inputs)
             yield tuple(
                 replace(batch, targets={self.names[t]: each for t, each in batch.targets.items()})
                 for batch in step
@@ -205,3 +210,21 @@ class _View:
             done = min(total, done + max(len(batch.inputs) for batch in step))
             if self.tell is not None:
                 self.tell(done, total)
+
+    def _check(self, inputs: Tensor) -> None:
+        """Refuse numbers of another range than the model's.
+
+        Raises:
+            DataError: pixels where the model wants floating-point numbers, or the other way round.
+        """
+        if inputs.is_floating_point() == (self.inputs.scale == 1):
+            return
+        kinds = {True: "floating-point numbers", False: "pixels from 0 to 255"}
+        raise DataError(
+            f"Images must be {kinds[self.inputs.scale == 1]} as the model was trained on, those of "
+            f"the recipe are {kinds[inputs.is_floating_point()]}. Convert them."
+        )
+
+    def close(self) -> None:
+        """End what runs between steps."""
+        self.feed.close()

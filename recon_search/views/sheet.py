@@ -45,7 +45,7 @@ def contact_sheet(run: Run) -> Figure:
         figsize=(2.1 * COLUMNS, (1.95 + 0.17 * lines) * rows + 0.4), layout="constrained"
     )
     figure.suptitle("Training images as the network gets them, before normalisation", fontsize=10)
-    panels = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axes in panels:
         axes.axis("off")
     for axes, (image, targets) in zip(panels, shown, strict=False):
