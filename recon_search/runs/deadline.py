@@ -33,6 +33,17 @@ class Deadline:
         """Whether what takes `needed` seconds would not end in time."""
         return now() + needed > self.at
 
+    def refuses(self) -> bool:
+        """Whether nothing may begin any more.
+
+        Every process trains an epoch at least: however short the time, repeated runs get on.
+        """
+        return self in _worked and self.is_over()
+
+
+_worked: set[Deadline] = set()
+"""Those before which this process has trained an epoch."""
+
 
 def now() -> float:
     """Seconds since the epoch; equal clocks in all processes of a machine."""
@@ -62,6 +73,8 @@ def in_time(
         nonlocal before
         if after_epoch is not None:
             after_epoch(record)
+        if record["epoch"] > known:
+            _worked.add(deadline)
         took, before = now() - before, now()
         if known < record["epoch"] < last and deadline.is_over(took):
             raise OutOfTime

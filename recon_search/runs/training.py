@@ -108,7 +108,7 @@ def train(
     if training.start is not None:
         train(training.start, run, report)
     if run.deadline is not None:
-        if run.deadline.is_over():
+        if run.deadline.refuses():
             raise OutOfTime
         trained, last = _n_epochs(directory), training.train.epochs
         after_epoch = in_time(run.deadline, after_epoch, known=trained, last=last)

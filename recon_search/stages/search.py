@@ -67,7 +67,7 @@ class Job:
 
     def is_over(self) -> bool:
         """Whether no trial may begin any more."""
-        if self.run.deadline is not None and self.run.deadline.is_over():
+        if self.run.deadline is not None and self.run.deadline.refuses():
             return True
         return self.deadline is not None and time.time() >= self.deadline
 
