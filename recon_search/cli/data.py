@@ -12,8 +12,8 @@ import click
 from recon_search.cli.options import FILE, load_overridden, make_console, recipe_options, tell
 
 if TYPE_CHECKING:
-    from recon_search.runs.run import Run
-    from recon_search.stages.data import Examination
+    from recon_search.recipe import Recipe
+    from recon_search.stages.data import Examination, Looked
 
 
 @click.command()
@@ -29,20 +29,20 @@ def data(as_json: bool, out: Path | None, **options: Any) -> None:
     """
     recipe = load_overridden(options)
 
-    from recon_search.runs.run import Run
+    from recon_search.stages.data import Looked
     from recon_search.views.data import data_summary, data_tables, double_lines, fault_lines
     from recon_search.views.plots import save_figure
     from recon_search.views.sheet import contact_sheet
 
-    run = Run(recipe, Path())
-    found = _examine(run)
+    looked = Looked(recipe)
+    found = _examine(looked)
     if as_json:
         click.echo(json.dumps(data_summary(found), indent=2))
     else:
-        _show(run, found, data_tables(found), double_lines(found))
+        _show(recipe, found, data_tables(found), double_lines(found))
         out = out or Path(f"{Path(options['recipe_path']).stem}-data.png")
     if out is not None:
-        save_figure(contact_sheet(run), out)
+        save_figure(contact_sheet(looked), out)
         if not as_json:
             tell(f"Written: {out}")
     if found.unreadable:
@@ -51,7 +51,7 @@ def data(as_json: bool, out: Path | None, **options: Any) -> None:
         sys.exit(2)
 
 
-def _examine(run: Run) -> Examination:
+def _examine(looked: Looked) -> Examination:
     """Examine data; on a terminal, a bar shows how many images have been looked at."""
     from rich.console import Console
     from rich.progress import (
@@ -62,7 +62,7 @@ def _examine(run: Run) -> Examination:
         TimeRemainingColumn,
     )
 
-    from recon_search.stages.data import examine, n_samples
+    from recon_search.stages.data import examine
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -73,14 +73,14 @@ def _examine(run: Run) -> Examination:
         transient=True,
         disable=not console.is_terminal,
     ) as progress:
-        bar = progress.add_task("images", total=sum(n_samples(run).values()))
-        return examine(run, lambda: progress.advance(bar))
+        bar = progress.add_task("images", total=sum(looked.samples.values()))
+        return examine(looked, lambda: progress.advance(bar))
 
 
-def _show(run: Run, found: Examination, tables: Any, doubles: list[str]) -> None:
+def _show(recipe: Recipe, found: Examination, tables: Any, doubles: list[str]) -> None:
     from recon_search.stages.data import advise
 
-    config = run.recipe.data
+    config = recipe.data
     where = f" in {config.root}" if config.root else ""
     channels, height, width = found.shape
     tell(

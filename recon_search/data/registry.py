@@ -16,7 +16,7 @@ from recon_search.data.source import PARTS, Source
 from recon_search.data.table import read_images_and_table
 from recon_search.data.task_data import TaskData
 from recon_search.data.transforms import Pretraining
-from recon_search.errors import DataError, RecipeError, nearest
+from recon_search.errors import DataError, RecipeError, ReconSearchError, nearest
 from recon_search.recipe import DataConfig, TaskConfig
 from recon_search.tasks.registry import create_task
 from recon_search.tasks.task import Task
@@ -50,6 +50,7 @@ def find_source(
     *,
     given: TaskData | None = None,
     pretraining: Pretraining | None = None,
+    is_checked: bool = True,
 ) -> Source:
     """Find the data that `[data]` names; no more than the first image of a part is read yet.
 
@@ -58,6 +59,7 @@ def find_source(
         tasks: `[tasks]`.
         given: data from Python, for the name "given".
         pretraining: how the backbone's weights want images; None where it has none.
+        is_checked: whether the first image of each part is read, to see that it can be.
 
     Raises:
         DataError: the name is unknown, or files are missing or malformed.
@@ -71,11 +73,16 @@ def find_source(
         )
     if name in READERS:
         _refuse(config, _COMPOSED_KEYS)
-        return Images(READERS[name](config, tables), config, pretraining)
+        return Images(READERS[name](config, tables), config, pretraining, is_checked=is_checked)
     if name == FACTORY or given is not None:
         _refuse(config, _COMPOSED_KEYS)
         data = call_factory(config) if given is None else given
-        return Images(replace(data, tasks=_override(data.tasks, tables)), config, pretraining)
+        return Images(
+            replace(data, tasks=_override(data.tasks, tables)),
+            config,
+            pretraining,
+            is_checked=is_checked,
+        )
     if name not in DEFAULTS:
         known = (*DEFAULTS, *READERS, FACTORY)
         raise DataError(
@@ -128,8 +135,13 @@ def _override(tasks: Sequence[Task], tables: Tables) -> tuple[Task, ...]:
                     f"`tasks.{name}.{key}` is known for data that brings its tasks with it, got "
                     f"{found!r}. Remove it."
                 )
-    options = {name: table.options for name, table in tables.items() if table.options}
-    return tuple(
-        create_task({**task.spec(), **options[task.name]}) if task.name in options else task
-        for task in tasks
-    )
+    return tuple(_with_options(task, tables.get(task.name)) for task in tasks)
+
+
+def _with_options(task: Task, table: TaskConfig | None) -> Task:
+    if table is None or not table.options:
+        return task
+    try:
+        return create_task({**task.spec(), **table.options})
+    except ReconSearchError as error:
+        raise RecipeError(f"`tasks.{task.name}`: {error}") from None

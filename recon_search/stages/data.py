@@ -1,10 +1,11 @@
-"""What is known of data before anything is trained: counts, ranges, doubles, and what is unreadable.
+"""What is known of data before anything is trained: counts, ranges, doubles, unreadable images.
 
 Every image is decoded once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -17,9 +18,12 @@ import torch
 from torch import Tensor
 
 from recon_search.data.images import Images
-from recon_search.data.source import PARTS, Feed, PartName
+from recon_search.data.order import permutation
+from recon_search.data.reader import Key
+from recon_search.data.registry import find_source
+from recon_search.data.source import PARTS, Feed, PartName, Source
 from recon_search.errors import DataError
-from recon_search.runs.run import Run
+from recon_search.recipe import Recipe
 from recon_search.tasks.binary import Binary
 from recon_search.tasks.classes import Classes
 from recon_search.tasks.labels import Labels
@@ -156,31 +160,69 @@ class Examination:
     repeated: int
 
 
-def n_samples(run: Run) -> Counts:
-    """Count samples without reading any."""
-    source = run.source
-    if isinstance(source, Images):
-        return {part: len(source.data.parts[part]) for part in PARTS}
-    return {part: run.feed.n_samples(part) for part in PARTS}
+class Looked:
+    """Data of a recipe to be looked at; nothing is trained, so no backbone is asked for.
 
-
-def examine(run: Run, tell: Tell = lambda: None) -> Examination:
-    """Read all data of a recipe once.
+    Args:
+        recipe: names the data.
 
     Raises:
-        ReconSearchError: they cannot be read at all. Single samples that cannot are listed.
+        ReconSearchError: they cannot be read at all.
     """
-    source = run.source
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._source: Source = find_source(recipe.data, recipe.tasks, is_checked=False)
+        self._order = (recipe.seed, 0)
+        if isinstance(self._source, Images):
+            preparation = self._source.reader.preparation
+            self.tasks = tuple(self._source.data.tasks)
+            self.shape = (preparation.channels, *preparation.size)
+        else:
+            self.tasks, self.shape = self._source.schema.tasks, self._source.schema.shape
+
+    @cached_property
+    def samples(self) -> Counts:
+        """Number of samples by part."""
+        if isinstance(self._source, Images):
+            return {part: len(self._source.data.parts[part]) for part in PARTS}
+        return {part: self._feed.n_samples(part) for part in PARTS}
+
+    def read(self, unreadable: list[str], tell: Tell) -> Iterator[Sample]:
+        """Decode every image; what cannot be read is added to a list."""
+        if isinstance(self._source, Images):
+            return _read_images(self._source, unreadable, tell)
+        return _read_tensors(self._feed, tell)
+
+    def draw(self, n: int) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+        """Yield the first n training images of an epoch, changed at random as they would be in it.
+
+        What cannot be read is left out.
+        """
+        if not isinstance(self._source, Images):
+            for batch in next(self._feed.steps("train", n, self._order)):
+                for row, image in enumerate(batch.inputs):
+                    yield image, {name: target[row] for name, target in batch.targets.items()}
+            return
+        for row in permutation(self.samples["train"], self._order).tolist():
+            if not n:
+                return
+            with contextlib.suppress(DataError):
+                yield self._source.reader.sample(Key("train", row, self._order))
+                n -= 1
+
+    @cached_property
+    def _feed(self) -> Feed:
+        return self._source.open(torch.device("cpu"))
+
+
+def examine(looked: Looked, tell: Tell = lambda: None) -> Examination:
+    """Read all data once; single samples that cannot be read are listed."""
     unreadable: list[str] = []
-    if isinstance(source, Images):
-        found = _read_images(source, unreadable, tell)
-    else:
-        found = _read_tensors(run.feed, tell)
-    columns = {part: {task.name: Column() for task in run.schema.tasks} for part in PARTS}
+    columns = {part: {task.name: Column() for task in looked.tasks} for part in PARTS}
     first: dict[str, Sample] = {}
     doubles: list[tuple[str, str]] = []
     repeated = 0
-    for number, sample in enumerate(found):
+    for number, sample in enumerate(looked.read(unreadable, tell)):
         for name, target in sample.targets.items():
             columns[sample.part][name].add(number, target)
         other = first.setdefault(sample.content, sample)
@@ -188,13 +230,13 @@ def examine(run: Run, tell: Tell = lambda: None) -> Examination:
             doubles.append((other.name, sample.name))
         elif other is not sample and sample.part == "train":
             repeated += 1
-    tasks = run.schema.tasks
-    own = {task.name: {part: columns[part][task.name] for part in PARTS} for task in tasks}
+    own = {task.name: {part: columns[part][task.name] for part in PARTS} for task in looked.tasks}
+    trained = {task.name: own[task.name]["train"].labelled(task) for task in looked.tasks}
     return Examination(
-        samples=n_samples(run),
-        shape=run.schema.shape,
-        tasks=[_describe(task, own[task.name]) for task in tasks],
-        overlaps=_overlaps({task.name: own[task.name]["train"].labelled(task) for task in tasks}),
+        samples=looked.samples,
+        shape=looked.shape,
+        tasks=[_describe(task, own[task.name]) for task in looked.tasks],
+        overlaps=_overlaps(trained),
         unreadable=unreadable,
         doubles=doubles,
         repeated=repeated,
@@ -211,7 +253,10 @@ def advise(found: Examination) -> list[str]:
             "trained on. Remove one of each, or cut by a group."
         )
     if found.repeated:
-        lines.append(f"{found.repeated} training images are there more than once.")
+        n = found.repeated
+        lines.append(
+            f"{n} training image{'s' * (n > 1)} {'are' if n > 1 else 'is'} there more than once."
+        )
     noise = [pair for pair in found.overlaps if pair.share < NOISE]
     doubtful = [pair for pair in found.overlaps if NOISE <= pair.share < RELIABLE]
     for pairs, limit, words in (
@@ -252,8 +297,8 @@ def _read_tensors(feed: Feed, tell: Tell) -> Iterator[Sample]:
         index = 0
         for step in feed.steps(part, STEP):
             for batch in step:
-                for row, image in enumerate(batch.inputs.cpu()):
-                    targets = {name: target[row].cpu() for name, target in batch.targets.items()}
+                for row, image in enumerate(batch.inputs):
+                    targets = {name: target[row] for name, target in batch.targets.items()}
                     yield Sample(
                         part, f"sample {index} of the {part} part", _digest(image), targets
                     )
@@ -263,7 +308,7 @@ def _read_tensors(feed: Feed, tell: Tell) -> Iterator[Sample]:
 
 def _digest(image: Any) -> str:
     """Equal for images of equal pixels, whatever files they come from."""
-    pixels = image.numpy() if isinstance(image, Tensor) else np.asarray(image)
+    pixels = image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     found = hashlib.sha256(repr((pixels.shape, pixels.dtype.str)).encode())
     found.update(np.ascontiguousarray(pixels).data)
     return found.hexdigest()

@@ -65,7 +65,9 @@ def _table(title: str, left: Sequence[str], right: Sequence[str], caption: str =
 def _tasks(found: Examination) -> Table:
     table = _table("Samples, and how many have a label", ["task", "kind"], [*PARTS, "missing"])
     n = sum(found.samples.values())
-    table.add_row("", "", *(f"{found.samples[part]:,}" for part in PARTS), "", style="bold")
+    table.add_row(
+        "all samples", "", *(f"{found.samples[part]:,}" for part in PARTS), "", style="bold"
+    )
     for task in found.tasks:
         missing = 1 - sum(task.labelled.values()) / n if n else 0.0
         counts = (f"{task.labelled[part]:,}" for part in PARTS)
@@ -125,9 +127,9 @@ def _bars(counts: Sequence[int]) -> str:
 def _overlaps(found: Examination) -> Table:
     pairs = sorted(found.overlaps, key=lambda pair: pair.share)
     table = _table(
-        "Training samples that two tasks share, of those that have a label of either",
+        "Training samples with labels of both",
         ["task", "and"],
-        ["both", "either", "shared"],
+        ["both", "either", "both of either"],
         f"... and {len(pairs) - SHOWN} pairs that share more" if len(pairs) > SHOWN else "",
     )
     for pair in pairs[:SHOWN]:

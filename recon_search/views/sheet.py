@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_search.data.images import Images
-from recon_search.data.order import permutation
-from recon_search.data.reader import Key
-from recon_search.errors import DataError
-from recon_search.runs.run import Run
+from recon_search.stages.data import Looked
 from recon_search.tasks.binary import Binary
 from recon_search.tasks.classes import Classes
 from recon_search.tasks.labels import Labels
@@ -29,16 +24,14 @@ LINES = 8
 WIDTH = 26
 """Letters of a label's line."""
 
-Shown = tuple[Tensor, Mapping[str, Tensor]]
+NONE = "-"
+"""What stands for a missing label."""
 
 
-def contact_sheet(run: Run) -> Figure:
-    """Draw the first images of an epoch, augmented as they would be in it.
-
-    Samples that cannot be read are left out.
-    """
-    shown = list(_take(run))
-    tasks = run.schema.tasks
+def contact_sheet(looked: Looked) -> Figure:
+    """Draw the first training images of an epoch with their labels."""
+    shown = list(looked.draw(IMAGES))
+    tasks = looked.tasks
     rows = max(1, math.ceil(len(shown) / COLUMNS))
     lines = min(len(tasks), LINES + 1)
     figure = Figure(
@@ -61,37 +54,18 @@ def contact_sheet(run: Run) -> Figure:
 
 
 def describe(task: Task, target: Tensor | None) -> str:
-    """Say a label in the user's words; a dash where there is none."""
+    """Say a label in the user's words; `NONE` where there is none."""
     if target is None or not int(task.n_labels(target[None])):
-        return "–"
+        return NONE
     if isinstance(task, Classes | Binary):
         return task.class_names[int(target)]
     if isinstance(task, Labels):
         named = zip(task.class_names, target.tolist(), strict=True)
         return ", ".join(name for name, yes in named if yes == 1) or "none"
     if isinstance(task, Values):
-        numbers = ", ".join("–" if math.isnan(n) else f"{n:.4g}" for n in target.tolist())
+        numbers = ", ".join(NONE if math.isnan(n) else f"{n:.4g}" for n in target.tolist())
         return f"{numbers} {task.unit}".strip()
     return f"{target.item():.4g}" if target.numel() == 1 else f"shape {tuple(target.shape)}"
-
-
-def _take(run: Run) -> Iterator[Shown]:
-    order = (run.recipe.seed, 0)
-    source = run.source
-    if not isinstance(source, Images):
-        for batch in next(run.feed.steps("train", IMAGES, order)):
-            for row, image in enumerate(batch.inputs.cpu()):
-                yield image, {name: target[row].cpu() for name, target in batch.targets.items()}
-        return
-    taken = 0
-    for row in permutation(len(source.data.parts["train"]), order).tolist():
-        try:
-            yield source.reader.sample(Key("train", row, order))
-        except DataError:
-            continue
-        taken += 1
-        if taken == IMAGES:
-            return
 
 
 def _pixels(image: Tensor) -> NDArray[Any]:

@@ -130,3 +130,18 @@ def test_what_a_kind_of_ones_own_does_not_say_is_empty():
     expected = {"x": {"score": ""}, "a": {"f1": "%"}, "b": {"r2": "", "mae": "m"}}
     assert units(tasks) == expected
     assert [class_names(task) for task in tasks] == [(), ("0", "1"), ()]
+
+
+@pytest.mark.parametrize(
+    ("task", "spec"),
+    [
+        (Classes("a", 2), {"kind": "classes", "name": "a", "n_classes": 2}),
+        (Binary("a"), {"kind": "binary", "name": "a"}),
+        (Labels("a", 2), {"kind": "labels", "name": "a", "n_classes": 2}),
+        (Values("a"), {"kind": "values", "name": "a", "n_values": 1}),
+    ],
+)
+def test_a_setting_at_its_default_is_not_in_the_spec(task, spec):
+    """So that a later version's settings change the identity of no training."""
+    assert {key: task.spec()[key] for key in spec} == spec
+    assert task.spec().keys() - spec.keys() <= {"mean", "std"}
