@@ -12,7 +12,7 @@ import pytest
 
 from recon_search.errors import RecipeError
 from recon_search.recipe import find_recipe, load_recipe, shipped_recipes
-from recon_search.recipe.shipped import describe
+from recon_search.recipe.shipped import describe, files_of
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "recipes").glob("*.toml"))
@@ -63,6 +63,17 @@ def test_init_copies_and_never_overwrites_by_itself(tmp_path, invoke):
     assert (tmp_path / "new/my.toml").read_bytes() == (ROOT / "recipes/photos.toml").read_bytes()
 
 
+def test_init_copies_the_module_that_a_recipe_imports(tmp_path, invoke):
+    done = invoke("init", "own-data", "--out", "new/my.toml")
+    assert done.output.startswith("Written: new/my.toml, new/own_data.py\n")
+    original = ROOT / "recipes/own_data.py"
+    assert (tmp_path / "new/own_data.py").read_bytes() == original.read_bytes()
+    code, _, error = invoke("init", "own-data", "--out", "new/other.toml")
+    assert code == 2
+    assert "found one at new/own_data.py" in error
+    assert not (tmp_path / "new/other.toml").exists()
+
+
 def test_init_of_an_unknown_recipe_names_the_nearest(invoke):
     code, _, error = invoke("init", "quikstart")
     assert code == 2
@@ -90,5 +101,5 @@ def test_recipes_travel_in_the_wheel(tmp_path):
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
-        for path in FILES:
+        for path in (file for recipe in FILES for file in files_of(recipe)):
             assert packed.read(f"recon_search/recipes/{path.name}") == path.read_bytes()

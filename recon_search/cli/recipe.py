@@ -21,7 +21,7 @@ def init(name: str, out: Path | None, force: bool) -> None:
     """
     from recon_search import artefact
     from recon_search.errors import RecipeError, nearest
-    from recon_search.recipe.shipped import shipped_recipes
+    from recon_search.recipe.shipped import files_of, shipped_recipes
 
     recipes = shipped_recipes()
     if name not in recipes:
@@ -29,12 +29,17 @@ def init(name: str, out: Path | None, force: bool) -> None:
             f"RECIPE must be one of {', '.join(recipes)}, got '{name}'.{nearest(name, recipes)}"
         )
     out = out or Path(f"{name}.toml")
-    if out.exists() and not force:
-        raise RecipeError(
-            f"--out must name a new file, found one at {out}. Choose another --out, or add --force."
-        )
-    artefact.write_text(out, recipes[name].read_text(encoding="utf-8"))
-    click.echo(f"Written: {out}. Edit it, then: recon-search validate {out}")
+    recipe, *modules = files_of(recipes[name])
+    copies = {out: recipe} | {out.with_name(module.name): module for module in modules}
+    for copy in copies:
+        if copy.exists() and not force:
+            raise RecipeError(
+                f"--out must name a new file, found one at {copy}. Choose another, or add --force."
+            )
+    for copy, original in copies.items():
+        artefact.write_text(copy, original.read_text(encoding="utf-8"))
+    click.echo(f"Written: {', '.join(map(str, copies))}")
+    click.echo(f"Edit it, then: recon-search validate {out}")
 
 
 @click.command()

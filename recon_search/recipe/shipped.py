@@ -21,6 +21,12 @@ def find_recipe(path: str | Path) -> Path:
     return shipped_recipes().get(path.name, path)
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return a recipe's file, and the module of the same name that it imports, if it has one."""
+    module = path.with_name(path.stem.replace("-", "_") + ".py")
+    return [path, module] if module.is_file() else [path]
+
+
 def describe(path: Path) -> str:
     """Return the first sentence of a recipe, which its head comment begins with."""
     words: list[str] = []
