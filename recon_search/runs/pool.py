@@ -41,19 +41,23 @@ def train_all(trainings: Sequence[Training], run: Run, title: str) -> list[Resul
     workers = min(n_workers(run), len(unique))
     with run.listener.over(title, len(unique)):
         alone = workers <= 1
-        try:
+        with counted(list(unique), title):
             results = _one_by_one(unique, run) if alone else _in_processes(unique, run, workers)
-        except OutOfTime:
-            raise OutOfTime(_describe(list(unique), title)) from None
     return [results[training.directory(run)] for training in trainings]
 
 
-def _describe(directories: Sequence[Path], title: str) -> str:
-    """Say what is left."""
-    left = [directory for directory in directories if not Result.is_in(directory)]
-    begun = sum((directory / "checkpoint.safetensors").is_file() for directory in left)
-    n = len(directories)
-    return f"{title}: {n - len(left)} of {n} trainings are done, {begun} more begun"
+@contextmanager
+def counted(directories: Sequence[Path], title: str) -> Iterator[None]:
+    """Let what ends a block out of time say how many of its trainings are left."""
+    try:
+        yield
+    except OutOfTime:
+        left = [directory for directory in directories if not Result.is_in(directory)]
+        begun = sum((directory / "checkpoint.safetensors").is_file() for directory in left)
+        n = len(directories)
+        raise OutOfTime(
+            f"{title}: {n - len(left)} of {n} trainings are done, {begun} more begun"
+        ) from None
 
 
 def n_workers(run: Run) -> int:
