@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from recon_search.model.network import MultiTaskModel
     from recon_search.runs.listener import Listener
     from recon_search.stages.api import compare, probe, run, search_splits
+    from recon_search.stages.predict import predict
     from recon_search.tasks.binary import Binary
     from recon_search.tasks.classes import Classes
     from recon_search.tasks.labels import Labels
@@ -50,6 +51,7 @@ _HOMES = {
     "gramians": "conflict.gramian",
     "layers": "graph.layers",
     "load": "model.files",
+    "predict": "stages.predict",
     "probe": "stages.api",
     "run": "stages.api",
     "search_splits": "stages.api",
@@ -75,6 +77,7 @@ __all__ = [
     "gramians",
     "layers",
     "load",
+    "predict",
     "probe",
     "run",
     "search_splits",

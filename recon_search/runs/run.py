@@ -16,6 +16,7 @@ from recon_search.data.task_data import TaskData
 from recon_search.data.transforms import Pretraining
 from recon_search.model.pretraining import find_pretraining
 from recon_search.recipe import Recipe
+from recon_search.runs.deadline import Deadline
 from recon_search.runs.listener import SILENT, Listener
 
 
@@ -29,6 +30,7 @@ class Run:
         device: where networks are trained.
         workers: trainings at once; None for one a core on the CPU.
         listener: hears how the work goes; workers in other processes have none.
+        deadline: ends the work in order (see `OutOfTime`); None lets it take its time.
         data: given from Python; None where the recipe names it.
     """
 
@@ -37,6 +39,7 @@ class Run:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int | None = None
     listener: Listener = field(default=SILENT, compare=False)
+    deadline: Deadline | None = field(default=None, compare=False)
     data: TaskData | None = field(default=None, compare=False)
 
     @property

@@ -24,7 +24,8 @@ from recon_search.model.facts import facts_of
 from recon_search.model.files import load
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, Recipe, TrainConfig
-from recon_search.runs.result import Result
+from recon_search.runs.deadline import OutOfTime, in_time
+from recon_search.runs.result import HISTORY, Result
 from recon_search.runs.run import Run
 from recon_search.tasks.task import Task
 from recon_search.training.evaluation import evaluate
@@ -90,6 +91,9 @@ def train(
 
     Its folder then holds `result.json`, `metrics.jsonl`, `scores.safetensors` if conflicts were
     measured, and the model directory `model`.
+
+    Raises:
+        OutOfTime: the run's deadline has come; the folder holds a checkpoint, if an epoch is done.
     """
     directory = training.directory(run)
     known = Result.load(directory)
@@ -105,6 +109,11 @@ def train(
     started = time.perf_counter()
     if training.start is not None:
         train(training.start, run, report)
+    if run.deadline is not None:
+        if run.deadline.refuses():
+            raise OutOfTime
+        trained, last = _n_epochs(directory), training.train.epochs
+        after_epoch = in_time(run.deadline, after_epoch, known=trained, last=last)
     parallel.agree((training, run.silent()))  # other processes of a group wait for it
     model, scores, history = fit_training(training, run, report, after_epoch)
     result = Result(
@@ -154,7 +163,7 @@ def fit_training(
     ).to(run.device)
     if training.start is not None:
         _start_from(model, load(training.start.directory(run) / "model"))
-    scores = _empty_scores(training, run) if training.train.measure_every else None
+    scores = empty_scores(training, run) if training.train.measure_every else None
     try:
         with contextlib.closing(run.feed) as feed:
             history = fit(
@@ -209,6 +218,13 @@ def _test(training: Training, model: MultiTaskModel, run: Run) -> dict[str, dict
         return evaluate(model, feed, "test", training.train)
 
 
+def _n_epochs(directory: Path) -> int:
+    """Number of epochs that a training's checkpoint holds."""
+    if not (directory / "checkpoint.safetensors").is_file():
+        return 0
+    return len((directory / HISTORY).read_text(encoding="utf-8").splitlines())
+
+
 def _start_from(model: MultiTaskModel, trained: MultiTaskModel) -> None:
     """Give every task's path through `model` the weights of a trained model of the same tasks."""
     for task in model.tasks:
@@ -231,7 +247,8 @@ def _settle(config: TrainConfig, run: Run) -> TrainConfig:
     return config.model_copy(update={"options": {}})
 
 
-def _empty_scores(training: Training, run: Run) -> ConflictScores:
+def empty_scores(training: Training, run: Run) -> ConflictScores:
+    """Return scores of a training's layers and tasks in which nothing was counted yet."""
     facts = facts_of(training.backbone, run.schema.shape, training.train.freeze)
     infos = facts.analysis.infos
     metadata: dict[str, Any] = {

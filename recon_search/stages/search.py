@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recon_search import parallel
 from recon_search.errors import ReconSearchError, TrainingError, in_one_line
+from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.pool import n_workers, prepare_worker
 from recon_search.search.ledger import Ledger
 from recon_search.search.sampling import make_sampler
@@ -24,9 +25,10 @@ from recon_search.search.space import first_trials, make_space
 from recon_search.search.storage import (
     is_gone,
     owner,
+    pause,
     recover,
 )
-from recon_search.search.tally import has_waiting_retry, tally
+from recon_search.search.tally import Tally, has_waiting_retry, tally
 from recon_search.stages.study import Job, Joined, join
 from recon_search.stages.trial import POLL, Failed, NotNeeded, Objective, objectives
 from recon_search.training.loop import Report
@@ -113,14 +115,14 @@ def work(
     guesses = first_trials(recipe, job.scores, objective.space)
     _queue_guesses(guesses, study, joined.ledger)
     limit = recipe.search.trials
-    while job.deadline is None or time.time() < job.deadline:
+    while not job.is_over():
         recover(study, joined.storage)
         trials = study.get_trials(deepcopy=False)
         if show is not None:
             show(trials)
         now = tally(trials)
         if not has_waiting_retry(trials):
-            if now.spent >= limit or (now.is_exhausted and not now.running):
+            if _is_complete(now, limit):
                 break
             if now.is_exhausted or now.spent + now.running >= limit:
                 time.sleep(POLL)  # one of those that run may yet die
@@ -128,12 +130,29 @@ def work(
         study.sampler = make_sampler(recipe, len(trials) - now.waiting, index)
         try:
             study.optimize(objective, n_trials=1, catch=(NotNeeded, Failed))
+        except OutOfTime:
+            pause(study, joined.storage)
+            break
         except (UpdateFinishedTrialError, ValueError):
             # Somebody gave the trial up while this process could not reach the database.
             if not _was_given_up(study):
                 raise
     if show is not None:
         show(study.get_trials(deepcopy=False))
+
+
+def is_cut_short(job: Job, joined: Joined) -> bool:
+    """Whether the run's deadline has ended the search: there are trials to come another time."""
+    if job.run.deadline is None or (job.deadline is not None and time.time() >= job.deadline):
+        return False
+    trials = joined.study.get_trials(deepcopy=False)
+    return has_waiting_retry(trials) or not _is_complete(
+        tally(trials), job.run.recipe.search.trials
+    )
+
+
+def _is_complete(now: Tally, limit: int) -> bool:
+    return now.spent >= limit or (now.is_exhausted and not now.running)
 
 
 def objective_of(job: Job, joined: Joined, report: Report | None = None) -> Objective:

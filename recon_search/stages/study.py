@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,12 @@ class Job:
     url: str
     study: str
     deadline: float | None = None
+
+    def is_over(self) -> bool:
+        """Whether no trial may begin any more."""
+        if self.run.deadline is not None and self.run.deadline.refuses():
+            return True
+        return self.deadline is not None and time.time() >= self.deadline
 
     def silent(self) -> Job:
         """Return the same job without its listener, for another process."""

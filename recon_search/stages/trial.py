@@ -134,6 +134,7 @@ class Objective:
     def _train(self, trial: Trial, run: Run, training: Training, single: Metrics) -> dict[str, Any]:
         """Train, report every epoch; what the ledger keeps of it."""
         values: list[float] = []
+        reported = set(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
         judged_by = directions(run.schema.tasks)
         n_epochs = run.recipe.train.epochs
 
@@ -142,7 +143,8 @@ class Objective:
             trial.set_user_attr("epochs", record["epoch"])  # raises if the trial was given up
             if self._has_front:
                 return
-            trial.report(values[-1], record["epoch"])
+            if record["epoch"] not in reported:  # before the trial was paused
+                trial.report(values[-1], record["epoch"])
             if record["epoch"] < n_epochs and trial.should_prune():
                 raise optuna.TrialPruned
 

@@ -192,6 +192,21 @@ def comparison_table(comparison: Comparison) -> Table:
     return table
 
 
+def metrics_table(title: str, metrics: Metrics, units: Mapping[str, Mapping[str, str]]) -> Table:
+    """The metrics of one model, a row each, with their units."""
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("task")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    for task, own in metrics.items():
+        for place, (name, value) in enumerate(own.items()):
+            shown = f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+            unit = units.get(task, {}).get(name, "")
+            table.add_row(escape("" if place else task), escape(name), shown, escape(unit))
+    return table
+
+
 def _extremes(row: Row, comparison: Comparison) -> list[str]:
     """The tasks that a network serves worst and best, by delta_m of each alone, mean over seeds."""
     means = {

@@ -1,5 +1,6 @@
 """Searches in this process, on SQLite: what is trained, what is not, and what is taken up again."""
 
+import itertools
 import tomllib
 import warnings
 from collections import Counter
@@ -14,6 +15,8 @@ import recon_search as rs
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.recipe import parse_recipe
+from recon_search.runs import deadline
+from recon_search.runs.deadline import Deadline, OutOfTime
 from recon_search.runs.listener import Listener
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
@@ -94,6 +97,42 @@ def test_a_search_ends_with_its_trials_and_going_on_adds_only_what_is_missing(tm
     work(more)
     assert tally(finished(more)).spent == 6
     assert set(trained.values()) == {1}
+
+
+def test_a_search_in_many_short_pieces_has_the_trials_of_an_uninterrupted_one(
+    tmp_path, monkeypatch
+):
+    """By a clock that goes on by a second whenever somebody looks at it."""
+    ticks = itertools.count()
+    monkeypatch.setattr(deadline, "now", lambda: float(next(ticks)))
+    whole, cut = (make_job(tmp_path / name, epochs=2, trials=3) for name in ("whole", "cut"))
+    work(whole)
+    n_pieces = 0
+    while tally(trials := finished(cut) if n_pieces else []).spent < 3:
+        n_pieces += 1
+        assert n_pieces < 40
+        piece = replace(cut, run=replace(cut.run, deadline=Deadline.after(6 / 3600)))
+        work(piece)
+        assert search.is_cut_short(piece, search.join(piece)) == (tally(finished(cut)).spent < 3)
+
+    def told(trials):
+        names = ("number", "state", "values", "params", "intermediate_values")
+        return [
+            ([getattr(each, name) for name in names], each.user_attrs.get("layers"))
+            for each in trials
+        ]
+
+    assert n_pieces > 3
+    assert told(trials) == told(finished(whole))
+
+
+def test_a_search_out_of_time_says_how_many_trials_are_done(tmp_path, trained, monkeypatch):
+    job = make_job(tmp_path / "out", trials=4, pruner="none")
+    monkeypatch.setattr(judge, "search", lambda *_: None)  # whose workers have had no time
+    run = replace(job.run, deadline=Deadline.after(1))
+    with pytest.raises(OutOfTime, match="0 of 4 trials are done, the best split is not judged yet"):
+        judge.search_and_judge(run, job.scores)
+    assert not (tmp_path / "out/comparison.json").exists()
 
 
 def test_equal_splits_are_trained_once(tmp_path, trained):
