@@ -10,6 +10,7 @@ SHORT = {
     "train.epochs": 1,
     "train.warmup_epochs": 0,
     "probe.epochs": 1,
+    "probe.every": 1,
     "compare.seeds": 1,
     "compare.controls": "[]",
 }
