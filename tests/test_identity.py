@@ -27,6 +27,13 @@ from tests.stages.recipes import TINY
 
 OTHER = {
     "seed": 5,
+    "data.file": "labels.csv",
+    "data.image": "photo",
+    "data.split": "part",
+    "data.ratio": [0.5, 0.25, 0.25],
+    "data.group": "patient",
+    "data.missing": ["NA"],
+    "data.delimiter": ";",
     "data.factory": "package.module:other",
     "data.args": {"n": 3},
     "data.image_size": [32, 48],
@@ -119,7 +126,11 @@ OTHER = {
 }
 """Another valid value for every key of a recipe."""
 
+OF_TABLES = ("file", "image", "split", "ratio", "group", "missing", "delimiter")
+"""Keys of `[data]` that tables alone know."""
+
 BESIDE = {
+    **{f"data.{key}": {"data.name": "table"} for key in OF_TABLES},
     "train.ema_warmup": {"train.ema": 0.9},
     "data.factory": {"data.name": "factory", "data.factory": "package.module:build"},
     "data.args": {"data.name": "factory", "data.factory": "package.module:build"},
@@ -134,11 +145,12 @@ BESIDE = {
 }
 """What such a value needs, set before and after alike."""
 
-PLACES = {"data.root", "data.download", "data.workers", "data.cache"}
+PLACES = {"data.root", "data.file", "data.download", "data.workers", "data.cache"}
 """Where files are and how they are loaded, not what they hold."""
 
 OTHER_DATA = {
     *("data.name", "data.factory", "data.args", "data.image_size", "data.channels", "data.resize"),
+    *(f"data.{key}" for key in OF_TABLES),
     *("data.crop", "data.interpolation", "data.statistics", "data.augment"),
 }
 """Keys that data of this name does not know."""

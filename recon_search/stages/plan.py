@@ -249,7 +249,7 @@ class _Planner:
         return self._networks[kind]
 
     def _facts(self, training: Training) -> Facts:
-        return facts_of(training.backbone, self.run.schema.shape)
+        return facts_of(training.backbone, self.run.schema.shape, training.train.freeze)
 
 
 @dataclass(frozen=True)
@@ -281,10 +281,11 @@ class _Network:
             run.schema.select(training.tasks),
             shape=shape,
             split=training.split,
+            frozen=training.train.freeze,
         ).to(run.device)
         flops = count_flops(model, torch.zeros(1, *shape, device=run.device))
         setup = time.perf_counter() - started
-        facts = facts_of(training.backbone, shape)
+        facts = facts_of(training.backbone, shape, training.train.freeze)
         layout = facts.analysis.lay_out(training.split or Split(training.tasks, {}))
         cost = cost_of(facts.analysis.trace, layout, facts.analysis.inputs)
         return cls(
