@@ -53,7 +53,7 @@ def frozen_names(module):
         (["*bias"], lambda name: name.endswith("bias")),
         (["fc", "layer4"], ("fc.", "layer4.")),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_patterns_name_parameters_and_modules(patterns, expected):
     backbone = plain()
