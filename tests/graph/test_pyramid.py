@@ -34,6 +34,10 @@ def families() -> list[Any]:
     return [*FAST, *(pytest.param(family, marks=pytest.mark.slow) for family in slow)]
 
 
+REFUSED = {"gemma4_vit": "torch.export: GuardOnDataDependentSymNode"}
+"""Families whose pyramid cannot be followed, and why."""
+
+
 def classifier() -> nn.Module:
     """A small ResNet with a classifier, which a pyramid does not use."""
     torch.manual_seed(0)
@@ -50,10 +54,15 @@ def test_every_path_equals_the_pyramid_or_vector_of_a_plain_model(family: str, c
     dtype = torch.float32 if family == "gemma4_vit" else torch.float64
     tolerance = TOLERANCES.get(family, 1e-9)
     torch.manual_seed(0)
-    model = make_family(family, num_classes=5).to(dtype)
+    model = make_family(family, num_classes=0 if family == "pnasnet" else 5).to(dtype)
     silence(model)
     randomise(model)
-    network = branch(model, random_split(list(layers(model))), call=call)
+    split = random_split(list(layers(model)))
+    if family in REFUSED:
+        with pytest.raises(BackboneError, match=REFUSED[family]):
+            branch(model, split, call=call)
+        return
+    network = branch(model, split, call=call)
     exported = network.blueprint.graphs[True].find_nodes(op="call_function", target=expect_like)
     side = (size, size) if not exported else exported[0].args[1][1:]
     x = torch.randn(3, 3, *side, dtype=dtype)
