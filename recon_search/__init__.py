@@ -22,20 +22,26 @@ if TYPE_CHECKING:
     from recon_search.model.network import MultiTaskModel
     from recon_search.runs.listener import Listener
     from recon_search.stages.api import compare, probe, run, search_splits
+    from recon_search.tasks.binary import Binary
     from recon_search.tasks.classes import Classes
+    from recon_search.tasks.labels import Labels
     from recon_search.tasks.task import Task
+    from recon_search.tasks.values import Values
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Binary": "tasks.binary",
     "BranchedBackbone": "graph.branched",
     "Classes": "tasks.classes",
     "ConflictScores": "conflict.scores",
+    "Labels": "tasks.labels",
     "Listener": "runs.listener",
     "MultiTaskModel": "model.network",
     "ReconSearchError": "errors",
     "Split": "graph.split",
     "Task": "tasks.task",
+    "Values": "tasks.values",
     "branch": "graph.branch",
     "compare": "stages.api",
     "create_surgeon": "methods.surgeon",
@@ -49,14 +55,17 @@ _HOMES = {
 """Where each public name lives."""
 
 __all__ = [
+    "Binary",
     "BranchedBackbone",
     "Classes",
     "ConflictScores",
+    "Labels",
     "Listener",
     "MultiTaskModel",
     "ReconSearchError",
     "Split",
     "Task",
+    "Values",
     "branch",
     "compare",
     "create_surgeon",

@@ -3,6 +3,7 @@
 ReconSearchError
 ├── RecipeError      a recipe has unknown keys, wrong types or values out of range
 ├── DataError        a data set is missing, incomplete or malformed
+│   └── LabelError   a label is of no use to its task; readers say in which file and row
 ├── BackboneError    timm does not know the backbone, or its graph cannot be taken apart
 ├── SplitError       a split does not fit the backbone or the tasks
 ├── ArtefactError    a file is damaged, truncated or of another format version
@@ -28,6 +29,10 @@ class RecipeError(ReconSearchError):
 
 class DataError(ReconSearchError):
     """A data set is missing, incomplete or malformed."""
+
+
+class LabelError(DataError):
+    """A label is of no use to its task; whoever reads it says in which file and row."""
 
 
 class BackboneError(ReconSearchError):

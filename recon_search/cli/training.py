@@ -26,6 +26,7 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
         options["overrides"] = (*options["overrides"], f'train.method="{method}"')
     from recon_search.stages.split import load_split
     from recon_search.stages.train import train_one
+    from recon_search.tasks.task import units
 
     split = None
 
@@ -40,9 +41,9 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
         click.echo(json.dumps(values, indent=2))
         return
     assert result.test is not None
-    for task in run.schema.tasks:
-        for name in task.metrics:
-            tell(f"{task.name}: test {name} {result.test[task.name][name]:.2f} %")
+    for task, own in units(run.schema.tasks).items():
+        for name, unit in own.items():
+            tell(f"{task}: test {name} {result.test[task][name]:.2f} {unit}".rstrip())
     tell(f"{result.n_parameters:,} parameters. Model directory: {run.out / 'model'}")
 
 

@@ -7,21 +7,22 @@ networks that are built of one backbone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from recon_search.errors import BackboneError
-from recon_search.graph.calls import Reads
-from recon_search.graph.example import Inputs, example_input
+from recon_search.graph.calls import Reads, kind_of
+from recon_search.graph.example import Inputs, example_input, one_of
 from recon_search.graph.layers import LayerInfo, describe_traced, digest_of, layer_names
 from recon_search.graph.layout import Layout, lay_out
 from recon_search.graph.mutation import Effects, is_close, run_tracelessly, watch
 from recon_search.graph.partition import from_groups
 from recon_search.graph.split import Split
 from recon_search.graph.trace import Trace, trace
+from recon_search.graph.work import count_flops
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class Analysis:
         inputs: the positional arguments it was run with.
         pooled: the graphs of its forward pass, whatever was followed; layers, their order and the
             digest are those of the forward pass.
+        reads: what each task reads, where vector and pyramid are followed.
     """
 
     trace: Trace
     inputs: Inputs
     pooled: Trace
+    reads: Mapping[str, Reads] = field(default_factory=dict)
 
     @cached_property
     def effects(self) -> Mapping[bool, Effects]:
@@ -65,16 +68,26 @@ class Analysis:
         """Digest of the names and shapes of the layers (see `backbone_digest`)."""
         return digest_of(self.pooled)
 
-    def lay_out(self, split: Split, reads: Mapping[str, Reads] | None = None) -> Layout:
+    @cached_property
+    def flops(self) -> Mapping[fx.Node, int]:
+        """FLOPs of each node of the evaluation graph, for one input."""
+        return count_flops(self.trace, one_of(self.inputs))
+
+    def flops_of(self, split: Split) -> float:
+        """FLOPs of the network that a split makes, as a multiple of the unsplit one's.
+
+        Raises:
+            SplitError: the split does not fit the backbone.
+        """
+        layout = self.lay_out(split)
+        total = sum(n * len(layout.runs(node)) for node, n in self.flops.items())
+        return total / max(sum(self.flops.values()), 1)
+
+    def lay_out(self, split: Split) -> Layout:
         """Find out who shares what when a split is applied.
 
         Layers that a pyramid does not use, such as the classifier, may be split; those who do not
         use them share them.
-
-        Args:
-            split: the plan.
-            reads: what each task reads, where vector and pyramid are followed; a task that is not
-                named reads the vector.
 
         Raises:
             SplitError: the split does not fit the backbone.
@@ -87,17 +100,32 @@ class Analysis:
             for layer, groups in split.layers.items()
             for name in known[layer]
         }
-        given = reads or {}
-        own: list[Reads] = [given.get(task, "vector") for task in split.tasks]
         is_both = self.trace.call.kind == "both"
-        return lay_out(self.trace, self.effects, split.tasks, partitions, own if is_both else ())
+        reads = [self.reads_of(task) for task in split.tasks] if is_both else ()
+        return lay_out(self.trace, self.effects, split.tasks, partitions, reads)
+
+    def reads_of(self, task: str) -> Reads:
+        """Tell whether a task reads the vector or the pyramid.
+
+        Raises:
+            BackboneError: both are followed, and nobody said what this task reads.
+        """
+        kind = self.trace.call.kind
+        if kind != "both":
+            return "pyramid" if kind == "pyramid" else "vector"
+        if task not in self.reads:
+            raise BackboneError(
+                f"What is read must be given for each task, '{task}' is none of "
+                f"{list(self.reads)}. Name it, too."
+            )
+        return self.reads[task]
 
 
 def analyse(
     backbone: nn.Module,
     example: Any = None,
     *,
-    call: str = "forward",
+    call: str | Mapping[str, Reads] = "forward",
     levels: Sequence[int] | None = None,
 ) -> Analysis:
     """Follow an unsplit backbone in both modes.
@@ -105,7 +133,7 @@ def analyse(
     Args:
         backbone: left untouched.
         example: what it is called with, as for `branch`; made from its configuration if None.
-        call: `forward`, `pyramid` or `both` (see `trace`).
+        call: `forward`, `pyramid`, or for each task whether it reads the `vector` or the `pyramid`.
         levels: which features make the pyramid (see `trace`).
 
     Raises:
@@ -113,12 +141,14 @@ def analyse(
     """
     pooled = trace(backbone, example)
     inputs = (example_input(pooled.root),) if pooled.example is None else pooled.example
-    if call == "forward":
+    reads = call if isinstance(call, Mapping) else {}
+    kind = kind_of([*reads.values()]) if isinstance(call, Mapping) else call
+    if kind == "forward":
         return Analysis(pooled, inputs, pooled)
-    traced = trace(backbone, inputs, call=call, levels=levels)
-    if call == "both":
+    traced = trace(backbone, inputs, call=kind, levels=levels)
+    if kind == "both":
         _check_both(traced, inputs)
-    return Analysis(traced, inputs, pooled)
+    return Analysis(traced, inputs, pooled, dict(reads))
 
 
 def _check_both(traced: Trace, inputs: Inputs) -> None:

@@ -11,7 +11,7 @@ from recon_search.errors import BackboneError, SplitError
 from recon_search.graph.analysis import Analysis, analyse
 from recon_search.graph.blueprint import Blueprint
 from recon_search.graph.branched import BranchedBackbone
-from recon_search.graph.calls import Reads, kind_of
+from recon_search.graph.calls import Reads
 from recon_search.graph.fixed import Part
 from recon_search.graph.layout import Layout
 from recon_search.graph.partition import blocks, is_refinement
@@ -53,6 +53,7 @@ def branch(
             them by name), run once to find in-place operations; made from the backbone's
             configuration if None. A backbone with several inputs needs one.
         analysis: of a backbone that differs from this one in its weights alone; saves following it.
+            What tasks get is then what it was made for.
 
     Returns:
         a network in the mode of `backbone`, sharing no tensor with it.
@@ -66,15 +67,12 @@ def branch(
     plain = backbone
     if isinstance(backbone, BranchedBackbone):
         plain = backbone.single(backbone.tasks[0])
-    reads, levels = _settle(call, levels, backbone, split.tasks)
-    kind = kind_of([*reads.values()])
-    known = analysis or analyse(plain, example, call=kind, levels=levels)
-    if known.trace.call.kind != kind:
-        raise BackboneError(
-            f"An analysis must be of what tasks read, which is {kind}, got one of "
-            f"{known.trace.call.kind}. Make it with call='{kind}'."
-        )
-    traced, layout = known.trace, known.lay_out(split, reads)
+    if analysis is None:
+        reads, levels = _settle(call, levels, backbone, split.tasks)
+        known = analyse(plain, example, call=reads, levels=levels)
+    else:
+        known = analysis
+    traced, layout = known.trace, known.lay_out(split)
     keys = {key: traced.names[key] for key in plain.state_dict()}
     template = with_tensors(
         plain, {name: on_meta(tensor) for name, tensor in named_tensors(plain).items()}

@@ -18,17 +18,20 @@ class SplitConfig(Section):
     """Which layers get private copies."""
 
     rule: str = "projection"
-    k: int | None = Field(default=None, ge=0)  # without it and `max_params`: DEFAULT_K
+    k: int | None = Field(default=None, ge=0)  # without it and the two limits: DEFAULT_K
     max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
+    max_flops: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None  # beside the others
     threshold: float = Field(default=0.0, gt=-1, le=0)
-    grouping: Literal["private", "colour"] = "private"
+    grouping: Literal["private", "colour", "affinity"] = "private"
+    max_groups: int | None = Field(default=None, ge=2)  # copies of a layer, at most
     group_share: float = Field(default=0.5, gt=0, le=1)  # conflicting steps that separate two tasks
     init: Literal["copy", "fresh"] = "copy"
 
     @model_validator(mode="before")
     @classmethod
     def _settle_k(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("k") is values.get("max_params") is None:
+        sizes = ("k", "max_params", "max_flops")
+        if isinstance(values, dict) and all(values.get(size) is None for size in sizes):
             return {**values, "k": DEFAULT_K}
         return values
 
@@ -38,6 +41,11 @@ class SplitConfig(Section):
             yield (
                 f"`split.k` and `split.max_params` exclude each other, got {self.k} and "
                 f"{self.max_params}. Leave one out."
+            )
+        if self.max_groups is not None and self.grouping == "private":
+            yield (
+                f'`split.max_groups` needs `split.grouping` "colour" or "affinity", got '
+                f"{self.max_groups} with one copy a task. Set it."
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +98,7 @@ class Comparison:
         verdict: whether the split helped, in words.
         best: the model to export.
         warning: why the single-task models may be no yardstick; empty if nothing speaks against.
+        units: by task and metric. Before they were kept, tasks were judged by accuracy alone.
     """
 
     seeds: list[int]
@@ -109,6 +110,11 @@ class Comparison:
     verdict: str
     best: Best
     warning: str = ""
+    units: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def unit(self, task: str, metric: str) -> str:
+        """Return the unit of a metric, empty where it has none."""
+        return self.units.get(task, {"accuracy": "%"}).get(metric, "")
 
     def save(self, path: Path) -> None:
         """Write JSON."""

@@ -27,7 +27,7 @@ from recon_search.runs.training import Training
 from recon_search.stages.baselines import describe_doubts, doubts
 from recon_search.stages.split import RANDOM_PARAMS, choose_by_rule, choose_control
 from recon_search.stages.wider import widen
-from recon_search.tasks.task import directions
+from recon_search.tasks.task import directions, units
 
 WIDER = "wider joint network"
 FILE = "comparison.json"
@@ -80,6 +80,7 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
         verdict=" ".join([verdict(rows), *_missing(run, lines)]),
         best=choose_best(trained, single, judged_by),
         warning=describe_doubts(doubts(single, judged_by)),
+        units=units(tasks),
     )
     comparison.save(run.out / FILE)
     return comparison

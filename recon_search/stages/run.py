@@ -25,7 +25,7 @@ def run_all(run: Run) -> Comparison:
     """
     scores = probe(run)
     save_figure(heat_map(scores), run.out / "conflicts.png")
-    split = choose_split(run.recipe, scores)
+    split = choose_split(run.recipe, scores, shape=run.schema.shape)
     split.save(run.out / "split.json")
     facts = facts_of(run.recipe.backbone, run.schema.shape)
     anatomy = dissect(facts.analysis, split, title=facts.config.name)

@@ -1,4 +1,4 @@
-"""Metrics of one task over the batches of a part, without keeping a batch."""
+"""Metrics of one task over the batches of a part."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torchmetrics import Metric, MetricCollection
 
 class Meter:
     """Streams outputs and targets into metrics and the mean loss.
+
+    Metrics are exact over all that was streamed, not means over batches.
 
     Args:
         loss: the task's loss, mean over labelled entries.
@@ -32,7 +34,8 @@ class Meter:
         for metric in metrics.values():
             metric.distributed_available_fn = _alone  # the first process alone evaluates
         self._names = tuple(metrics)
-        self._metrics = MetricCollection(dict(metrics))
+        # Groups are formed of metrics whose states are equal after one batch, be it by chance.
+        self._metrics = MetricCollection(dict(metrics), compute_groups=False)
         # torchmetrics' MeanMetric leaves weights out where it keeps nan, which a loss may be.
         self._total = 0.0
         self._n = 0

@@ -55,6 +55,53 @@ class Task(Protocol):
         """Plain JSON values that `registry.create_task` makes an equal task of."""
 
 
+@runtime_checkable
+class CellTask(Task, Protocol):
+    """A task whose label of an image fits a cell of a table; `registry.fit_task` makes it.
+
+    Cells are what CSV and Parquet files hold: text, numbers, booleans, lists, arrays. None, nan,
+    empty text and what the option `ignore` names are no label. Targets of several samples are
+    stacked by `torch.stack`. A kind of one's own without all of this trains on sources that make
+    its targets themselves.
+    """
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """By metric its unit: "%" of a share, "" of a plain number, or the user's own."""
+
+    def target(self, cell: Any) -> Tensor:
+        """Read the label of one sample; the shape and dtype are those of any other.
+
+        Raises:
+            LabelError: the cell holds no label of this task.
+        """
+
+    def predict(self, output: Tensor, *, every: bool = False) -> dict[str, list[Any]]:
+        """Say in the user's terms what outputs (B, n_outputs) mean.
+
+        Args:
+            output: of the task's head.
+            every: whether to add a column for each class's probability.
+
+        Returns:
+            Columns of B plain values. The prediction itself is called "" and reads as a cell;
+            other names are to be put after the task's.
+        """
+
+
 def directions(tasks: Iterable[Task]) -> dict[str, dict[str, int]]:
     """Return by task name the metrics that delta_m is made of, with their directions."""
     return {task.name: dict(task.metrics) for task in tasks}
+
+
+def units(tasks: Iterable[Task]) -> dict[str, dict[str, str]]:
+    """Return by task name the unit of each metric; kinds of one's own may have none."""
+    return {
+        task.name: {name: getattr(task, "units", {}).get(name, "") for name in task.metrics}
+        for task in tasks
+    }
+
+
+def class_names(task: Task) -> tuple[str, ...]:
+    """Return the names of a task's classes in the order of its outputs, if it has any."""
+    return tuple(getattr(task, "class_names", ()))

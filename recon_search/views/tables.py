@@ -18,9 +18,6 @@ from recon_search.runs.comparison import Comparison, Row
 from recon_search.tasks.scoring import delta_m, mean_and_deviation
 from recon_search.tasks.task import Metrics
 
-PERCENT = frozenset(["accuracy"])
-"""Metrics that are shown in percent."""
-
 MANY_PAIRS = 6
 """Pairs of tasks above which single ones say nothing any more, and have no column."""
 
@@ -158,8 +155,8 @@ def comparison_table(comparison: Comparison) -> Table:
     columns = [(task, name) for task, own in comparison.directions.items() for name in own]
     has_room = len(columns) <= MANY_COLUMNS
     for task, name in columns if has_room else ():
-        unit = " %" if name in PERCENT else ""
-        table.add_column(f"{escape(task)}\n{name}{unit}", justify="right", no_wrap=True)
+        heading = f"{task}\n{name} {comparison.unit(task, name)}".rstrip()
+        table.add_column(escape(heading), justify="right", no_wrap=True)
     if not has_room:
         table.add_column("worst task\n% to single", justify="right", no_wrap=True)
         table.add_column("best task\n% to single", justify="right", no_wrap=True)

@@ -160,15 +160,19 @@ def test_a_split_found_on_one_kind_of_task_is_valid_on_the_other() -> None:
 
 def test_a_mixed_network_runs_its_trunk_once_and_each_task_only_what_it_reads() -> None:
     model = classifier()
-    known = analyse(model, call="both")
-    layout = known.lay_out(rs.Split(TASKS, {}), MIXED)
+    known = analyse(model, call=MIXED)
+    layout = known.lay_out(rs.Split(TASKS, {}))
     alone = analyse(model)
     plain = cost_of(alone.trace, alone.lay_out(rs.Split(TASKS, {})), alone.inputs)
     both = cost_of(known.trace, layout, known.inputs)
     assert both.total_flops == plain.total_flops
     assert both.flops[("a",)] == 2 * 16 * 5  # the classifier
     rows = {row.layers[0]: row.runs for row in dissect(known, rs.Split(TASKS, {})).layers}
-    assert rows["fc"] == (TASKS,), "without reads all read the vector"
+    assert rows["fc"] == (("a",),)
+    assert rows["conv1.0"] == (TASKS,)
+    assert known.flops_of(rs.Split(TASKS, {})) == 1
+    fc = rs.Split(TASKS, {"fc": (("a",), ("b",), ("c",))})
+    assert known.flops_of(fc) == 1, "those who do not use a layer do not run it"
     network = branch(model, rs.Split(TASKS, {}), call=MIXED)
     calls = []
     network.shared.fc.register_forward_hook(lambda *_: calls.append("fc"))

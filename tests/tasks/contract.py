@@ -7,15 +7,18 @@ obey the same laws.
 import dataclasses
 import json
 import math
+import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recon_search.tasks.registry import create_task
+from recon_search.errors import ArtefactError, LabelError, RecipeError
+from recon_search.tasks.registry import create_task, fit_task
 from recon_search.tasks.scoring import delta_m
-from recon_search.tasks.task import Task, directions
+from recon_search.tasks.task import CellTask, Task, directions
 
 LAW = settings(
     deadline=None,
@@ -26,6 +29,10 @@ LAW = settings(
 )
 SEEDS = st.integers(0, 2**31 - 1)
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+
+
+RANKINGS = frozenset(["auroc", "map"])
+"""Metrics that cannot be told from counts: they keep a score for each output, and its target."""
 
 
 class TaskContract:
@@ -158,20 +165,27 @@ class TaskContract:
             found = self.metered(task, *parts)
             self.assert_close(found, self.metered(task, (outputs, targets)))
 
-    def test_a_meter_keeps_no_batch(self):
+    def test_a_meter_keeps_no_batch_but_the_scores_of_a_ranking(self):
         for task in self.TASKS:
             meter = task.meter()
             sizes = []
             for seed in range(3):
                 meter.update(*self.sample(task, 50, seed))
-                states = [
+                kept = [
                     value
-                    for metric in meter._metrics.values()
+                    for name, metric in meter._metrics.items()
                     for value in metric.metric_state.values()
+                    if name not in RANKINGS
                 ]
-                assert not any(isinstance(value, list) for value in states)
-                sizes.append(sum(value.numel() for value in states))
+                assert not any(isinstance(value, list) for value in kept)
+                sizes.append(sum(value.numel() for value in kept))
             assert len(set(sizes)) == 1
+            for name in RANKINGS & task.metrics.keys():
+                kept = [
+                    sum(batch.numel() for batch in of)
+                    for of in meter._metrics[name].metric_state.values()
+                ]
+                assert max(kept) <= 150 * task.n_outputs
 
     @LAW
     @given(seed=SEEDS, n=st.integers(1, 40))
@@ -228,3 +242,150 @@ class TaskContract:
             for name in task.metrics:
                 scaled = [{task.name: {**values, name: scale * values[name]}} for values in drawn]
                 assert delta_m(*scaled, directions([task])) == pytest.approx(expected, abs=1e-9)
+
+
+class CellContract(TaskContract):
+    """Laws of `CellTask`; inherit, and say by `cells` what a table holds."""
+
+    def cells(self, task, n, generator):
+        """Random cells of n samples, as strings, numbers or lists; some are no label."""
+        raise NotImplementedError
+
+    def options(self, task):
+        """What a recipe says to have such a task made of cells: not what cells say themselves."""
+        raise NotImplementedError
+
+    def column(self, task, n, seed):
+        return self.cells(task, n, torch.Generator().manual_seed(seed))
+
+    def targets(self, task, cells):
+        return torch.stack([task.target(cell) for cell in cells])
+
+    def same(self, first, second):
+        return torch.equal(first, second)
+
+    def test_it_reads_cells(self):
+        for task in self.TASKS:
+            assert isinstance(task, CellTask)
+            _, drawn = self.sample(task, 20, 0)
+            targets = self.targets(task, self.column(task, 20, 0))
+            assert (targets.dtype, targets.shape) == (drawn.dtype, drawn.shape)
+            assert int(task.n_labels(targets)) > 0
+
+    def test_every_metric_has_a_unit_and_shares_are_in_percent(self):
+        for task in self.TASKS:
+            assert list(task.units) == list(task.metrics)
+            found = self.metered(task, self.sample(task, 40, 0))
+            for name, unit in task.units.items():
+                if unit == "%":
+                    assert 0 <= found[name] <= 100
+                    assert found[name] == 0 or found[name] > 1, "a share of forty samples"
+
+    @pytest.mark.parametrize("cell", [None, "", " ", math.nan, "nan", "NaN", np.float32("nan")])
+    def test_a_cell_that_is_empty_is_no_label(self, cell):
+        for task in self.TASKS:
+            target = task.target(cell)[None]
+            assert int(task.n_labels(target)) == 0
+            assert torch.equal(target.isnan(), self.unlabelled(task, target).isnan())
+            assert target.shape[1:] == self.sample(task, 1, 0)[1].shape[1:]
+
+    @pytest.mark.parametrize("cell", [-7, "-7", -7.0, "-7.0", " -7 ", np.int64(-7)])
+    def test_a_cell_that_is_to_be_ignored_is_no_label(self, cell):
+        for task in self.TASKS:
+            for ignore in (-7, ["x", "-7"], ["-7.0"]):
+                ignoring = dataclasses.replace(task, ignore=ignore)
+                assert int(task.n_labels(ignoring.target(cell)[None])) == 0
+                assert create_task(json.loads(json.dumps(ignoring.spec()))) == ignoring
+
+    @LAW
+    @given(seed=SEEDS)
+    def test_what_is_right_is_predicted_as_it_was_read(self, seed):
+        for task in self.TASKS:
+            cells = self.column(task, 12, seed)
+            targets = self.targets(task, cells)
+            found = task.predict(self.perfect(task, targets))
+            for cell, target, said in zip(cells, targets, found[""], strict=True):
+                if int(task.n_labels(target[None])) == target.numel():
+                    assert self.same(task.target(said), target), (cell, said)
+
+    def test_predictions_are_plain_columns_of_one_length(self):
+        for task in self.TASKS:
+            outputs, _ = self.sample(task, 7, 0)
+            usual = task.predict(outputs)
+            for found in (usual, task.predict(outputs, every=True)):
+                assert {len(column) for column in found.values()} == {7}
+                assert json.loads(json.dumps(found)) == found
+                assert usual.items() <= found.items()
+                for name, column in found.items():
+                    assert "probability" not in name or all(0 <= share <= 1 for share in column)
+
+    @LAW
+    @given(seed=SEEDS)
+    def test_the_order_of_cells_does_not_matter_to_the_task_that_is_made_of_them(self, seed):
+        for task in self.TASKS:
+            cells = self.column(task, 40, seed % 7)
+            order = torch.randperm(40, generator=torch.Generator().manual_seed(seed))
+            options = self.options(task)
+            found = fit_task(task.name, cells, options)
+            again = fit_task(task.name, (cells[index] for index in order), options)
+            assert (found, found.spec()) == (again, again.spec())
+
+    def test_a_task_made_of_cells_reads_them_and_is_made_again_of_its_spec(self):
+        for task in self.TASKS:
+            cells = self.column(task, 40, 1)
+            found = fit_task(task.name, cells, self.options(task))
+            assert create_task(json.loads(json.dumps(found.spec()))) == found
+            assert int(task.n_labels(self.targets(found, cells))) > 0
+            assert found.metrics == task.metrics
+            assert found.weight == task.weight
+
+    @pytest.mark.parametrize("cells", [[], [None, "", math.nan]])
+    def test_without_a_label_no_task_is_made(self, cells):
+        for task in self.TASKS:
+            options = {key: value for key, value in self.options(task).items() if key != "classes"}
+            with pytest.raises(LabelError, match=re.escape(f"Task '{task.name}' must have")):
+                fit_task(task.name, cells, options)
+
+    @pytest.mark.parametrize(
+        ("option", "value", "message"),
+        [
+            ("weight", 0, "`weight` must be a finite number above 0, got 0"),
+            ("weight", math.nan, "`weight` must be a finite number above 0, got nan"),
+            ("weight", "1", "`weight` must be a finite number above 0, got '1'"),
+            ("weight", True, "`weight` must be a finite number above 0, got True"),
+            ("metrics", [], r"`metrics` must be a list of different metrics, got \[\]"),
+            ("metrics", 3, "`metrics` must be a list of different metrics, got 3"),
+            ("metrics", ["acuracy"], "`metrics` must be among .*, got 'acuracy'"),
+            ("metrics", [2], "`metrics` must be among .*, got 2"),
+            ("metrics", [["f1"]], r"`metrics` must be among .*, got \['f1'\]"),
+        ],
+    )
+    def test_an_option_that_is_of_no_use_is_one_line(self, option, value, message):
+        for task in self.TASKS:
+            with pytest.raises(RecipeError, match=message) as caught:
+                dataclasses.replace(task, **{option: value})
+            assert str(caught.value).startswith(f"Task '{task.name}': ")
+            assert "\n" not in str(caught.value)
+            with pytest.raises(RecipeError, match=message):
+                create_task({**task.spec(), option: value})
+
+    def test_a_metric_comes_once(self):
+        for task in self.TASKS:
+            name = next(iter(task.metrics))
+            with pytest.raises(RecipeError, match="must be a list of different metrics"):
+                dataclasses.replace(task, metrics=[name, name])
+            assert list(dataclasses.replace(task, metrics=name).metrics) == [name]
+
+    @pytest.mark.parametrize(("option", "near"), [("wieght", "weight"), ("metric", "metrics")])
+    def test_an_option_that_is_not_known_names_the_near_ones(self, option, near):
+        for task in self.TASKS:
+            cells = self.column(task, 40, 1)
+            with pytest.raises(RecipeError, match=f"no option `{option}`.*'{near}'") as caught:
+                fit_task(task.name, cells, {**self.options(task), option: 1})
+            assert "\n" not in str(caught.value)
+            with pytest.raises(ArtefactError, match=f"unexpected.*'{option}'.*'{near}'"):
+                create_task({**task.spec(), option: 1})
+
+    def test_tasks_can_be_keys(self):
+        for task in self.TASKS:
+            assert {task: 1}[create_task(task.spec())] == 1

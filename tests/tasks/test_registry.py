@@ -5,8 +5,12 @@ from dataclasses import dataclass
 import pytest
 
 from recon_search.errors import ArtefactError, RecipeError
+from recon_search.tasks.binary import Binary
 from recon_search.tasks.classes import Classes
-from recon_search.tasks.registry import KINDS, create_task
+from recon_search.tasks.labels import Labels
+from recon_search.tasks.registry import KINDS, create_task, fit_task
+from recon_search.tasks.task import CellTask, class_names, units
+from recon_search.tasks.values import Values
 
 
 @pytest.mark.parametrize(
@@ -17,6 +21,10 @@ from recon_search.tasks.registry import KINDS, create_task
         ({"kind": 3, "name": "a"}, r"must be one of classes.*, got 3"),
         ({"kind": "classes", "name": "a"}, r"cannot be made of \{'name': 'a'\}.*n_classes"),
         ({"kind": "classes", "name": "a", "n_classes": 2, "side": 3}, r"unexpected.*'side'"),
+        ({"kind": "classes", "name": "a", "nclasses": 2}, r"'nclasses'\. Did you mean 'n_classes'"),
+        ({"kind": "labels", "name": "a"}, r"missing.*'n_classes'"),
+        ({"kind": "values", "name": "a", "units": "kg"}, r"'units'\. Did you mean 'unit'"),
+        ({"kind": "binray", "name": "a"}, r"got 'binray'. Did you mean 'binary'"),
     ],
 )
 def test_a_spec_of_nothing_known_is_one_line(spec, message):
@@ -63,3 +71,77 @@ def test_a_kind_of_ones_own_that_is_none_is_one_line(spec, error, message):
     with pytest.raises(error, match=message) as caught:
         create_task(spec)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells", "made"),
+    [
+        ("classes", ["a", "b"], Classes("x", 2, class_names=("a", "b"))),
+        ("binary", ["no", "yes"], Binary("x", class_names=("no", "yes"))),
+        ("labels", ["a|b"], Labels("x", 2, class_names=("a", "b"))),
+        ("values", ["1", "3"], Values("x", 1, 2, 1)),
+        (f"{__name__}:Own", ["a", "b"], Own("x", 2, class_names=("a", "b"))),
+    ],
+)
+def test_a_task_is_made_of_the_cells_of_the_training_part(kind, cells, made):
+    options = {"kind": kind}
+    found = fit_task("x", iter(cells), options)
+    assert found == made
+    assert isinstance(found, CellTask)
+    assert options == {"kind": kind}, "left as it is"
+
+
+class Blind:
+    """A kind of one's own that trains, but reads no cells; it names no unit and no classes."""
+
+    name, weight, reads, n_outputs, metrics = "x", 1.0, "vector", 2, {"score": 1}
+    loss = n_labels = meter = spec = lambda *_: None
+
+    @classmethod
+    def fit(cls, name, cells, *, size=1):
+        return cls()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("clases", {}, "Task 'x': The kind of a task must be one of .*'clases'.*mean 'classes'"),
+        (None, {}, "Task 'x': The kind of a task must be one of .*None"),
+        (f"{__name__}:Oen", {}, "The kind of task 'x' must exist.*Did you mean 'Own'"),
+        (f"{__name__}:pytest", {}, "The kind of task 'x' must be a class or a function"),
+        ("builtins:dict", {}, r"The kind of task 'x' must have a classmethod fit\(name, cells"),
+        (f"{__name__}:Blind", {}, "must read cells.*without target, predict or units"),
+        (
+            f"{__name__}:Blind",
+            {"sise": 2},
+            "what .*Blind.fit takes, got sise: .*'sise'",
+        ),
+        (f"{__name__}:Own", {"wieght": 2}, "Task 'x' has no option `wieght`.*mean 'weight'"),
+    ],
+)
+def test_a_kind_that_reads_no_cells_is_one_line(kind, options, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        fit_task("x", ["a", "b"], {"kind": kind, **options})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_kind_of_ones_own_does_not_say_is_empty():
+    tasks = [Blind(), Classes("a", 2, metrics=["f1"]), Values("b", unit="m", metrics=["r2", "mae"])]
+    expected = {"x": {"score": ""}, "a": {"f1": "%"}, "b": {"r2": "", "mae": "m"}}
+    assert units(tasks) == expected
+    assert [class_names(task) for task in tasks] == [(), ("0", "1"), ()]
+
+
+@pytest.mark.parametrize(
+    ("task", "spec"),
+    [
+        (Classes("a", 2), {"kind": "classes", "name": "a", "n_classes": 2}),
+        (Binary("a"), {"kind": "binary", "name": "a"}),
+        (Labels("a", 2), {"kind": "labels", "name": "a", "n_classes": 2}),
+        (Values("a"), {"kind": "values", "name": "a", "n_values": 1}),
+    ],
+)
+def test_a_setting_at_its_default_is_not_in_the_spec(task, spec):
+    """So that a later version's settings change the identity of no training."""
+    assert {key: task.spec()[key] for key in spec} == spec
+    assert task.spec().keys() - spec.keys() <= {"mean", "std"}
