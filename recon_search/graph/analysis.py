@@ -19,6 +19,7 @@ from recon_search.graph.example import Inputs, example_input, one_of
 from recon_search.graph.layers import LayerInfo, describe_traced, digest_of, layer_names
 from recon_search.graph.layout import Layout, lay_out
 from recon_search.graph.mutation import Effects, is_close, run_tracelessly, watch
+from recon_search.graph.need import find_needed, find_users
 from recon_search.graph.partition import from_groups
 from recon_search.graph.split import Split
 from recon_search.graph.trace import Trace, trace
@@ -54,8 +55,11 @@ class Analysis:
 
         Of a pyramid those layers of the forward pass that it uses, in the same order.
         """
-        used = {name for names in layer_names(self.trace).values() for name in names}
         known = layer_names(self.pooled)
+        if self.trace.call.kind != "pyramid":
+            return known
+        needed = find_needed(self.trace, self.effects, ["pyramid"])
+        used = {name for name, tasks in find_users(self.trace, needed, [0]).items() if tasks}
         return {layer: names for layer, names in known.items() if used.intersection(names)}
 
     @cached_property
@@ -100,8 +104,7 @@ class Analysis:
             for layer, groups in split.layers.items()
             for name in known[layer]
         }
-        is_both = self.trace.call.kind == "both"
-        reads = [self.reads_of(task) for task in split.tasks] if is_both else ()
+        reads = [self.reads_of(task) for task in split.tasks]
         return lay_out(self.trace, self.effects, split.tasks, partitions, reads)
 
     def reads_of(self, task: str) -> Reads:

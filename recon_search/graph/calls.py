@@ -42,7 +42,8 @@ class Call:
             # Layers behind the last map are not run, so what they update stays as it is.
             what |= {"intermediates_only": True, "stop_early": True}
             return list(own.forward_intermediates(x, **what))
-        last, maps = own.forward_intermediates(x, **what, stop_early=False)
+        what |= {"intermediates_only": False, "stop_early": False}
+        last, maps = own.forward_intermediates(x, **what)
         return own.forward_head(last), list(maps)
 
     def of(self, reads: Reads) -> Call:

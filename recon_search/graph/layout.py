@@ -15,7 +15,7 @@ Every step only refines, so the passes end; two or three are the rule.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import fx
@@ -23,6 +23,7 @@ from torch import fx
 from recon_search.graph.calls import Reads
 from recon_search.graph.mutation import Effects
 from recon_search.graph.names import encode
+from recon_search.graph.need import find_needed, find_users
 from recon_search.graph.partition import (
     Group,
     Partition,
@@ -113,14 +114,14 @@ def lay_out(
         effects: what each of them overwrites.
         tasks: in order.
         split: partition of each split tensor, by first name; all others start shared by all tasks.
-        reads: what each task takes of an output that is a vector and a pyramid.
+        reads: what each task reads, where not all read what the forward pass gives.
 
     Returns:
         the coarsest partitions that satisfy the rule above.
     """
     everyone = whole(len(tasks))
-    needed = _needed(trace, effects, reads)
-    users = _users(trace, needed, range(len(tasks)))
+    needed = find_needed(trace, effects, reads)
+    users = find_users(trace, needed, range(len(tasks)))
     tensors = {
         name: merged(split[name], users.get(name, frozenset())) if name in split else everyone
         for name in trace.names.values()
@@ -151,48 +152,5 @@ def lay_out(
         for graph in trace.graphs.values()
         for node in graph.find_nodes(op="call_module")
     }
-    return Layout(tasks, tensors, modules, computed, held, tuple(reads), needed)
-
-
-def _needed(
-    trace: Trace, effects: Mapping[bool, Effects], reads: Sequence[Reads]
-) -> dict[fx.Node, frozenset[int]]:
-    """Follow what each task reads back to all that it is made of.
-
-    What is overwritten needs all that overwrites it.
-    """
-    if not reads:
-        return {}
-    found: dict[fx.Node, set[int]] = {}
-    for training, graph in trace.graphs.items():
-        own: dict[fx.Node, set[int]] = {node: set() for node in graph.nodes}
-        (output,) = graph.find_nodes(op="output")
-        own[output] = {*range(len(reads))}
-        vector, maps = output.args[0]
-        for node in (vector, *maps):
-            kind = "vector" if node is vector else "pyramid"
-            own[node].update(i for i, each in enumerate(reads) if each == kind)
-        before = -1
-        while before != (size := sum(map(len, own.values()))):
-            before = size
-            for node in reversed(graph.nodes):
-                for origin in effects[training].writes[node]:
-                    own[node] |= own[origin]
-                if node is not output:
-                    for source in node.all_input_nodes:
-                        own[source] |= own[node]
-        found |= own
-    return {node: frozenset(tasks) for node, tasks in found.items()}
-
-
-def _users(
-    trace: Trace, needed: Mapping[fx.Node, frozenset[int]], everyone: Collection[int]
-) -> dict[str, frozenset[int]]:
-    """Return for each tensor that a graph reads the tasks that need it."""
-    found: dict[str, frozenset[int]] = {}
-    for graph in trace.graphs.values():
-        for node in graph.nodes:
-            for name in trace.uses(node):
-                tasks = needed.get(node, frozenset(everyone))
-                found[name] = found.get(name, frozenset()) | tasks
-    return found
+    parts = tuple(reads) if trace.call.kind == "both" else ()
+    return Layout(tasks, tensors, modules, computed, held, parts, needed)

@@ -99,7 +99,10 @@ class ASPP(nn.Module):
         super().__init__()
         if rates is None:
             rates = [max(1, 16 * rate // reductions[-1]) for rate in (6, 12, 18)]
-        if not rates or any(isinstance(r, bool) or not isinstance(r, int) or r < 1 for r in rates):
+        is_list = isinstance(rates, list | tuple) and len(rates) > 0
+        if not is_list or any(
+            isinstance(r, bool) or not isinstance(r, int) or r < 1 for r in rates
+        ):
             raise RecipeError(f"`args.rates` must be whole numbers from 1, got {rates!r}.")
         self.aspp = _without_batch_norms(deeplabv3.ASPP(channels[-1], list(rates), hidden))
         self.merge = nn.Sequential(
