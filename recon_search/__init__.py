@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recon_search.conflict.gramian import gramians
     from recon_search.conflict.scores import ConflictScores
+    from recon_search.data.task_data import TaskData
     from recon_search.errors import ReconSearchError
     from recon_search.graph.branch import branch
     from recon_search.graph.branched import BranchedBackbone
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from recon_search.model.network import MultiTaskModel
     from recon_search.runs.listener import Listener
     from recon_search.stages.api import compare, probe, run, search_splits
+    from recon_search.stages.predict import predict
     from recon_search.tasks.binary import Binary
     from recon_search.tasks.classes import Classes
     from recon_search.tasks.labels import Labels
@@ -41,6 +43,7 @@ _HOMES = {
     "ReconSearchError": "errors",
     "Split": "graph.split",
     "Task": "tasks.task",
+    "TaskData": "data.task_data",
     "Values": "tasks.values",
     "branch": "graph.branch",
     "compare": "stages.api",
@@ -48,6 +51,7 @@ _HOMES = {
     "gramians": "conflict.gramian",
     "layers": "graph.layers",
     "load": "model.files",
+    "predict": "stages.predict",
     "probe": "stages.api",
     "run": "stages.api",
     "search_splits": "stages.api",
@@ -65,6 +69,7 @@ __all__ = [
     "ReconSearchError",
     "Split",
     "Task",
+    "TaskData",
     "Values",
     "branch",
     "compare",
@@ -72,6 +77,7 @@ __all__ = [
     "gramians",
     "layers",
     "load",
+    "predict",
     "probe",
     "run",
     "search_splits",

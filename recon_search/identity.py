@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from recon_search.artefact import digest
 from recon_search.errors import ArtefactError
 from recon_search.recipe import BackboneConfig, DataConfig, Recipe, TrainConfig
 
-WHEREABOUTS = {"root", "download"}
-"""Keys of `[data]` that say where files are, not what they hold."""
+WHEREABOUTS = {"root", "file", "download", "workers", "cache"}
+"""Keys of `[data]` that say where files are and how they are loaded, not what they hold."""
+
+FRESH = 2_000_000_000
+"""Nanoseconds after a change in which another may leave a file's times as they are."""
 
 LOCAL = "local-dir:"
 """How timm marks the name of a folder that holds a model."""
@@ -42,7 +46,9 @@ def content(path: str | Path) -> str:
         if path.is_dir():
             return digest({file.name: content(file) for file in path.iterdir() if file.is_file()})
         state = path.stat()
-        return _content(path, state.st_mtime_ns, state.st_size)
+        if time.time_ns() - state.st_ctime_ns < FRESH:
+            return _read(path)
+        return _content(path, state.st_ino, state.st_ctime_ns, state.st_mtime_ns, state.st_size)
     except OSError as error:
         raise ArtefactError(
             f"A file that the recipe names must be readable, {path} is not ({error.strerror}). "
@@ -51,7 +57,11 @@ def content(path: str | Path) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _content(path: Path, modified: int, size: int) -> str:
+def _content(path: Path, *state: int) -> str:
+    return _read(path)
+
+
+def _read(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 

@@ -47,6 +47,21 @@ CASES = {
     "gradvac": CONFIG.model_copy(update={"method": "gradvac", "accumulate": 2}),
     "graddrop": CONFIG.model_copy(update={"method": "graddrop"}),
     "rotograd": CONFIG.model_copy(update={"method": "rotograd", "options": {"every": 2}}),
+    "options": CONFIG.model_copy(
+        update={
+            "method": "pcgrad",
+            "ema": 0.7,
+            "epochs": 2,
+            "select": "best",
+            "layer_decay": 0.8,
+            "head_lr_scale": 3.0,
+            "freeze": ["conv1", "layer2.*"],
+            "grad_checkpointing": True,
+        }
+    ),
+    "stopped": CONFIG.model_copy(
+        update={"method": "rotograd", "ema": 0.5, "epochs": 4, "patience": 1, "lr": 0.2}
+    ),
     "rotate-only": CONFIG.model_copy(
         update={"method": "rotate-only", "options": {"weighting": "pcgrad", "every": 2}}
     ),
@@ -75,22 +90,23 @@ def make_data(*, is_partial=False):
     return ResidentFeed(schema, parts)
 
 
-def make_model(**args):
-    return copy.deepcopy(built(**args))
+def make_model(frozen=(), **args):
+    return copy.deepcopy(built(tuple(frozen), **args))
 
 
 @functools.cache
-def built(**args):
+def built(frozen, **args):
     backbone = BACKBONE.model_copy(update={"args": {**BACKBONE.args, **args}})
     head = HeadConfig(activation="relu")
     classes = [Classes(task, 5) for task in TASKS]
     split = Split(TASKS, GROUPED)
-    return build_model(backbone, head, classes, shape=(1, 12, 12), split=split).double()
+    model = build_model(backbone, head, classes, shape=(1, 12, 12), split=split, frozen=frozen)
+    return model.double()
 
 
 def run_case(config, data, **options):
     """Train and return the model's tensors, the scores' and the losses."""
-    model = make_model()
+    model = make_model(config.freeze)
     scores = ConflictScores(list(model.backbone.layers()), TASKS) if config.measure_every else None
     history = loop.fit(model, data, config, seed=0, scores=scores, **options)
     found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}

@@ -497,6 +497,10 @@ def test_a_checkpoint_is_converted_and_loads(tmp_path, invoke):
         (["backbone.args={block='basic'}"], "backbone.args"),
         (["head.kind=conv"], "linear"),
         (["head={kind='no_such_module:Head'}"], "no_such_module"),
+        (["train.lr=1e300"], "must fit float32"),
+        (["train.batch_size=1"], "Raise train.batch_size"),
+        (["data.canvas=100000"], "Lower data.canvas"),
+        (["backbone.args={checkpoint_path='x'}"], "Set backbone.weights"),
     ],
 )
 def test_validate_finds_what_run_would_find(tmp_path, invoke, overrides, message):
@@ -507,3 +511,10 @@ def test_validate_finds_what_run_would_find(tmp_path, invoke, overrides, message
     assert message in error
     assert error.count("\n") == 1
     assert error.startswith("error: ")
+
+
+def test_a_quick_validation_takes_no_steps(tmp_path, invoke):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    arguments = ["validate", "tiny.toml", "--set", "train.batch_size=1"]
+    assert invoke(*arguments)[0] == 2
+    assert invoke(*arguments, "--quick")[0] == 0

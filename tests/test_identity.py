@@ -27,6 +27,24 @@ from tests.stages.recipes import TINY
 
 OTHER = {
     "seed": 5,
+    "data.file": "labels.csv",
+    "data.image": "photo",
+    "data.split": "part",
+    "data.ratio": [0.5, 0.25, 0.25],
+    "data.group": "patient",
+    "data.missing": ["NA"],
+    "data.delimiter": ";",
+    "data.factory": "package.module:other",
+    "data.args": {"n": 3},
+    "data.image_size": [32, 48],
+    "data.channels": 1,
+    "data.resize": "stretch",
+    "data.crop": 0.875,
+    "data.interpolation": "bicubic",
+    "data.statistics": "timm",
+    "data.augment": {"flip": 0.5},
+    "data.workers": 2,
+    "data.cache": "none",
     "data.name": "multi-mnist",
     "data.root": "elsewhere",
     "data.download": True,
@@ -54,14 +72,23 @@ OTHER = {
     "train.accumulate": 2,
     "train.optimizer": "adamw",
     "train.lr": 0.1,
+    "train.layer_decay": 0.75,
+    "train.head_lr_scale": 10.0,
+    "train.freeze": ["layer1.*"],
     "train.momentum": 0.5,
     "train.weight_decay": 0.1,
     "train.scheduler": "step",
     "train.milestones": [1],
     "train.decay_rate": 0.5,
     "train.warmup_epochs": 1,
+    "train.min_lr": 0.001,
     "train.clip_grad": 1.0,
     "train.precision": "bfloat16",
+    "train.grad_checkpointing": True,
+    "train.ema": 0.9,
+    "train.ema_warmup": False,
+    "train.patience": 2,
+    "train.select": "best",
     "train.measure_every": 3,
     "train.measure_tasks": 2,
     "train.low_memory": True,
@@ -99,7 +126,14 @@ OTHER = {
 }
 """Another valid value for every key of a recipe."""
 
+OF_TABLES = ("file", "image", "split", "ratio", "group", "missing", "delimiter")
+"""Keys of `[data]` that tables alone know."""
+
 BESIDE = {
+    **{f"data.{key}": {"data.name": "table"} for key in OF_TABLES},
+    "train.ema_warmup": {"train.ema": 0.9},
+    "data.factory": {"data.name": "factory", "data.factory": "package.module:build"},
+    "data.args": {"data.name": "factory", "data.factory": "package.module:build"},
     "head.args": {"head.kind": "module:head"},
     "head.neck": {"necks.wide": {}},
     "necks.wide": {"head.neck": "wide", "necks.wide": {}},
@@ -111,8 +145,15 @@ BESIDE = {
 }
 """What such a value needs, set before and after alike."""
 
-PLACES = {"data.root", "data.download"}
-"""Where files are, not what they hold."""
+PLACES = {"data.root", "data.file", "data.download", "data.workers", "data.cache"}
+"""Where files are and how they are loaded, not what they hold."""
+
+OTHER_DATA = {
+    *("data.name", "data.factory", "data.args", "data.image_size", "data.channels", "data.resize"),
+    *(f"data.{key}" for key in OF_TABLES),
+    *("data.crop", "data.interpolation", "data.statistics", "data.augment"),
+}
+"""Keys that data of this name does not know."""
 
 TABLES = {"tasks": ["left"], "necks": ["wide"]}
 """Sections whose keys are names, with those that are tried here."""
@@ -225,11 +266,12 @@ def test_copies_are_made_only_where_there_is_a_split():
     assert training_of(one, split=None) == training_of(other, split=None)
 
 
-@pytest.mark.parametrize("path", [path for path in OTHER if path != "data.name"])
+@pytest.mark.parametrize("path", [path for path in OTHER if path not in OTHER_DATA])
 def test_a_probe_does_not_depend_on_what_comes_after_it(path):
     one, other = (probe_of(recipe) for recipe in pair(path))
     own = {"probe.epochs", "probe.every", "probe.tasks_per_step", "probe.method"}
     replaced = {"train.method", "train.epochs", "train.measure_every", "train.measure_tasks"}
+    replaced |= {"train.ema", "train.ema_warmup", "train.patience", "train.select"}
     expected = path in own | TRAINED - replaced - {"split.init"}
     assert (one != other) is expected
 
@@ -357,6 +399,31 @@ def test_another_content_under_the_same_path_is_another_training(content):
     assert before[1] != after[1]
     Path("donor.safetensors").write_bytes(b"weights")
     assert training_of(recipe) == before[0]
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_file_counts_by_its_content_even_if_its_times_do_not_change(tmp_path, replaced):
+    """As long, and as old: copied with its times, or within the clock's grain."""
+    path = tmp_path / "weights"
+    seen = []
+    for content in (b"aaaa", b"bbbb", b"cccc", b"aaaa"):
+        target = tmp_path / "new" if replaced else path
+        target.write_bytes(content)
+        os.utime(target, ns=(5, 5))
+        target.replace(path)
+        seen.append(identity.content(path))
+        assert identity.content(path) == seen[-1]
+    assert len(set(seen)) == 3
+    assert seen[0] == seen[3]
+
+
+def test_a_file_that_rests_is_read_once(tmp_path, monkeypatch):
+    path = tmp_path / "weights"
+    path.write_bytes(b"aaaa")
+    monkeypatch.setattr(identity, "FRESH", -1)
+    first = identity.content(path)
+    monkeypatch.setattr(identity, "_read", lambda path: "read again")
+    assert identity.content(path) == first
 
 
 def test_the_folder_of_a_local_model_counts_by_its_files(folder):

@@ -80,9 +80,12 @@ def test_two_processes_train_the_model_of_one(by_one, folder, name):
 
 
 def test_the_cases_measure_conflicts_and_move_the_parameters(by_one):
-    start = worker.make_model().backbone.state_dict(prefix="model.backbone.")
     for name, found in by_one.items():
-        assert all((found[key] != value).any() for key, value in start.items()), name
+        frozen = worker.CASES[name.removesuffix(", partial")].freeze
+        for key, parameter in worker.make_model(frozen).named_parameters(prefix="model"):
+            if ".backbone." in key:
+                moved = bool((found[key] != parameter).any())
+                assert moved is parameter.requires_grad, (name, key)
     for name in ("pcgrad", "probe"):
         counts = by_one[name]["scores.counts"]
         assert counts.sum() == (5 if name == "pcgrad" else 2) * counts[..., 0].numel()

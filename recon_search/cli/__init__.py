@@ -7,7 +7,22 @@ import sys
 import click
 
 from recon_search import __version__
-from recon_search.cli import conflict, looking, run, search, split, training
+from recon_search.cli import (
+    conflict,
+    data,
+    doctor,
+    evaluation,
+    ls,
+    model,
+    plan,
+    prediction,
+    recipe,
+    report,
+    run,
+    search,
+    split,
+    training,
+)
 from recon_search.errors import ReconSearchError
 
 
@@ -39,7 +54,17 @@ COMMANDS = (
     training.train,
     training.compare,
     search.search,
-    *looking.COMMANDS,
+    data.data,
+    evaluation.evaluate,
+    prediction.predict,
+    model.export,
+    model.convert,
+    report.report,
+    recipe.init,
+    recipe.validate,
+    plan.plan,
+    ls.ls,
+    doctor.doctor,
 )
 for _command in COMMANDS:
     cli.add_command(_command)

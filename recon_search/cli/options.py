@@ -23,6 +23,12 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
+def device_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a device."""
+    choices = click.Choice(["auto", "cpu", "cuda"])
+    return click.option("--device", type=choices, default="auto", show_default=True)(command)
+
+
 def recipe_options(command: Callable[..., None], required: bool = True) -> Callable[..., None]:
     """Give a command the recipe and everything that can override it."""
     metavar = "RECIPE" if required else "[RECIPE]"
@@ -58,24 +64,43 @@ def _in_step(command: Callable[..., None]) -> Callable[..., None]:
     return led
 
 
+def _in_time(command: Callable[..., None]) -> Callable[..., None]:
+    """Say what is left where a command was to end before it was done, which is no failure."""
+
+    @functools.wraps(command)
+    def timed(**options: Any) -> None:
+        from recon_search.runs.deadline import OutOfTime
+
+        try:
+            command(**options)
+        except OutOfTime as left:
+            how = "the same command" if command.__name__ == "search" else "--resume"
+            click.echo(
+                f"Time is up (--max-hours {options['max_hours']:g}): {left}. Go on with {how}.",
+                err=bool(options.get("as_json")),
+            )
+
+    return timed
+
+
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a run directory, a device and workers; let `torchrun` run it."""
-    command = _in_step(command)
-    options = [
+    command = _in_step(_in_time(command))
+    options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
         click.option(
             "--out",
             type=FOLDER,
             help="Run directory [default: runs/<recipe name>, of a search <recipe name>-search].",
         ),
         click.option("--resume", is_flag=True, help="Go on with the run in --out."),
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            default="auto",
-            show_default=True,
-        ),
+        device_option,
         click.option(
             "--workers", type=click.IntRange(min=1), help="Trainings at once [default: one a core]."
+        ),
+        click.option(
+            "--max-hours",
+            type=click.FloatRange(min=0, min_open=True),
+            help="End in order before that: after an epoch, to go on another time.",
         ),
     ]
     for option in reversed(options):
@@ -110,6 +135,7 @@ def open_run(
     """
     recipe = load_overridden(options)  # before the heavy imports, so that its errors come at once
 
+    from recon_search.runs.deadline import Deadline
     from recon_search.runs.folder import open_folder
     from recon_search.runs.run import Run
     from recon_search.stages.check import check
@@ -117,7 +143,10 @@ def open_run(
 
     out = run_directory(options, "-search" if is_search else "")
     device = choose_device(options["device"])
-    run = Run(recipe, out, device, options["workers"], ConsoleListener(make_console()))
+    hours = options["max_hours"]
+    deadline = None if hours is None else Deadline.after(hours)
+    listener = ConsoleListener(make_console())
+    run = Run(recipe, out, device, options["workers"], listener, deadline)
     check(run)
     if read_inputs is not None:
         read_inputs(run)

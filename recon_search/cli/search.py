@@ -62,26 +62,27 @@ def search(
     import time
 
     from recon_search.conflict.scores import ConflictScores
-    from recon_search.stages.judge import SUMMARY, check_database, search_and_judge
+    from recon_search.stages.judge import SUMMARY, search_and_judge
     from recon_search.stages.split import check_scores
+    from recon_search.stages.study import check_study
     from recon_search.views.tables import comparison_table
     from recon_search.views.trials import trial_table
 
-    scores = None
+    scores, name = None, study or options["recipe_path"].stem
 
     def read_inputs(run: Run) -> None:
         nonlocal scores
         if scores_path is not None:
             scores = ConflictScores.load(scores_path)
             check_scores(scores, run)
-        check_database(run, storage)
+        check_study(run, storage, name, scores)
 
     run = open_run({**options, "resume": True}, read_inputs, is_search=True)
     comparison = search_and_judge(
         run,
         scores,
         url=storage,
-        study=study or options["recipe_path"].stem,
+        study=name,
         deadline=None if timeout is None else time.time() + timeout,
         judged=judge,
     )
@@ -96,7 +97,7 @@ def search(
 
 def _show_study(name: str, url: str | None, out: Path | None, as_json: bool) -> None:
     """Print the trials of a study; draw them where `out` says so."""
-    from recon_search.stages.search import find_study
+    from recon_search.stages.study import find_study
     from recon_search.views.plots import save_figure
     from recon_search.views.trial_plots import search_plot
     from recon_search.views.trials import summarise, trial_table

@@ -66,3 +66,17 @@ def check_presence(tasks: tuple[str, ...], present: Tensor | Iterable[Any]) -> T
 
 def _is_flag(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool)
+
+
+def check_shape(gramians: Any, n_layers: int, n_tasks: int) -> None:
+    """Refuse what cannot be the Gramians of so many layers and tasks.
+
+    Raises:
+        RecipeError: with the shape found.
+    """
+    shape = tuple(gramians.shape) if isinstance(gramians, Tensor) else type(gramians).__name__
+    if shape != (n_layers, n_tasks, n_tasks):
+        raise RecipeError(
+            f"gramians must be of shape (L, T, T) = ({n_layers}, {n_tasks}, {n_tasks}), got "
+            f"{shape}. Pass what recon_search.gramians returns for these layers and tasks."
+        )

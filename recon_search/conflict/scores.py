@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recon_search import artefact
-from recon_search.conflict.names import check_names, check_presence
+from recon_search.conflict.kept import check_addable, read_scores, write_scores
+from recon_search.conflict.names import check_names, check_presence, check_shape
 from recon_search.conflict.reduction import add_up, n_processes
 from recon_search.conflict.sums import (
-    BINS,
     add_step,
+    bins_below,
     digest_sums,
     empty_sums,
     fit_sums,
@@ -26,11 +24,7 @@ from recon_search.conflict.sums import (
     narrow,
     up_to_most,
 )
-from recon_search.errors import ArtefactError, RecipeError, TrainingError
-
-FORMAT = "recon-search/scores/3"
-FORMER = "recon-search/scores/2"
-"""Where no task was ever absent: every pair has the steps of the window, counts of pairs pooled."""
+from recon_search.errors import RecipeError, TrainingError
 
 
 class ConflictScores:
@@ -143,13 +137,7 @@ class ConflictScores:
             TrainingError: a Gramian is not finite; nothing is added.
             RecipeError: the Gramians' shape, `at` or `present` is wrong; nothing is added.
         """
-        n_layers, n_tasks = len(self.layers), len(self.tasks)
-        shape = tuple(gramians.shape) if isinstance(gramians, Tensor) else type(gramians).__name__
-        if shape != (n_layers, n_tasks, n_tasks):
-            raise RecipeError(
-                f"gramians must be of shape (L, T, T) = ({n_layers}, {n_tasks}, {n_tasks}), got "
-                f"{shape}. Pass what recon_search.gramians returns for these layers and tasks."
-            )
+        check_shape(gramians, len(self.layers), len(self.tasks))
         at = 0.0 if at is None else at
         if not 0 <= at <= 1:
             raise RecipeError(f"`at` must lie in [0, 1], got {at}. Pass step / number of steps.")
@@ -299,21 +287,7 @@ class ConflictScores:
         self._is_own, self._start = False, None
 
     def __add__(self, other: ConflictScores) -> ConflictScores:
-        ours, theirs = (
-            backbone.get("digest") if isinstance(backbone, Mapping) else None
-            for backbone in (each.metadata.get("backbone") for each in (self, other))
-        )
-        if ours and theirs and ours != theirs:
-            raise ArtefactError(
-                f"Scores can be added only for one backbone, got digests {ours} and {theirs}. "
-                "Probe one recipe."
-            )
-        if (self.layers, self.tasks) != (other.layers, other.tasks):
-            raise ArtefactError(
-                "Scores can be added only for equal layers and tasks, got "
-                f"{len(self.layers)} layers of {', '.join(self.tasks)} and "
-                f"{len(other.layers)} layers of {', '.join(other.tasks)}. Probe one recipe."
-            )
+        check_addable(self, other)
         replicated = self.replicated and other.replicated
         total = ConflictScores(self.layers, self.tasks, self.metadata, replicated=replicated)
         seeds = [*self.metadata.get("seeds", []), *other.metadata.get("seeds", [])]
@@ -328,15 +302,8 @@ class ConflictScores:
     def save(self, path: str | Path) -> None:
         """Write `scores.safetensors` atomically; equal scores give equal bytes."""
         self._warn_of_own_steps()
-        metadata = {
-            **self.metadata,
-            "format": FORMAT,
-            "layers": self.layers,
-            "tasks": self.tasks,
-            "steps": self.steps,
-            "bins": BINS,
-        }
-        artefact.write_tensors(path, self.tensors, json.loads(json.dumps(metadata, sort_keys=True)))
+        own = {"layers": self.layers, "tasks": self.tasks, "steps": self.steps}
+        write_scores(path, self.tensors, {**self.metadata, **own})
 
     @classmethod
     def load(cls, path: str | Path) -> ConflictScores:
@@ -345,14 +312,7 @@ class ConflictScores:
         Raises:
             ArtefactError: the file is missing, damaged, or of another format.
         """
-        tensors, metadata = artefact.read_tensors(path, "scores file")
-        if metadata.get("format") != FORMER:
-            artefact.check_format(metadata, FORMAT, path)
-        if not {"layers", "tasks"} <= set(metadata):
-            raise ArtefactError(f"{path} must name layers and tasks, found neither. Probe again.")
-        layers, tasks = metadata.pop("layers"), metadata.pop("tasks")
-        for derived in ("format", "steps", "bins"):
-            metadata.pop(derived, None)
+        tensors, layers, tasks, metadata = read_scores(path)
         scores = cls(layers, tasks, metadata)
         scores.load_state(tensors, path)
         return scores
@@ -388,18 +348,3 @@ class ConflictScores:
                 "in another order. Call scores.reduce() in every process first.",
                 stacklevel=3,
             )
-
-
-def bins_below(threshold: float) -> int:
-    """Number of bins that lie below the threshold.
-
-    Raises:
-        RecipeError: the threshold is out of range or no multiple of 0.01.
-    """
-    hundredths = round(threshold * 100) if math.isfinite(threshold) else 1
-    if not (-100 < hundredths <= 0) or abs(threshold * 100 - hundredths) > 1e-6:
-        raise RecipeError(
-            f"The threshold S must lie in (-1, 0] and be a multiple of 0.01, got {threshold}. "
-            "Recon uses values from -0.1 to 0."
-        )
-    return hundredths + 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recon_search.errors import ArtefactError
+from recon_search.errors import ArtefactError, RecipeError
 
 N_BINS = 200
 N_BELOW = N_BINS // 2
@@ -185,3 +186,18 @@ def digest_sums(head: Any, tensors: Mapping[str, Tensor]) -> str:
         found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         found.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()[:16]
+
+
+def bins_below(threshold: float) -> int:
+    """Number of bins that lie below the threshold.
+
+    Raises:
+        RecipeError: the threshold is out of range or no multiple of 0.01.
+    """
+    hundredths = round(threshold * 100) if math.isfinite(threshold) else 1
+    if not (-100 < hundredths <= 0) or abs(threshold * 100 - hundredths) > 1e-6:
+        raise RecipeError(
+            f"The threshold S must lie in (-1, 0] and be a multiple of 0.01, got {threshold}. "
+            "Recon uses values from -0.1 to 0."
+        )
+    return hundredths + 100

@@ -6,6 +6,7 @@ wins. Items of the three parts come from disjoint pools.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from recon_search.data.resident import Part, ResidentFeed
-from recon_search.data.source import PARTS, PartName, Schema
+from recon_search.data.source import PARTS, PartName, Say, Schema, silent
+from recon_search.errors import DataError
+from recon_search.memory import in_gigabytes, total_memory
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,16 @@ class Composed:
     seed: int
     read: Callable[[], Pools]
 
-    def open(self, device: torch.device) -> ResidentFeed:
+    def __post_init__(self) -> None:
+        n = sum(self.sizes.values())
+        if (needed := n * math.prod(self.schema.shape)) > total_memory():
+            raise DataError(
+                f"Images must fit into memory ({in_gigabytes(total_memory())}), {n:,} of shape "
+                f"{self.schema.shape} need {in_gigabytes(needed)}. Lower data.canvas, or "
+                "data.train, data.validation and data.test."
+            )
+
+    def open(self, device: torch.device, say: Say = silent) -> ResidentFeed:
         """Compose all pairs and move them to a device."""
         pools = self.read()
         return ResidentFeed(

@@ -14,6 +14,8 @@ from recon_search.errors import BackboneError
 from recon_search.graph.example import Inputs, first_line, refused
 from recon_search.graph.tensors import is_writable, named_tensors, with_tensors
 
+_SHARDING = "torch.distributed.fsdp"
+
 
 def copy_of(module: nn.Module) -> nn.Module:
     """Return a deep copy of a backbone.
@@ -51,13 +53,16 @@ def _check_eager(module: nn.Module) -> None:
     for name, part in module.named_modules():
         what = f"its module '{name}'" if name else "this one"
         path = f"backbone.{name}" if name else "backbone"
-        homes = {base.__module__ for base in type(part).__mro__}
         if hasattr(part, "_orig_mod"):
             found, then = "compiled", _instead(name, "_orig_mod")
         elif isinstance(part, torch.jit.ScriptModule):
             found, then = "a TorchScript program", "Pass the eager module that it was made from"
-        elif _is_wrapper(part, homes):
+        elif is_wrapper(part):
             found, then = f"wrapped in {type(part).__name__}", _instead(name, "module")
+        elif is_sharded(part):
+            found, then = "sharded by FSDP", "Call this before fully_shard"
+        elif callable(getattr(part, "layer_parameters", None)):
+            found, then = "branched already", _plain_of(name, part)
         elif pruned := [h._tensor_name for h in _pruning(part)]:
             found = f"pruned ('{pruned[0]}')"
             then = f"Call torch.nn.utils.prune.remove({path}, '{pruned[0]}') first"
@@ -69,15 +74,31 @@ def _check_eager(module: nn.Module) -> None:
         )
 
 
+def _plain_of(name: str, branched: nn.Module) -> str:
+    path = f"backbone.{name}" if name else "backbone"
+    if not hasattr(branched, "single"):  # a model with heads
+        path += ".backbone"
+    return f"Pass {path}.single(task), the plain network of one task; layers and branch take {path}"
+
+
 def _instead(name: str, inner: str) -> str:
     if not name:
         return f"Pass its .{inner}"
     return f"Put backbone.{name}.{inner} in its place"
 
 
-def _is_wrapper(part: nn.Module, homes: set[str]) -> bool:
-    parallel = ("torch.nn.parallel", "torch.distributed.fsdp")
-    return any(home.startswith(parallel) for home in homes) and hasattr(part, "module")
+def is_wrapper(part: nn.Module) -> bool:
+    """Whether a module is torch's for data-parallel training, around the user's `module`."""
+    return _is_of(part, "torch.nn.parallel", _SHARDING) and hasattr(part, "module")
+
+
+def is_sharded(part: nn.Module) -> bool:
+    """Whether `fully_shard` has cut a module's parameters into the processes' shares."""
+    return _is_of(part, _SHARDING) and not hasattr(part, "module")
+
+
+def _is_of(part: nn.Module, *packages: str) -> bool:
+    return any(base.__module__.startswith(packages) for base in type(part).__mro__)
 
 
 def _pruning(part: nn.Module) -> list[Any]:

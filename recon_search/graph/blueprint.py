@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from recon_search.graph.calls import FORWARD, Call
 from recon_search.graph.changes import readers
+from recon_search.graph.checkpointing import Cuts
 from recon_search.graph.layout import Layout
 from recon_search.graph.pickling import Rows, flatten, rebuild
 
@@ -25,6 +26,7 @@ class Blueprint:
         layers: first names of the parameters of each splittable layer, in order of first use.
         keys: the backbone's state-dict keys, each with the tensor's first name.
         template: the backbone on the meta device.
+        cuts: how each graph may be cut, by `training` (see `checkpointing`).
         call: what of it was followed.
     """
 
@@ -33,6 +35,7 @@ class Blueprint:
     layers: Mapping[str, tuple[str, ...]]
     keys: Mapping[str, str]
     template: nn.Module
+    cuts: Mapping[bool, Cuts]
     call: Call = FORWARD
 
     @cached_property
@@ -45,7 +48,8 @@ class Blueprint:
 
     def __reduce__(self) -> tuple[Callable[..., Blueprint], tuple[Any, ...]]:
         flat = flatten(self.graphs, self.layout)
-        return _rebuilt, (*flat, dict(self.layers), dict(self.keys), self.template, self.call)
+        rest = dict(self.layers), dict(self.keys), self.template, dict(self.cuts), self.call
+        return _rebuilt, (*flat, *rest)
 
 
 def _rebuilt(rows: Rows, layout: Layout, *rest: Any) -> Blueprint:

@@ -12,6 +12,7 @@ from recon_search.graph.analysis import Analysis, analyse
 from recon_search.graph.blueprint import Blueprint
 from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.calls import Reads
+from recon_search.graph.checkpointing import find_cuts
 from recon_search.graph.fixed import Part
 from recon_search.graph.layout import Layout
 from recon_search.graph.partition import blocks, is_refinement
@@ -36,7 +37,8 @@ def branch(
 
     The backbone is followed in both modes as a whole: a part of it that is in another mode stays so
     if it is a module of torch.nn or one that timm keeps from being traced (its BatchNorms and drop
-    layers), and follows the network otherwise. Gradient checkpointing is not carried over.
+    layers), and follows the network otherwise. Gradient checkpointing is not carried over: the
+    network has its own (`set_grad_checkpointing`).
 
     Args:
         backbone: an unsplit backbone, or a branched one to be split further; left untouched.
@@ -77,7 +79,8 @@ def branch(
     template = with_tensors(
         plain, {name: on_meta(tensor) for name, tensor in named_tensors(plain).items()}
     )
-    blueprint = Blueprint(layout, traced.graphs, known.layers, keys, template, traced.call)
+    cuts = {mode: find_cuts(graph, known.effects[mode]) for mode, graph in traced.graphs.items()}
+    blueprint = Blueprint(layout, traced.graphs, known.layers, keys, template, cuts, traced.call)
     value = _values(backbone, plain, traced, layout)
     network = BranchedBackbone(split, blueprint, *_grow(traced, layout, value))
     network.training = plain.training

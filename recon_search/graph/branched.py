@@ -20,6 +20,7 @@ from recon_search.graph.aliases import (
 )
 from recon_search.graph.blueprint import Blueprint
 from recon_search.graph.calls import Call, Reads
+from recon_search.graph.checkpointing import compile_in_parts
 from recon_search.graph.emit import Forward, Forwards, compile_forward, emit
 from recon_search.graph.fixed import METADATA, Part, attributes, data, fix
 from recon_search.graph.habits import classifier, grouping, undecayed
@@ -69,6 +70,7 @@ class BranchedBackbone(Part):
         self.branches = branches
         self._n_inputs = len(blueprint.graphs[True].find_nodes(op="placeholder"))
         self._forwards = Forwards()
+        self._in_parts = False
         self._compile_all()
         self._aliases = self._tied = find_aliases(self, blueprint.layout)
         plain = blueprint.template
@@ -267,16 +269,10 @@ class BranchedBackbone(Part):
         )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Accept that checkpointing stays off.
-
-        Raises:
-            BackboneError: it should be on, which a graph cannot do.
-        """
-        if enable:
-            raise BackboneError(
-                "A branched backbone must keep all activations, got set_grad_checkpointing(True). "
-                "Leave it off and take smaller batches."
-            )
+        """Compute activations twice in training, to keep fewer (see `checkpointing`)."""
+        self._in_parts = enable
+        self._forwards.clear()
+        self._compile_all()
 
     def _check_task(self, task: str) -> None:
         if task not in self.tasks:
@@ -300,6 +296,10 @@ class BranchedBackbone(Part):
         positions = tuple(i for i, task in enumerate(self.tasks) if task in wanted)
         graph = emit(self.blueprint.graphs[training], self.blueprint.layout, positions)
         mode = "train" if training else "eval"
-        forward = compile_forward(graph, f"{mode} {' '.join(wanted)}")
+        name = f"{mode} {' '.join(wanted)}"
+        if training and self._in_parts:
+            forward = compile_in_parts(graph, self.blueprint.cuts[training], name)
+        else:
+            forward = compile_forward(graph, name)
         self._forwards[training, wanted] = forward
         return forward

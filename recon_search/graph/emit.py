@@ -16,6 +16,9 @@ from recon_search.graph.partition import blocks
 
 Forward = Callable[..., dict[str, Any]]
 
+AT = "at"
+"""Key of an emitted node's `meta`: the place in the unsplit graph of the node that it copies."""
+
 
 class Forwards(dict[tuple[bool, tuple[str, ...]], Forward]):
     """Generated functions by mode and tasks. Deep copies share them, pickles have none."""
@@ -35,7 +38,7 @@ def emit(graph: fx.Graph, layout: Layout, wanted: tuple[int, ...]) -> fx.Graph:
     """
     new = fx.Graph()
     copies: dict[int, dict[fx.Node, fx.Node]] = {i: {} for i in wanted}
-    for node in graph.nodes:
+    for place, node in enumerate(graph.nodes):
         if node.op == "output":
             outputs = {
                 layout.tasks[i]: map_arg(_read(node.args[0], layout, i), copies[i].__getitem__)
@@ -45,10 +48,12 @@ def emit(graph: fx.Graph, layout: Layout, wanted: tuple[int, ...]) -> fx.Graph:
             continue
         for block in blocks(layout.computed[node], layout.members(node, wanted)):
             copy = new.node_copy(node, copies[block[0]].__getitem__)
+            copy.meta[AT] = place
             if node.op in ("call_module", "get_attr"):
                 copy.target = layout.home(str(node.target), block[0])
             for index, part in enumerate(blocks(layout.held[node], block)):
                 value = new.call_function(torch.clone, (copy,)) if index else copy
+                value.meta[AT] = place
                 for i in part:
                     copies[i][node] = value
     return new

@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from recon_search.artefact import digest
 from recon_search.errors import BackboneError
-from recon_search.graph.admission import copy_of
+from recon_search.graph.admission import copy_of, is_sharded, is_wrapper
 from recon_search.graph.trace import Trace, is_metadata, trace
 
 
@@ -54,11 +54,18 @@ def layers(module: nn.Module, *, example: Any = None) -> dict[str, list[nn.Param
     Raises:
         BackboneError: the module cannot be traced, or nothing in it is trained.
     """
-    if callable(of_copies := getattr(module, "layer_parameters", None)):
-        found: dict[str, list[nn.Parameter]] = of_copies()
+    if _is_branched(module):
+        found: dict[str, list[nn.Parameter]] = module.layer_parameters()  # type: ignore[operator]
         return found
     names = _some_layers(trace(module, example))
     return {layer: [module.get_parameter(name) for name in own] for layer, own in names.items()}
+
+
+def _is_branched(module: nn.Module) -> bool:
+    """Whether a module has copies of layers; wrappers pass on what they are asked."""
+    if not isinstance(module, nn.Module) or is_wrapper(module) or is_sharded(module):
+        return False
+    return callable(getattr(module, "layer_parameters", None))
 
 
 def _some_layers(traced: Trace) -> dict[str, tuple[str, ...]]:
@@ -78,13 +85,14 @@ def _some_layers(traced: Trace) -> dict[str, tuple[str, ...]]:
 def describe(module: nn.Module, *, example: Any = None) -> list[LayerInfo]:
     """Return type, shape and parameter count of each splittable layer, in order of first use.
 
-    Of a branched backbone the parameters of all copies count.
+    Of a branched backbone, or a model with one, the parameters of all copies count.
 
     Raises:
         BackboneError: the module cannot be traced, or nothing in it is trained.
     """
-    if callable(getattr(module, "layer_parameters", None)):
-        return _describe(layers(module), module.blueprint.template)  # type: ignore[union-attr, arg-type]
+    if _is_branched(module):
+        branched: Any = getattr(module, "backbone", module)  # a model's, which has heads beside it
+        return _describe(layers(module), branched.blueprint.template)
     return describe_traced(trace(module, example))
 
 
@@ -109,18 +117,24 @@ def _describe(
     return rows
 
 
-def layer_names(traced: Trace) -> dict[str, tuple[str, ...]]:
-    """Return the first names of the parameters of each splittable layer, in order of first use."""
-    trainable = {n: p for n, p in traced.root.named_parameters() if p.requires_grad}
-    owners = {name.rpartition(".")[0] for name in trainable}
+def layer_names(traced: Trace, *, frozen: bool = False) -> dict[str, tuple[str, ...]]:
+    """Return the first names of the parameters of each splittable layer, in order of first use.
+
+    Args:
+        traced: the module.
+        frozen: count what is not trained, too. A layer is called alike whatever else is frozen.
+    """
+    every = dict(traced.root.named_parameters())
+    counted = {n: p for n, p in every.items() if frozen or p.requires_grad}
+    owners = {name.rpartition(".")[0] for name in every}
     composite = {owner for owner in owners if any(_is_inside(other, owner) for other in owners)}
     used = dict.fromkeys(n for node in traced.graphs[True].nodes for n in traced.uses(node))
     found: dict[str, list[str]] = {}
     for name in used:
-        if name in trainable:
+        if name in counted:
             owner = name.rpartition(".")[0]
             found.setdefault(name if owner in composite or not owner else owner, []).append(name)
-    order = {name: index for index, name in enumerate(trainable)}
+    order = {name: index for index, name in enumerate(counted)}
     return {layer: tuple(sorted(names, key=order.__getitem__)) for layer, names in found.items()}
 
 
@@ -130,6 +144,8 @@ def _is_inside(path: str, parent: str) -> bool:
 
 def backbone_digest(module: nn.Module, *, example: Any = None) -> str:
     """Return a digest of the names and shapes of the layers, blind to input channels and classes.
+
+    Frozen layers count as the others do: what is split may be trained with some of it frozen.
 
     Left out are the classifier (what timm's `reset_classifier(0)` removes) and the second
     dimension, the input channels, of weights that read the input with no other layer in between.
@@ -151,7 +167,7 @@ def digest_of(traced: Trace) -> str:
     readers = _input_readers(traced)
     shapes = {
         layer: [_shape(traced.root.get_parameter(name), name in readers) for name in names]
-        for layer, names in layer_names(traced).items()
+        for layer, names in layer_names(traced, frozen=True).items()
     }
     return digest(shapes)
 

@@ -29,8 +29,13 @@ def _numbered(parts: Sequence[str]) -> list[int]:
 
 
 def name_of(group: Group) -> str:
-    """Name a group of tasks."""
-    return " + ".join(group)
+    """Name a group of tasks, in one line."""
+    return " + ".join(map(one_line, group))
+
+
+def one_line(name: str) -> str:
+    """Write a name without line breaks and what else cannot be printed."""
+    return "".join(letter if letter.isprintable() else " " for letter in name)
 
 
 def short(number: float, unit: str = "") -> str:

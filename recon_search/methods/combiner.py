@@ -31,6 +31,7 @@ from recon_search.errors import RecipeError, TrainingError
 from recon_search.methods.gradients import TaskGradients, add_to_grad, spoil
 from recon_search.methods.losses import check_losses, first_faulty
 from recon_search.methods.registry import find_method
+from recon_search.methods.scaling import Scaling
 from recon_search.methods.sharing import Group, Sharing, TaskNetwork
 from recon_search.methods.skipping import Skipping, name_fault
 from recon_search.methods.state import read_state, write_state
@@ -66,15 +67,18 @@ class GradientCombiner(Skipping):
                 f"needs {self.method.needs}. Use create_surgeon, which takes every method."
             )
         self.options = self.method.complete(options or {})
-        self.tasks = tuple(model.tasks)
         self.sharing = Sharing(model)
+        self.tasks = tuple(model.tasks)
         self.device = next(model.parameters()).device
         self.operators: dict[tuple[int, ...], nn.Module] = {}
         for users in self.sharing.sets:
             if len(users) > 1:
                 self._operator(users)
         layers = self.sharing.layers
-        self._gradients = TaskGradients(self.sharing.parameters, layers, len(self.tasks))
+        self.scaling = Scaling()
+        self._gradients = TaskGradients(
+            self.sharing.parameters, layers, len(self.tasks), self.scaling
+        )
 
     def backward(
         self, losses: Mapping[str, Tensor | None], features: Any = None, measure: Measure = False

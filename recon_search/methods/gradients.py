@@ -13,6 +13,7 @@ from recon_search import parallel
 from recon_search.conflict.gramian import Gradients, layer_gramians, task_gradients
 from recon_search.conflict.lockstep import lockstep_gramians
 from recon_search.errors import TrainingError
+from recon_search.methods.scaling import Scaling
 
 Layers = Mapping[str, Sequence[nn.Parameter]]
 
@@ -39,13 +40,21 @@ class TaskGradients:
         parameters: what to differentiate for.
         layers: the parameters of each layer, L in all.
         n_tasks: T.
+        scaling: of the losses while they are differentiated; None for none.
 
     Attributes:
         rows: one dict a task, and a last one for the sum of the losses that were not kept apart.
         present: the tasks that had a loss.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], layers: Layers, n_tasks: int) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        layers: Layers,
+        n_tasks: int,
+        scaling: Scaling | None = None,
+    ) -> None:
+        self.scaling = scaling or Scaling()
         self.parameters = list(parameters)
         self.layers = layers
         self.n_tasks = n_tasks
@@ -62,10 +71,12 @@ class TaskGradients:
         self.present.update(by_row)
         if rest is not None:
             by_row[self.n_tasks] = rest
-        found = task_gradients(list(by_row.values()), [self.parameters] * len(by_row))
+        scaled = [self.scaling.up(loss) for loss in by_row.values()]
+        found = task_gradients(scaled, [self.parameters] * len(by_row))
         for row, gradients in zip(by_row, found, strict=True):
             total = self.rows[row]
-            for parameter, gradient in gradients.items():
+            true = self.scaling.down(list(gradients.values()))
+            for parameter, gradient in zip(gradients, true, strict=True):
                 # Autograd may hand out one tensor for two parameters: never add in place.
                 known = total.get(parameter)
                 total[parameter] = gradient if known is None else known + gradient

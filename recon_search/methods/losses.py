@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from recon_search import parallel
 from recon_search.errors import TrainingError, nearest
-from recon_search.methods.gradients import Measurement, spoil
+from recon_search.methods.gradients import Measurement, add_to_grad, spoil
+from recon_search.methods.scaling import Scaling
 from recon_search.methods.sharing import Sharing, TaskNetwork
 from recon_search.methods.skipping import Skipping, name_fault
 from recon_search.methods.state import read_state, write_state
@@ -30,11 +31,19 @@ class Joint(Skipping):
         model: whose parameters that require gradients now get theirs.
         sharing: of the model.
         measurement: takes the measured steps.
+        scaling: of the losses, which the measurement knows as well.
     """
 
     name = "joint"
 
-    def __init__(self, model: TaskNetwork, sharing: Sharing, measurement: Measurement) -> None:
+    def __init__(
+        self,
+        model: TaskNetwork,
+        sharing: Sharing,
+        measurement: Measurement,
+        scaling: Scaling | None = None,
+    ) -> None:
+        self.scaling = scaling or Scaling()
         self.tasks = tuple(model.tasks)
         self.sharing = sharing
         self.measurement = measurement
@@ -68,7 +77,8 @@ class Joint(Skipping):
         if apart.intersection(weighted):
             self.measurement.add(weighted, apart)
         else:
-            torch.stack(list(weighted.values())).sum().backward()  # type: ignore[no-untyped-call]
+            total = torch.stack(list(weighted.values())).sum()
+            self._differentiate(total)
 
     def combine(self, *, measure: Measure = False) -> Tensor | None:
         """Finish the step: as `Surgeon.combine`."""
@@ -88,6 +98,19 @@ class Joint(Skipping):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` returned."""
 
+    def _differentiate(self, total: Tensor) -> None:
+        """Add the gradient of a loss to `.grad`."""
+        if self.scaling.factor is None:
+            total.backward()  # type: ignore[no-untyped-call]
+            return
+        wanted = self.sharing.parameters
+        found = torch.autograd.grad(self.scaling.up(total), wanted, allow_unused=True)
+        reached = {p: g for p, g in zip(wanted, found, strict=True) if g is not None}
+        for parameter, gradient in zip(
+            reached, self.scaling.down([*reached.values()]), strict=True
+        ):
+            add_to_grad(parameter, gradient)
+
     def _weigh(self, losses: dict[int, Tensor]) -> dict[int, Tensor]:
         """Return losses whose sum has the method's gradient."""
         return losses
@@ -102,6 +125,7 @@ class Scalarised(Joint):
         measurement: takes the measured steps.
         name: of the method.
         scalariser: maps losses (T,) to one loss, on the model's device.
+        scaling: as for `Joint`.
     """
 
     def __init__(
@@ -111,8 +135,9 @@ class Scalarised(Joint):
         measurement: Measurement,
         name: str,
         scalariser: nn.Module,
+        scaling: Scaling | None = None,
     ) -> None:
-        super().__init__(model, sharing, measurement)
+        super().__init__(model, sharing, measurement, scaling)
         self.name = name
         self.scalariser = scalariser
         self._last_losses = torch.ones(len(self.tasks), device=next(model.parameters()).device)

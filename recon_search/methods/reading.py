@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recon_search.errors import TrainingError
+from recon_search.methods.scaling import Scaling
 from recon_search.model.rotation import RotatedHead, check_features
 
 
@@ -121,7 +122,9 @@ class HeadGradient:
     of_parameters: dict[nn.Parameter, Tensor]
 
 
-def differentiate(task: str, loss: Tensor, head: nn.Module, read: Sequence[Tensor]) -> HeadGradient:
+def differentiate(
+    task: str, loss: Tensor, head: nn.Module, read: Sequence[Tensor], scaling: Scaling
+) -> HeadGradient:
     """Differentiate a loss for a head's parameters and for the features that it read.
 
     Args:
@@ -129,6 +132,7 @@ def differentiate(task: str, loss: Tensor, head: nn.Module, read: Sequence[Tenso
         loss: a scalar.
         head: whose parameters lie behind the features alone.
         read: candidates, of which the loss comes from one, or one that needs no gradient.
+        scaling: of the loss.
 
     Raises:
         TrainingError: the loss comes from several or none of them.
@@ -136,8 +140,9 @@ def differentiate(task: str, loss: Tensor, head: nn.Module, read: Sequence[Tenso
     features = list(dict.fromkeys(one for one in read if one.requires_grad))
     parameters = [p for p in head.parameters() if p.requires_grad]
     wanted = [*features, *parameters]
-    found = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
-    reached = {one: own for one, own in zip(wanted, found, strict=True) if own is not None}
+    found = torch.autograd.grad(scaling.up(loss), wanted, allow_unused=True) if wanted else ()
+    scaled = {one: own for one, own in zip(wanted, found, strict=True) if own is not None}
+    reached = dict(zip(scaled, scaling.down(list(scaled.values())), strict=True))
     used = [one for one in features if one in reached]
     if len(used) > 1 or (reached and not used and (features or not read)):
         raise TrainingError(

@@ -25,6 +25,7 @@ from recon_search.methods.gradients import add_to_grad
 from recon_search.methods.losses import check_losses
 from recon_search.methods.orthogonal import Rotation
 from recon_search.methods.reading import Readings, differentiate
+from recon_search.methods.scaling import Scaling
 from recon_search.methods.skipping import Skipping, name_fault
 from recon_search.model.rotation import (
     RotatedHead,
@@ -104,6 +105,7 @@ class RotoGrad(Skipping):
             if any(p.requires_grad for part in (head, backbone) if part for p in part.parameters())
         ]
         self.combiner = combiner
+        self.scaling = getattr(combiner, "scaling", None) or Scaling()
         self.rescale = rescale
         self.decay = decay
         self.every = every
@@ -161,7 +163,7 @@ class RotoGrad(Skipping):
         first_losses = self._first_losses(named) if self.normalize_losses else {}
         named.update({task: named[task] / first for task, first in first_losses.items()})
         found = {
-            task: differentiate(task, loss, self.heads[task], read[task])
+            task: differentiate(task, loss, self.heads[task], read[task], self.scaling)
             for task, loss in named.items()
         }
         self.readings.clear()  # checkpointed heads have just read again
@@ -191,7 +193,7 @@ class RotoGrad(Skipping):
             self._fault = name_fault(name, list(gradients)[int((~finite).nonzero()[0])])
         surrogates = {}
         for task, gradient in gradients.items():
-            surrogates[task] = (used[task] * gradient.to(used[task].dtype)).sum()
+            surrogates[task] = (used[task].to(gradient.dtype) * gradient).sum()
             for parameter, own in found[task].of_parameters.items():
                 if parameter not in self.own[task]:
                     surrogates[task] = surrogates[task] + (parameter * own).sum()

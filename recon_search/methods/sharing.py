@@ -11,6 +11,7 @@ from torch import nn
 
 from recon_search.conflict.gramian import Gradients
 from recon_search.errors import TrainingError
+from recon_search.graph.admission import is_sharded, is_wrapper
 from recon_search.graph.branched import BranchedBackbone
 
 
@@ -124,8 +125,13 @@ def check_network(model: Any) -> None:
     """Make sure that a model has what methods look at.
 
     Raises:
-        TrainingError: its backbone is not branched, or a task has no head.
+        TrainingError: it is wrapped or sharded, its backbone not branched, or a task without head.
     """
+    if isinstance(model, nn.Module) and (is_wrapper(model) or is_sharded(model)):
+        raise TrainingError(
+            "A method needs the model itself, whose tasks it differentiates one by one, got a "
+            f"{type(model).__name__}. Pass its .module, or the model before it is sharded."
+        )
     if not isinstance(getattr(model, "backbone", None), BranchedBackbone):
         raise TrainingError(
             f"A method needs a model whose `backbone` is branched, got {type(model).__name__} with "

@@ -27,6 +27,7 @@ from recon_search.methods.gradients import LockstepGradients, Measurement, TaskG
 from recon_search.methods.losses import Joint, Scalarised
 from recon_search.methods.method import Method
 from recon_search.methods.registry import find_inner, find_method
+from recon_search.methods.scaling import Scaling
 from recon_search.methods.sharing import Sharing, TaskNetwork
 
 Forward = Callable[[], tuple[Mapping[str, Tensor | None], Any]]
@@ -45,7 +46,9 @@ class Surgeon(Protocol):
     `combine`; the optimiser's step; `step`. After an epoch's last step `end_epoch`; at the end of
     training `finish`. Gradients are added to `.grad`, as torch does.
 
-    **Loss scaling** (`torch.amp.GradScaler`, for float16). Scale every loss alike:
+    **Loss scaling** (`torch.amp.GradScaler`, for float16). Set `scaling.factor` before the step,
+    and the method sees true losses and true gradients, which it leaves in `.grad` (see `Scaling`;
+    not in low memory). Or scale every loss alike:
     `backward({task: scaler.scale(loss) ...})`, then `scaler.unscale_`, `scaler.step`, `step`. A
     step whose gradients overflow leaves gradients that are not finite, so that the scaler skips
     it; it is counted and not measured. Gramians are those of the scaled losses, the square of the
@@ -58,10 +61,12 @@ class Surgeon(Protocol):
         n_skipped: steps whose gradients were found not to be finite. Joint training and scalarisers
             look at the gradients of measured steps only.
         fault: what was wrong with the last step, in one line; None if nothing was.
+        scaling: what losses are multiplied by while they are differentiated.
     """
 
     n_skipped: int
     fault: str | None
+    scaling: Scaling
 
     def backward(
         self,
@@ -161,13 +166,13 @@ def create_surgeon(
 def _create_on_losses(
     model: TaskNetwork, entry: Method, options: Mapping[str, Any], low_memory: bool
 ) -> Joint:
-    sharing = Sharing(model)
+    sharing, scaling = Sharing(model), Scaling()
     n_tasks = len(model.tasks)
-    measurement: Measurement = TaskGradients(sharing.parameters, sharing.layers, n_tasks)
+    measurement: Measurement = TaskGradients(sharing.parameters, sharing.layers, n_tasks, scaling)
     if low_memory and parallel.size() == 1:  # it would see one process's part of the gradients
         measurement = LockstepGradients(sharing.layers, n_tasks)
     if entry.needs == "nothing":
-        return Joint(model, sharing, measurement)
+        return Joint(model, sharing, measurement, scaling)
     with next(model.parameters()).device:
         scalariser = entry.create(tuple(model.tasks), options=options)
-    return Scalarised(model, sharing, measurement, entry.name, scalariser)
+    return Scalarised(model, sharing, measurement, entry.name, scalariser, scaling)

@@ -96,14 +96,17 @@ def create_backbone(config: BackboneConfig, *, in_chans: int, seed: int = 0) -> 
     return model
 
 
-def check_weights(config: BackboneConfig, in_chans: int = 3) -> None:
+def check_weights(config: BackboneConfig, in_chans: int = 3) -> nn.Module:
     """Look whether a backbone's weights are there and fit, without loading or downloading them.
+
+    Returns:
+        The backbone on the meta device.
 
     Raises:
         BackboneError: they do not, or the backbone cannot be made.
     """
     with torch.device("meta"):
-        create_backbone(config, in_chans=in_chans)
+        return create_backbone(config, in_chans=in_chans)
 
 
 def feature_width(backbone: nn.Module, config: BackboneConfig, shape: Sequence[int]) -> int:

@@ -12,6 +12,7 @@ import torch
 from recon_search.graph.analysis import Analysis, analyse
 from recon_search.graph.calls import Reads, kind_of
 from recon_search.model.backbone import create_backbone, feature_width, image_size
+from recon_search.model.freezing import freeze
 from recon_search.model.pyramid import Pyramid, find_pyramid
 from recon_search.model.source import untrained
 from recon_search.recipe import BackboneConfig
@@ -49,32 +50,50 @@ class Facts:
         """Learned numbers, without heads."""
         return sum(parameter.numel() for parameter in self.analysis.trace.root.parameters())
 
+    @property
+    def n_frozen(self) -> int:
+        """Those of them that are not trained."""
+        parameters = self.analysis.trace.root.parameters()
+        return sum(parameter.numel() for parameter in parameters if not parameter.requires_grad)
 
-def facts_of(config: BackboneConfig, shape: Sequence[int], *, tasks: Sequence[Task] = ()) -> Facts:
+
+def facts_of(
+    config: BackboneConfig,
+    shape: Sequence[int],
+    frozen: Sequence[str] = (),
+    *,
+    tasks: Sequence[Task] = (),
+) -> Facts:
     """Create a backbone with random weights and follow it, once a process.
 
     Args:
         config: the backbone; its weights are not looked at.
         shape: of one image, (C, H, W); or (C,), of the size that the backbone is configured for.
+        frozen: patterns of what is not trained (see `freeze`), which has no layers then.
         tasks: say whether heads read a vector, a pyramid, or some this and some that; without any
             they read a vector.
 
     Raises:
         BackboneError: timm does not know it or refuses its arguments, it cannot be followed, or it
             gives no vector for such an image.
+        RecipeError: a pattern names nothing, or nothing is left to train.
     """
     reads = {task.name: task.reads for task in tasks}
     kind = kind_of([*reads.values()])
     key = tuple(reads.items()) if kind == "both" else kind
-    return _facts_of(untrained(config).model_dump_json(), tuple(shape), key)
+    return _facts_of(untrained(config).model_dump_json(), tuple(shape), tuple(frozen), key)
 
 
 @functools.lru_cache(maxsize=8)
 def _facts_of(
-    config_json: str, shape: tuple[int, ...], call: str | tuple[tuple[str, Reads], ...]
+    config_json: str,
+    shape: tuple[int, ...],
+    frozen: tuple[str, ...],
+    call: str | tuple[tuple[str, Reads], ...],
 ) -> Facts:
     config = BackboneConfig.model_validate_json(config_json)
     backbone = create_backbone(config, in_chans=shape[0])
+    freeze(backbone, frozen)
     pyramid = None
     if call != "forward":
         shape = shape if len(shape) > 1 else (shape[0], *image_size(backbone, config))

@@ -121,7 +121,9 @@ def _assemble(
             f"heads must hold a module for each of {', '.join(split.tasks)}, found none for "
             f"'{missing[0]}'. Add it."
         )
-    return MultiTaskModel(branched, {task: heads[task] for task in split.tasks}, config, multiple)
+    return MultiTaskModel(
+        branched, {task: heads[task] for task in split.tasks}, config, multiple=multiple
+    )
 
 
 def heads_of(config: Mapping[str, Any]) -> HeadsConfig:

@@ -40,11 +40,7 @@ class Habits(nn.Module):
         return self.heads
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Accept that checkpointing stays off.
-
-        Raises:
-            BackboneError: it should be on, which a graph cannot do.
-        """
+        """Let the backbone compute activations twice in training, to keep fewer."""
         self.backbone.set_grad_checkpointing(enable)
 
     def layer_parameters(self) -> dict[str, list[nn.Parameter]]:

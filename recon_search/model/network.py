@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from recon_search import artefact
+from recon_search.errors import BackboneError, SplitError
+from recon_search.graph.admission import is_wrapper
 from recon_search.graph.branch import branch
 from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.layers import layers
@@ -17,6 +19,7 @@ from recon_search.graph.split import Split
 from recon_search.model.backbone import create_backbone
 from recon_search.model.container import TaskModules
 from recon_search.model.facts import facts_of
+from recon_search.model.freezing import copies, freeze, frozen_norms
 from recon_search.model.habits import Habits
 from recon_search.model.heads import create_heads, read_maps
 from recon_search.model.pyramid import pad
@@ -35,8 +38,13 @@ class MultiTaskModel(Habits):
         backbone: gives `{task: features}`.
         heads: one head a task.
         config: what `save` needs to build the model anew (see `build_model`).
+        still: paths of norms of the backbone that always evaluate: their statistics are frozen.
         multiple: images whose sides are no multiples of it are padded with zeros, and what is
             predicted for every pixel is cut to the image (see `pyramid.Pyramid`).
+
+    Raises:
+        BackboneError: the backbone is not branched, or is wrapped.
+        SplitError: the heads are not one a task.
     """
 
     def __init__(
@@ -44,13 +52,17 @@ class MultiTaskModel(Habits):
         backbone: BranchedBackbone,
         heads: Mapping[str, nn.Module],
         config: Mapping[str, Any],
+        still: Sequence[str] = (),
         multiple: int = 1,
     ) -> None:
+        _check_parts(backbone, heads)
         super().__init__()
         self.multiple = multiple
         self.backbone = backbone
         self.heads = TaskModules(dict(heads))
         self.config = dict(config)
+        self.still = tuple(still)
+        self._hold_still()
         self._take_data()
 
     @property
@@ -91,6 +103,12 @@ class MultiTaskModel(Habits):
             for task, own in features.items()
         }
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, of frozen norms always that of evaluation."""
+        super().train(mode)
+        self._hold_still()
+        return self
+
     def save(self, directory: str | Path, **extra: Any) -> None:
         """Write a model directory: `model.safetensors`, `config.json`, `split.json`.
 
@@ -119,6 +137,25 @@ class MultiTaskModel(Habits):
         levels = list(self.backbone.blueprint.call.indices)
         return {"maps": {"reads": reads, "levels": levels, "multiple": self.multiple}}
 
+    def _hold_still(self) -> None:
+        for path in self.still:
+            self.backbone.get_submodule(path).eval()
+
+
+def _check_parts(backbone: nn.Module, heads: Mapping[str, nn.Module]) -> None:
+    eager = getattr(backbone, "_orig_mod", backbone)  # of a compiled one
+    if not isinstance(eager, BranchedBackbone):
+        is_wrapped = isinstance(backbone, nn.Module) and is_wrapper(backbone)
+        raise BackboneError(
+            f"A MultiTaskModel must have a branched backbone, got {type(backbone).__name__}. "
+            f"{'Pass its .module.' if is_wrapped else 'Make it with recon_search.branch.'}"
+        )
+    if set(heads) != set(eager.tasks):
+        raise SplitError(
+            f"A MultiTaskModel must have one head a task ({', '.join(eager.tasks)}), got heads "
+            f"of {', '.join(heads) or 'none'}. Name heads after tasks."
+        )
+
 
 def build_model(
     backbone: BackboneConfig,
@@ -129,6 +166,7 @@ def build_model(
     split: Split | None = None,
     init: str = "copy",
     seed: int = 0,
+    frozen: Sequence[str] = (),
 ) -> MultiTaskModel:
     """Build a model from its description.
 
@@ -143,20 +181,23 @@ def build_model(
         split: which layers to branch; None branches nothing.
         init: `copy` starts the copies of a layer equal, `fresh` draws each anew.
         seed: seed of the initialisation.
+        frozen: patterns of what of the backbone is not trained (see `freeze`).
 
     Raises:
         BackboneError: timm does not know the backbone or refuses its arguments.
-        SplitError: the split does not fit the backbone.
+        SplitError: the split does not fit the backbone, or names a layer that is frozen.
+        RecipeError: a pattern names nothing, or nothing is left to train.
     """
     if isinstance(heads, HeadConfig):
         heads = HeadsConfig(head=heads)
     names = tuple(task.name for task in tasks)
-    facts = facts_of(backbone, shape, tasks=tasks)
+    facts = facts_of(backbone, shape, frozen, tasks=tasks)
     eager = create_backbone(backbone, in_chans=shape[0], seed=seed)
+    freeze(eager, frozen)
     plan = split if split is not None else Split(names, {})
     branched = branch(eager, plan, analysis=facts.analysis)
     if init == "fresh":
-        _draw_copies(branched, backbone, shape[0], seed)
+        _draw_copies(branched, backbone, shape[0], seed, frozen)
     config = {
         "backbone": facts.config.model_dump(exclude={"weights", "pretrained"}),
         **heads.model_dump(exclude_defaults=True),
@@ -164,24 +205,29 @@ def build_model(
         "tasks": [task.spec() for task in tasks],
     }
     made = create_heads(heads, facts.width, tasks, pyramid=facts.pyramid, seed=seed)
+    still = list(copies(branched, frozen_norms(eager, frozen)))
     multiple = 1 if facts.pyramid is None else facts.pyramid.multiple
-    return MultiTaskModel(branched, made, config, multiple)
+    return MultiTaskModel(branched, made, config, still, multiple)
 
 
 @torch.no_grad()
 def _draw_copies(
-    branched: BranchedBackbone, config: BackboneConfig, in_chans: int, seed: int
+    branched: BranchedBackbone,
+    config: BackboneConfig,
+    in_chans: int,
+    seed: int,
+    frozen: Sequence[str],
 ) -> None:
     """Initialise the second and later copies of every split layer independently."""
     blocks_by_layer = branched.layers()
     for index in range(1, len(branched.tasks)):
-        fresh = layers(
-            create_backbone(
-                untrained(config),
-                in_chans=in_chans,
-                seed=int(artefact.digest([seed, "copy", index])[:8], 16),
-            )
+        drawn_anew = create_backbone(
+            untrained(config),
+            in_chans=in_chans,
+            seed=int(artefact.digest([seed, "copy", index])[:8], 16),
         )
+        freeze(drawn_anew, frozen)
+        fresh = layers(drawn_anew)
         for name, blocks in blocks_by_layer.items():
             if index < len(blocks):
                 for parameter, drawn in zip(blocks[index].parameters, fresh[name], strict=True):

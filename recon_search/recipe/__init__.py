@@ -5,6 +5,7 @@ from recon_search.recipe.data import DataConfig, TaskConfig
 from recon_search.recipe.network import BackboneConfig, HeadConfig, HeadsConfig, NeckConfig
 from recon_search.recipe.reading import Recipe, load_recipe, parse_recipe
 from recon_search.recipe.search import Range, SearchConfig, Value
+from recon_search.recipe.shipped import find_recipe, shipped_recipes
 from recon_search.recipe.training import LEAST_SEEDS, ProbeConfig, TrainConfig
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "TaskConfig",
     "TrainConfig",
     "Value",
+    "find_recipe",
     "load_recipe",
     "parse_recipe",
+    "shipped_recipes",
 ]

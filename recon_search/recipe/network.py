@@ -11,13 +11,16 @@ from recon_search.errors import nearest
 from recon_search.imports import is_import_path
 from recon_search.recipe.section import Section
 
+WIDEST = 2**20
+"""Numbers in features or in a hidden layer, at most: wider ones are mistakes and fill memory."""
+
 
 class BackboneConfig(Section):
     """A timm model: its name, its arguments, and the width of the features the heads share."""
 
     name: str
     args: dict[str, Any] = {}
-    features: int = Field(default=0, ge=0)  # timm's num_classes; 0: the pooled features as they are
+    features: int = Field(default=0, ge=0, le=WIDEST)  # timm's num_classes; 0: the pooled features
     weights: str | None = None  # a local checkpoint, .safetensors
     pretrained: bool = False  # timm's own weights, from its hub or the hub's cache
 
@@ -46,7 +49,7 @@ class NeckConfig(Section):
 
     kind: str = "mlp"
     activation: Literal["none", "relu", "gelu"] = "none"
-    hidden: int = Field(default=128, gt=0)
+    hidden: int = Field(default=128, gt=0, le=WIDEST)
     args: dict[str, Any] = {}
 
     @field_validator("kind")
@@ -72,7 +75,7 @@ class HeadConfig(Section):
 
     kind: str = "linear"
     activation: Literal["none", "relu", "gelu"] = "none"
-    hidden: int = Field(default=128, gt=0)
+    hidden: int = Field(default=128, gt=0, le=WIDEST)
     args: dict[str, Any] = {}
     neck: str | None = None  # of `[necks]`; the head then reads what it gives
 

@@ -8,21 +8,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from recon_search.errors import RecipeError, nearest
 from recon_search.recipe.choice import CompareConfig, SplitConfig
 from recon_search.recipe.data import DataConfig, TaskConfig
 from recon_search.recipe.network import BackboneConfig, HeadConfig, HeadsConfig, NeckConfig
 from recon_search.recipe.search import SearchConfig
-from recon_search.recipe.section import Section
+from recon_search.recipe.section import Section, Seed
+from recon_search.recipe.shipped import find_recipe, shipped_recipes
 from recon_search.recipe.training import ProbeConfig, TrainConfig
 
 
 class Recipe(Section):
     """A whole run."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     data: DataConfig
     tasks: dict[str, TaskConfig] = {}
     backbone: BackboneConfig
@@ -49,18 +50,21 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, `.toml` or the resolved `.json` of an earlier run.
 
     Args:
-        path: the file.
+        path: the file, or the name of a recipe that comes with the package.
         overrides: `a.b=value`, the value in TOML notation or a bare string.
 
     Raises:
         RecipeError: every unknown key, wrong type and value out of range, in one message.
     """
-    path = Path(path)
+    path = find_recipe(path)
     try:
         text = path.read_text(encoding="utf-8")
         raw = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
-        raise RecipeError(f"A recipe is needed, found no file at {path}. Check the path.") from None
+        raise RecipeError(
+            f"A recipe is needed, found no file at {path}. Check the path, or take one of "
+            f"{', '.join(shipped_recipes())}."
+        ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
         raise RecipeError(f"A recipe must be TOML, could not read {path}: {error}.") from None
     for override in overrides:

@@ -48,7 +48,7 @@ class SearchConfig(Section):
     """What Optuna searches for, and how much it may spend."""
 
     trials: int = Field(default=30, gt=0)  # in all, for the study; deduplicated ones do not count
-    seed: int = Field(default=0, ge=0)  # of what Optuna draws
+    seed: int = Field(default=0, ge=0, lt=2**31)  # of what Optuna draws
     objective: Literal["delta_m", "delta_m-parameters", "delta_m-flops"] = "delta_m"  # or a front
     max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None  # or split's
     space: dict[str, Range | Annotated[list[Value], Field(min_length=1)]] = {}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+Seed = Annotated[int, Field(ge=0, lt=2**62)]
+"""What torch and numpy take, and so they do the seeds that follow it."""
 
 
 class Section(BaseModel):

@@ -23,20 +23,34 @@ class TrainConfig(Section):
     accumulate: int = Field(default=1, gt=0)  # batches whose gradients make one update
     optimizer: str = "sgd"
     lr: float = Field(gt=0)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)  # of lr, per layer from the heads down
+    head_lr_scale: float = Field(default=1.0, gt=0)  # heads and necks learn so many times as fast
+    freeze: list[str] = []  # patterns of the backbone's parameters and modules, as "layer1.*"
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     scheduler: Literal["cosine", "multistep", "step", "constant"] = "cosine"
     milestones: list[int] = []
     decay_rate: float = Field(default=0.1, gt=0)
     warmup_epochs: int = Field(default=0, ge=0)
+    min_lr: float = Field(default=0.0, ge=0)  # where cosine ends
     clip_grad: float | None = Field(default=None, gt=0)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of autocast; bfloat16 on a GPU
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # bfloat16 on a GPU
+    grad_checkpointing: bool = False  # compute activations twice, to keep fewer
+    ema: float | None = Field(default=None, gt=0, lt=1)  # decay of an average of the weights
+    ema_warmup: bool = True  # the average begins short, or else with `ema` from the first step
+    patience: int = Field(default=0, ge=0)  # epochs without a better one before it ends; 0: never
+    select: Literal["last", "best"] | None = None  # the epoch kept; None: best with patience
     measure_every: int = Field(default=0, ge=0)  # conflicts are measured every n-th step; 0: never
     measure_tasks: int = Field(default=0, ge=0)  # of many, drawn for each such step; 0: all
     low_memory: bool = False  # measure without keeping gradients; methods on gradients keep them
 
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best epoch is kept, and not the last."""
+        return self.select == "best" or (self.select is None and self.patience > 0)
+
     def broken_rules(self) -> Iterator[str]:
-        """Low memory keeps no gradients; a pair of tasks takes two."""
+        """Low memory keeps no gradients; a pair of tasks takes two; cosine ends below `lr`."""
         if self.measure_tasks == 1:
             yield "`train.measure_tasks` must be 0 (all) or at least 2, got 1: one has no pair."
         if self.low_memory and self.accumulate > 1:
@@ -44,6 +58,28 @@ class TrainConfig(Section):
                 f"`train.low_memory` needs `train.accumulate` 1, got {self.accumulate}: the "
                 "gradients of several batches must be kept. Drop one."
             )
+        if self.low_memory and self.precision == "float16":
+            yield (
+                '`train.low_memory` and `train.precision` "float16" exclude each other: gradients '
+                'that are not kept cannot be scaled back. Drop one, or take "bfloat16".'
+            )
+        if self.low_memory and self.grad_checkpointing:
+            yield (
+                "`train.low_memory` and `train.grad_checkpointing` exclude each other: activations "
+                "would be computed anew for every parameter. Drop one."
+            )
+        if self.min_lr >= self.lr:
+            yield (
+                f"`train.min_lr` must be below `train.lr`, got {self.min_lr:g} and {self.lr:g}. "
+                "Lower it."
+            )
+        if self.min_lr and self.scheduler != "cosine":
+            yield (
+                f'`train.min_lr` needs `train.scheduler` "cosine", got "{self.scheduler}": no '
+                "other ends at a learning rate. Drop one."
+            )
+        if not self.ema_warmup and self.ema is None:
+            yield "`train.ema_warmup` needs `train.ema`, which is not set. Set it, or drop both."
 
 
 class ProbeConfig(Section):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from scipy.stats import ttest_rel
 
 from recon_search import artefact
-from recon_search.errors import ArtefactError
+from recon_search.errors import ArtefactError, TrainingError
 from recon_search.runs.result import Result
 from recon_search.tasks.scoring import delta_m, mean_and_deviation
 from recon_search.tasks.task import Metrics
@@ -215,7 +215,11 @@ def choose_best(
     single: Mapping[str, Sequence[Result]],
     directions: Mapping[str, Mapping[str, int]],
 ) -> Best:
-    """Choose the model to export among the networks of role `split`, on validation data alone."""
+    """Choose the model to export among the networks of role `split`, on validation data alone.
+
+    Raises:
+        TrainingError: delta_m is a number for none of them.
+    """
     candidates = [
         Best(
             line.name,
@@ -227,7 +231,13 @@ def choose_best(
         if line.role == "split"
         for seed, result in enumerate(line.results)
     ]
-    return max(candidates, key=lambda candidate: candidate.validation_delta_m)
+    known = [each for each in candidates if not math.isnan(each.validation_delta_m)]
+    if not known:
+        raise TrainingError(
+            f"A model to export must have a validation delta_m, it is nan for all {len(candidates)}"
+            " split networks. Look at the labels of the validation data."
+        )
+    return max(known, key=lambda candidate: candidate.validation_delta_m)
 
 
 def paired_p_value(values: Sequence[float], reference: Sequence[float]) -> float | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from recon_search import parallel
+from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.listener import Listener
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
@@ -32,13 +33,31 @@ def train_all(trainings: Sequence[Training], run: Run, title: str) -> list[Resul
         trainings: what to train.
         run: where, with how many workers.
         title: what its listener is told that they are for.
+
+    Raises:
+        OutOfTime: the run's deadline has come, and says how many are left.
     """
     unique = {training.directory(run): training for training in trainings}
     workers = min(n_workers(run), len(unique))
     with run.listener.over(title, len(unique)):
         alone = workers <= 1
-        results = _one_by_one(unique, run) if alone else _in_processes(unique, run, workers)
+        with counted(list(unique), title):
+            results = _one_by_one(unique, run) if alone else _in_processes(unique, run, workers)
     return [results[training.directory(run)] for training in trainings]
+
+
+@contextmanager
+def counted(directories: Sequence[Path], title: str) -> Iterator[None]:
+    """Let what ends a block out of time say how many of its trainings are left."""
+    try:
+        yield
+    except OutOfTime:
+        left = [directory for directory in directories if not Result.is_in(directory)]
+        begun = sum((directory / "checkpoint.safetensors").is_file() for directory in left)
+        n = len(directories)
+        raise OutOfTime(
+            f"{title}: {n - len(left)} of {n} trainings are done, {begun} more begun"
+        ) from None
 
 
 def n_workers(run: Run) -> int:
@@ -72,7 +91,11 @@ def _in_processes(unique: dict[Path, Training], run: Run, at_once: int) -> dict[
             _tell(workers.steps, run.listener)
             for future in done:
                 directory = pending.pop(future)
-                results[directory] = future.result()
+                try:
+                    results[directory] = future.result()
+                except OutOfTime:
+                    wait([other for other in pending if not other.cancel()])  # for their epochs
+                    raise
                 run.listener.finish(unique[directory].name, results[directory].seconds)
     return results
 

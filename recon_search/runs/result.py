@@ -24,7 +24,7 @@ class Result:
         seed: of initialisation and batches.
         n_parameters: heads included.
         flops: of one image's forward pass for all tasks.
-        validation: metrics after the last epoch.
+        validation: metrics after the epoch that was kept, the last or the best.
         seconds: that it took.
         directory: its folder.
         test: metrics on test data; None where nobody has asked yet.
@@ -55,6 +55,11 @@ class Result:
         """Write `result.json` into the training's folder: from now on it is done."""
         artefact.write_json(self.directory / FILE, self.as_json())
 
+    @staticmethod
+    def is_in(directory: Path) -> bool:
+        """Whether a folder's training is done."""
+        return (directory / FILE).is_file()
+
     @classmethod
     def load(cls, directory: Path) -> Result | None:
         """Read a folder's result; None where the training is not done.
@@ -63,7 +68,7 @@ class Result:
             ArtefactError: the file is damaged.
         """
         path = directory / FILE
-        if not path.is_file():
+        if not cls.is_in(directory):
             return None
         values = artefact.read_json(path, "result")
         try:

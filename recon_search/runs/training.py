@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
 import time
@@ -14,18 +15,22 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from recon_search import identity, parallel
-from recon_search.conflict.scores import FORMAT, ConflictScores
+from recon_search.conflict.kept import FORMAT
+from recon_search.conflict.scores import ConflictScores
+from recon_search.data.transforms import SCALES
 from recon_search.errors import RecipeError
 from recon_search.graph.split import Split
 from recon_search.model.facts import facts_of
 from recon_search.model.files import load
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, Recipe, TrainConfig
-from recon_search.runs.result import Result
+from recon_search.runs.deadline import OutOfTime, in_time
+from recon_search.runs.result import HISTORY, Result
 from recon_search.runs.run import Run
 from recon_search.tasks.task import Task
 from recon_search.training.evaluation import evaluate
 from recon_search.training.loop import AfterEpoch, Progress, Report, fit
+from recon_search.training.stopping import kept
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,9 @@ def train(
 
     Its folder then holds `result.json`, `metrics.jsonl`, `scores.safetensors` if conflicts were
     measured, and the model directory `model`.
+
+    Raises:
+        OutOfTime: the run's deadline has come; the folder holds a checkpoint, if an epoch is done.
     """
     directory = training.directory(run)
     known = Result.load(directory)
@@ -101,6 +109,11 @@ def train(
     started = time.perf_counter()
     if training.start is not None:
         train(training.start, run, report)
+    if run.deadline is not None:
+        if run.deadline.refuses():
+            raise OutOfTime
+        trained, last = _n_epochs(directory), training.train.epochs
+        after_epoch = in_time(run.deadline, after_epoch, known=trained, last=last)
     parallel.agree((training, run.silent()))  # other processes of a group wait for it
     model, scores, history = fit_training(training, run, report, after_epoch)
     result = Result(
@@ -109,7 +122,7 @@ def train(
         seed=training.seed,
         n_parameters=model.n_parameters,
         flops=count_flops(model, torch.zeros(1, *run.schema.shape, device=run.device)),
-        validation=history[-1]["validation"],
+        validation=kept(history, training.train)["validation"],
         seconds=round(time.perf_counter() - started, 2),
         directory=directory,
     )
@@ -146,28 +159,37 @@ def fit_training(
         split=training.split,
         init=run.recipe.split.init,
         seed=training.seed,
+        frozen=training.train.freeze,
     ).to(run.device)
     if training.start is not None:
         _start_from(model, load(training.start.directory(run) / "model"))
-    scores = _empty_scores(training, run) if training.train.measure_every else None
+    scores = empty_scores(training, run) if training.train.measure_every else None
     try:
-        history = fit(
-            model,
-            run.feed,
-            _settle(training.train, run),
-            seed=training.seed,
-            directory=training.directory(run),
-            scores=scores,
-            report=report,
-            after_epoch=after_epoch,
-        )
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise RecipeError(
-            f"Batches of {training.train.batch_size} ({parallel.size()} processes) are too small "
-            f"for a normalisation of {training.backbone.name}. Raise train.batch_size."
-        ) from None
+        with contextlib.closing(run.feed) as feed:
+            history = fit(
+                model,
+                feed,
+                _settle(training.train, run),
+                seed=training.seed,
+                directory=training.directory(run),
+                scores=scores,
+                report=report,
+                after_epoch=after_epoch,
+            )
+    except (ValueError, RuntimeError) as error:
+        config = training.train
+        if "more than 1 value per channel" in str(error):
+            raise RecipeError(
+                f"Batches of {config.batch_size} ({parallel.size()} processes) are too small for a "
+                f"normalisation of {training.backbone.name}. Raise train.batch_size."
+            ) from None
+        if "without overflow" in str(error):
+            raise RecipeError(
+                "Every number of `[train]` must fit float32, got lr = "
+                f"{config.lr:g}, weight_decay = {config.weight_decay:g}, decay_rate = "
+                f"{config.decay_rate:g}. Lower the largest."
+            ) from None
+        raise
     return model, scores, history
 
 
@@ -192,7 +214,15 @@ def count_flops(model: MultiTaskModel, images: torch.Tensor) -> int:
 
 
 def _test(training: Training, model: MultiTaskModel, run: Run) -> dict[str, dict[str, float]]:
-    return evaluate(model, run.feed, "test", training.train)
+    with contextlib.closing(run.feed) as feed:
+        return evaluate(model, feed, "test", training.train)
+
+
+def _n_epochs(directory: Path) -> int:
+    """Number of epochs that a training's checkpoint holds."""
+    if not (directory / "checkpoint.safetensors").is_file():
+        return 0
+    return len((directory / HISTORY).read_text(encoding="utf-8").splitlines())
 
 
 def _start_from(model: MultiTaskModel, trained: MultiTaskModel) -> None:
@@ -217,11 +247,12 @@ def _settle(config: TrainConfig, run: Run) -> TrainConfig:
     return config.model_copy(update={"options": {}})
 
 
-def _empty_scores(training: Training, run: Run) -> ConflictScores:
+def empty_scores(training: Training, run: Run) -> ConflictScores:
+    """Return scores of a training's layers and tasks in which nothing was counted yet."""
     tasks = run.schema.select(training.tasks)
-    facts = facts_of(training.backbone, run.schema.shape, tasks=tasks)
+    facts = facts_of(training.backbone, run.schema.shape, training.train.freeze, tasks=tasks)
     infos = facts.analysis.infos
-    metadata = {
+    metadata: dict[str, Any] = {
         "backbone": facts.identity,
         "layer_infos": [
             {
@@ -235,6 +266,8 @@ def _empty_scores(training: Training, run: Run) -> ConflictScores:
         "recipe": training.identity(run, with_seed=False),
         "seeds": [training.seed],
     }
+    if training.train.freeze:  # a budget is of the whole backbone
+        metadata["n_frozen"] = facts.n_frozen
     names = [info.name for info in infos]
     return ConflictScores(names, training.tasks, metadata, replicated=True)
 
@@ -247,6 +280,7 @@ def _input_config(run: Run) -> dict[str, Any]:
             "shape": run.schema.shape,
             "mean": inputs.mean.tolist(),
             "std": inputs.std.tolist(),
-            "scale": "pixels / 255, then (x - mean) / std",
+            "scale": SCALES[inputs.scale],
+            **inputs.fitting,
         }
     }

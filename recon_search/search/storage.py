@@ -48,6 +48,7 @@ REASONS = {"same_as", "surplus", "error"}
 """Attributes of trials that failed for a reason; the worker of any other has died."""
 
 _HEARTBEAT = sqlalchemy.text("SELECT 1 FROM trial_heartbeats WHERE trial_id = :trial_id")
+_FORGET = sqlalchemy.text("DELETE FROM trial_heartbeats WHERE trial_id = :trial_id")
 _TOUCH = sqlalchemy.text("UPDATE trials SET state = state WHERE trial_id = :trial_id")
 
 logger = logging.getLogger(__name__)
@@ -134,6 +135,12 @@ class PatientStorage(RDBStorage):
         """Whether a trial ever gave a sign of life: Optuna watches over those alone."""
         with self.engine.connect() as connection:
             return connection.execute(_HEARTBEAT, {"trial_id": trial_id}).first() is not None
+
+    @patiently
+    def forget_heartbeat(self, trial_id: int) -> None:
+        """Forget that a trial ever gave a sign of life."""
+        with self.engine.begin() as connection:
+            connection.execute(_FORGET, {"trial_id": trial_id})
 
     def _lock(self, trial_id: int) -> None:
         """Let nobody else set a trial's state before this thread's transaction ends.
@@ -303,6 +310,14 @@ def retry(study: Study, trial: FrozenTrial, retries: int) -> None:
         attributes = {"attempt": attempt, "retry_of": trial.number}
         values = trial.system_attrs.get("fixed_params", {}) | trial.params
         study.enqueue_trial(values, user_attrs=attributes)
+
+
+def pause(study: Study, storage: PatientStorage) -> None:
+    """Let this process's trial wait as if it had not begun; its number and its values stay."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if trial.user_attrs.get("owner") == owner():
+            storage.forget_heartbeat(trial._trial_id)  # an old one would mean that it is dead
+            storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
 
 
 def fail(study: Study, trial: FrozenTrial) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from recon_search.conflict.rules import find_rule
-from recon_search.conflict.scores import bins_below
+from recon_search.conflict.sums import bins_below
 from recon_search.methods.registry import check_method
 from recon_search.model.backbone import check_weights
 from recon_search.model.facts import facts_of
 from recon_search.model.heads import create_heads
+from recon_search.model.room import check_room
 from recon_search.recipe import Recipe
 from recon_search.runs.run import Run
 from recon_search.search.space import check_space
@@ -30,8 +31,8 @@ def check(run: Run) -> int:
     names, shape = run.schema.names, run.schema.shape
     for each in (recipe, *searched):
         _check_methods(each, names)
-    check_weights(recipe.backbone, shape[0])
-    facts = facts_of(recipe.backbone, shape, tasks=run.schema.tasks)
+    check_room(recipe.backbone, check_weights(recipe.backbone, shape[0]), shape)
+    facts = facts_of(recipe.backbone, shape, recipe.train.freeze, tasks=run.schema.tasks)
     create_heads(recipe.heads, facts.width, run.schema.tasks, pyramid=facts.pyramid)
     n_layers = len(facts.analysis.layers)
     for each in (recipe, *searched):

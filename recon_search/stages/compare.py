@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from recon_search.conflict.rules import find_rule
 from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.split import Split
+from recon_search.model.source import untrained
 from recon_search.recipe import BackboneConfig
 from recon_search.runs.comparison import (
     Comparison,
@@ -101,6 +102,8 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
         backbone: BackboneConfig = recipe.backbone,
     ) -> Line:
         config = recipe.train.model_copy(update={"method": method})
+        if backbone != recipe.backbone and untrained(recipe.backbone) != recipe.backbone:
+            config = config.model_copy(update={"freeze": []})  # drawn at random where it is wider
         splits = [chosen(seed) if callable(chosen) else chosen for seed in _seeds(run)]
         return Line(
             name,

@@ -13,15 +13,18 @@ from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import TrainingError
 from recon_search.runs.comparison import Comparison
+from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.run import Run
 from recon_search.search.space import draw
-from recon_search.search.storage import is_local, open_storage
+from recon_search.search.storage import is_local
+from recon_search.search.tally import tally
 from recon_search.stages.compare import compare
 from recon_search.stages.export import hand_over
 from recon_search.stages.probe import FILE as SCORES
 from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
-from recon_search.stages.search import Job, Joined, default_url, join, objective_of, search
+from recon_search.stages.search import is_cut_short, objective_of, search
+from recon_search.stages.study import Job, Joined, check_study, default_url, join
 from recon_search.views.plots import save_figure
 from recon_search.views.trial_plots import search_plot
 from recon_search.views.trials import summarise
@@ -51,11 +54,18 @@ def search_and_judge(
 
     Returns:
         The comparison, if there was a split to judge here.
+
+    Raises:
+        OutOfTime: the run's deadline has come, and says what is left.
     """
+    check_study(run, url, study, scores)
     url = url or default_url(run.out)
     is_given = scores is not None
     if scores is None:
-        scores = probe(run)
+        try:
+            scores = probe(run)
+        except OutOfTime as left:
+            raise OutOfTime(f"{left}; the search has not begun") from None
     job = Job(run, scores, url, study, deadline)
     joined = join(job)  # refuses scores that the study was not begun with
     if is_given:
@@ -64,6 +74,10 @@ def search_and_judge(
     summary = summarise(joined.study)
     artefact.write_json(run.out / SUMMARY, summary)
     save_figure(search_plot(joined.study), run.out / "search.png")
+    if is_cut_short(job, joined):
+        done = tally(joined.study.get_trials(deepcopy=False)).spent
+        wanted = run.recipe.search.trials
+        raise OutOfTime(f"{done} of {wanted} trials are done, the best split is not judged yet")
     if judged is None:
         judged = is_local(url) or _is_first_to_judge(run, joined)
     if not judged:
@@ -120,17 +134,6 @@ def judge(job: Job, joined: Joined) -> Comparison | None:
     split.save(out / "split.json")
     artefact.write_json(out / "best.json", recipe.model_dump(mode="json"))
     return compare(run.with_recipe(recipe), split, job.scores)
-
-
-def check_database(run: Run, url: str | None) -> None:
-    """Refuse a database that does not answer, before all else.
-
-    Raises:
-        RecipeError: what is wrong.
-    """
-    if url is not None:
-        settings = run.recipe.search
-        open_storage(url, settings.heartbeat, settings.retries).engine.dispose()
 
 
 def _forget_earlier(out: Path) -> None:

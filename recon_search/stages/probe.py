@@ -17,6 +17,9 @@ from recon_search.stages.split import choose_layers, reading_of
 
 FILE = "scores.safetensors"
 
+KEEPS_NOTHING = {"ema": None, "ema_warmup": True, "patience": 0, "select": None}
+"""Keys of `[train]` that say which weights are kept: a probe looks at gradients, to the end."""
+
 
 def probe(run: Run) -> ConflictScores:
     """Run the probe and write `scores.safetensors`, the seeds' scores added up.
@@ -30,7 +33,7 @@ def probe(run: Run) -> ConflictScores:
     recipe, path = run.recipe, run.out / FILE
     if path.is_file() and _is_enough(run, scores := ConflictScores.load(path)):
         return scores
-    _check_window(run)
+    check_window(run)
     limit = recipe.probe.seeds
     at_once = limit if recipe.probe.confidence is None else n_workers(run)
     seeds = range(recipe.seed, recipe.seed + limit)
@@ -75,6 +78,7 @@ def probe_training(run: Run, seed: int) -> Training:
             "epochs": recipe.probe.epochs,
             "measure_every": recipe.probe.every,
             "measure_tasks": recipe.probe.tasks_per_step,
+            **KEEPS_NOTHING,
         }
     )
     return Training(run.schema.names, None, config, recipe.backbone, seed, "probe", test=False)
@@ -91,7 +95,7 @@ def _measure_seeds(run: Run, seeds: range, at_once: int) -> Iterator[ConflictSco
             yield ConflictScores.load(result.directory / FILE)
 
 
-def _check_window(run: Run) -> None:
+def check_window(run: Run) -> None:
     """Refuse a probe whose window would hold no measured step.
 
     Raises:

@@ -24,7 +24,7 @@ from recon_search.stages.split import reading_of
 from recon_search.tasks.registry import create_task
 from recon_search.views.outline import cost_table
 from recon_search.views.picture import picture
-from recon_search.views.plots import comparison_plot, heat_map, trade_off_plot
+from recon_search.views.plots import comparison_plot, draw, heat_map, trade_off_plot
 from recon_search.views.tables import comparison_table, ranking_table
 from recon_search.views.trials import trial_table
 
@@ -116,7 +116,8 @@ def _split_section(out: Path, recipe: Recipe, split: Split) -> list[str]:
     """The network that the split makes."""
     model = artefact.read_json(out / "model" / "config.json", "model's config.json")
     tasks = [create_task(spec) for spec in model["tasks"]]
-    facts = facts_of(recipe.backbone, model["input"]["shape"], tasks=tasks)
+    shape, frozen = model["input"]["shape"], recipe.train.freeze
+    facts = facts_of(recipe.backbone, shape, frozen, tasks=tasks)
     anatomy = dissect(facts.analysis, split, title=facts.config.name)
     return [
         "<h2>The split</h2>",
@@ -140,7 +141,7 @@ def _search_section(out: Path) -> list[str]:
 
 def _image(figure: Figure, text: str) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    draw(figure, buffer, "png", dpi=110)
     return _picture(buffer.getvalue(), text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from recon_search.graph.anatomy import dissect
 from recon_search.model.facts import facts_of
 from recon_search.runs.comparison import Comparison
+from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.pool import kept_workers
 from recon_search.runs.run import Run
 from recon_search.stages.compare import compare
@@ -23,11 +24,15 @@ def run_all(run: Run) -> Comparison:
     The recipe must have passed `check`. What a run folder already holds is not computed again,
     so running anew after an interruption goes on from the last epochs.
     """
-    scores = probe(run)
+    try:
+        scores = probe(run)
+    except OutOfTime as left:
+        raise OutOfTime(f"{left}; the comparison has not begun") from None
     save_figure(heat_map(scores), run.out / "conflicts.png")
     split = choose_split(run.recipe, scores, shape=run.schema.shape)
     split.save(run.out / "split.json")
-    facts = facts_of(run.recipe.backbone, run.schema.shape, tasks=run.schema.tasks)
+    tasks = run.schema.tasks
+    facts = facts_of(run.recipe.backbone, run.schema.shape, run.recipe.train.freeze, tasks=tasks)
     anatomy = dissect(facts.analysis, split, title=facts.config.name)
     save_figure(picture(anatomy), run.out / "split.png")
     comparison = compare(run, split, scores)

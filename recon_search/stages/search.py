@@ -8,79 +8,32 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import optuna
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from recon_search import identity, parallel
-from recon_search.conflict.scores import ConflictScores
-from recon_search.errors import RecipeError, ReconSearchError, TrainingError, in_one_line
+from recon_search import parallel
+from recon_search.errors import ReconSearchError, TrainingError, in_one_line
+from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.pool import n_workers, prepare_worker
-from recon_search.runs.run import Run
-from recon_search.runs.training import Training
 from recon_search.search.ledger import Ledger
-from recon_search.search.sampling import make_pruner, make_sampler
+from recon_search.search.sampling import make_sampler
 from recon_search.search.space import first_trials, make_space
 from recon_search.search.storage import (
-    PatientStorage,
-    hide_password,
     is_gone,
-    is_missing,
-    open_storage,
-    open_study,
     owner,
-    plain_errors,
+    pause,
     recover,
 )
-from recon_search.search.tally import has_waiting_retry, tally
+from recon_search.search.tally import Tally, has_waiting_retry, tally
+from recon_search.stages.study import Job, Joined, join
 from recon_search.stages.trial import POLL, Failed, NotNeeded, Objective, objectives
 from recon_search.training.loop import Report
 
 Show = Callable[[list[FrozenTrial]], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every worker of a search gets.
-
-    Attributes:
-        run: the recipe and where its trainings are.
-        scores: of the probe.
-        url: of the database.
-        study: name of the study.
-        deadline: time after which no trial begins, in seconds since the epoch; None for none.
-    """
-
-    run: Run
-    scores: ConflictScores
-    url: str
-    study: str
-    deadline: float | None = None
-
-    def silent(self) -> Job:
-        """Return the same job without its listener, for another process."""
-        return replace(self, run=self.run.silent())
-
-
-@dataclass(frozen=True)
-class Joined:
-    """A study that this process takes part in.
-
-    Attributes:
-        study: Optuna's.
-        storage: that holds it.
-        ledger: what is computed once for it.
-    """
-
-    study: Study
-    storage: PatientStorage
-    ledger: Ledger
 
 
 def search(job: Job, joined: Joined) -> None:
@@ -162,14 +115,14 @@ def work(
     guesses = first_trials(recipe, job.scores, objective.space)
     _queue_guesses(guesses, study, joined.ledger)
     limit = recipe.search.trials
-    while job.deadline is None or time.time() < job.deadline:
+    while not job.is_over():
         recover(study, joined.storage)
         trials = study.get_trials(deepcopy=False)
         if show is not None:
             show(trials)
         now = tally(trials)
         if not has_waiting_retry(trials):
-            if now.spent >= limit or (now.is_exhausted and not now.running):
+            if _is_complete(now, limit):
                 break
             if now.is_exhausted or now.spent + now.running >= limit:
                 time.sleep(POLL)  # one of those that run may yet die
@@ -177,12 +130,29 @@ def work(
         study.sampler = make_sampler(recipe, len(trials) - now.waiting, index)
         try:
             study.optimize(objective, n_trials=1, catch=(NotNeeded, Failed))
+        except OutOfTime:
+            pause(study, joined.storage)
+            break
         except (UpdateFinishedTrialError, ValueError):
             # Somebody gave the trial up while this process could not reach the database.
             if not _was_given_up(study):
                 raise
     if show is not None:
         show(study.get_trials(deepcopy=False))
+
+
+def is_cut_short(job: Job, joined: Joined) -> bool:
+    """Whether the run's deadline has ended the search: there are trials to come another time."""
+    if job.run.deadline is None or (job.deadline is not None and time.time() >= job.deadline):
+        return False
+    trials = joined.study.get_trials(deepcopy=False)
+    return has_waiting_retry(trials) or not _is_complete(
+        tally(trials), job.run.recipe.search.trials
+    )
+
+
+def _is_complete(now: Tally, limit: int) -> bool:
+    return now.spent >= limit or (now.is_exhausted and not now.running)
 
 
 def objective_of(job: Job, joined: Joined, report: Report | None = None) -> Objective:
@@ -197,77 +167,6 @@ def objective_of(job: Job, joined: Joined, report: Report | None = None) -> Obje
         report,
         joined.storage,
     )
-
-
-def default_url(out: Path) -> str:
-    """The database of a search on one machine."""
-    out.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{out / 'search.db'}"
-
-
-def find_study(name: str, url: str | None) -> Study:
-    """Open a study to look at: a run directory's, or one by name in a database.
-
-    Raises:
-        RecipeError: there is no such study.
-    """
-    if url is None:
-        file = Path(name) / "search.db"
-        if not file.is_file():
-            raise RecipeError(
-                f"--show takes a run directory with a search.db, or a study's name with --storage; "
-                f"found no {file}. Check the path."
-            )
-        url = f"sqlite:///{file}"
-    elif is_missing(url):
-        raise RecipeError(
-            f"--storage must be a database to show, found no file of {url}. Check the path."
-        )
-    storage = open_storage(url, heartbeat=60, retries=0)
-    names = [study.study_name for study in storage.get_all_studies()]
-    if name not in names and len(names) == 1 and Path(name).is_dir():
-        name = names[0]
-    if name not in names:
-        raise RecipeError(
-            f"Study '{name}' is needed, the database holds {', '.join(names) or 'none'}. Pass one "
-            f"of them to --show, with --storage {hide_password(url)}"
-        )
-    return optuna.load_study(study_name=name, storage=storage)
-
-
-def join(job: Job) -> Joined:
-    """Open the study, and make sure that it is of this recipe and this probe.
-
-    Raises:
-        RecipeError: it is not, or the database does not answer.
-    """
-    with plain_errors(job.url):
-        return _join_unless_refused(job)
-
-
-def _join_unless_refused(job: Job) -> Joined:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    run, recipe = job.run, job.run.recipe
-    settings = recipe.search
-    storage = open_storage(job.url, settings.heartbeat, settings.retries)
-    study = open_study(storage, job.study, objectives(recipe))
-    study.pruner = make_pruner(recipe)
-    ledger = Ledger(storage.engine, job.study)
-    base = Training(run.schema.names, None, recipe.train, recipe.backbone, recipe.seed)
-    ours = identity.of_study(recipe, base.identity(run), job.scores.digest)
-    if study.get_trials(deepcopy=False) and ledger.get("study") is None:
-        raise RecipeError(
-            f"Study '{job.study}' must be one of recon-search, found trials of something else in "
-            "it. Choose another --study."
-        )
-    known = ledger.settle("study", ours)
-    for what, value in ours.items():
-        if known[what] != value:
-            raise RecipeError(
-                f"Study '{job.study}' was begun with another {what} (digest {known[what]}, this is "
-                f"{value}). Choose another --study, or give it the same {what}."
-            )
-    return Joined(study, storage, ledger)
 
 
 def _show(job: Job, trials: list[FrozenTrial]) -> None:

@@ -75,7 +75,8 @@ def choose_layers(
     ranking = [layer for layer, _ in rank(scores, recipe.split.rule, reading_of(recipe))]
     budget = recipe.split.max_params or max_params
     if budget is not None:
-        added = int(max(0.0, _factor(budget) - 1.0) * sum(n_parameters(scores)))
+        whole = sum(n_parameters(scores)) + scores.metadata.get("n_frozen", 0)
+        added = int(max(0.0, _factor(budget) - 1.0) * whole)
         ranking = within_budget(ranking, scores, added)
     if recipe.split.k is not None:
         check_k(recipe, len(scores.layers))
@@ -93,7 +94,7 @@ def _within_flops(
     further layers cost nothing more.
     """
     assert recipe.split.max_flops is not None
-    analysis = facts_of(recipe.backbone, shape).analysis
+    analysis = facts_of(recipe.backbone, shape, recipe.train.freeze).analysis
     limit, most = _factor(recipe.split.max_flops), recipe.split.k
     chosen: list[str] = []
     n_before = -1
@@ -122,7 +123,7 @@ def split_by_counts(run: Run, path: Path) -> Split:
     recipe = run.recipe
     if recipe.split.k is None:
         raise RecipeError("--counts needs `split.k`, the recipe has none. Pass --set split.k=25.")
-    facts = facts_of(recipe.backbone, run.schema.shape, tasks=run.schema.tasks)
+    facts = facts_of(recipe.backbone, run.schema.shape, recipe.train.freeze, tasks=run.schema.tasks)
     split = Split.private(
         list(load_counts(path))[: recipe.split.k],
         run.schema.names,
@@ -210,7 +211,8 @@ def load_split(path: Path, run: Run) -> Split:
         SplitError: it was made for another backbone, or its groups do not carry over.
     """
     split = Split.load(path).for_tasks(run.schema.names)
-    split.check_trace(facts_of(run.recipe.backbone, run.schema.shape).analysis.pooled)
+    facts = facts_of(run.recipe.backbone, run.schema.shape, run.recipe.train.freeze)
+    split.check_trace(facts.analysis.pooled)
     return split
 
 
@@ -226,16 +228,16 @@ def check_scores(scores: ConflictScores, run: Run) -> None:
             "Probe, or choose layers with recon_search.Split.private."
         )
     recipe, names = run.recipe, run.schema.names
-    facts = facts_of(recipe.backbone, run.schema.shape, tasks=run.schema.tasks)
+    facts = facts_of(recipe.backbone, run.schema.shape, recipe.train.freeze, tasks=run.schema.tasks)
     ours = facts.identity
     theirs = scores.metadata["backbone"]
     is_same = theirs["digest"] == ours["digest"] and scores.layers == tuple(facts.analysis.layers)
     if scores.tasks != names or not is_same:
         raise RecipeError(
             f"--scores must be of the recipe's tasks ({', '.join(names)}) and backbone "
-            f"({ours['name']}, digest {ours['digest']}), these are of {', '.join(scores.tasks)} "
-            f"and {theirs['name']} ({len(scores.layers)} layers, digest {theirs['digest']}). Probe "
-            "with this recipe."
+            f"({ours['name']}, {len(facts.analysis.layers)} layers to split, digest "
+            f"{ours['digest']}), these are of {', '.join(scores.tasks)} and {theirs['name']} "
+            f"({len(scores.layers)} layers, digest {theirs['digest']}). Probe with this recipe."
         )
 
 

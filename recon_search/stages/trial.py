@@ -134,6 +134,7 @@ class Objective:
     def _train(self, trial: Trial, run: Run, training: Training, single: Metrics) -> dict[str, Any]:
         """Train, report every epoch; what the ledger keeps of it."""
         values: list[float] = []
+        reported = set(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
         judged_by = directions(run.schema.tasks)
         n_epochs = run.recipe.train.epochs
 
@@ -142,7 +143,8 @@ class Objective:
             trial.set_user_attr("epochs", record["epoch"])  # raises if the trial was given up
             if self._has_front:
                 return
-            trial.report(values[-1], record["epoch"])
+            if record["epoch"] not in reported:  # before the trial was paused
+                trial.report(values[-1], record["epoch"])
             if record["epoch"] < n_epochs and trial.should_prune():
                 raise optuna.TrialPruned
 
@@ -152,12 +154,14 @@ class Objective:
             return {"state": "pruned", "values": values}
         except TrainingError as error:
             return {"state": "failed", "error": str(error), "values": values}
-        if not math.isfinite(values[-1]):
-            reason = f"Validation delta_m must be finite, got {values[-1]}. Look at the data."
+        value = delta_m(result.validation, single, judged_by)  # of the epoch that is kept
+        if not math.isfinite(value):
+            reason = f"Validation delta_m must be finite, got {value}. Look at the data."
             return {"state": "failed", "error": reason, "values": values}
         return {
             "state": "complete",
             "values": values,
+            "value": value,
             "n_parameters": result.n_parameters,
             "flops": result.flops,
         }
@@ -181,7 +185,7 @@ class Objective:
             raise Failed(result["error"])
         for name in ("n_parameters", "flops"):
             trial.set_user_attr(name, result[name])
-        value: float = result["values"][-1]
+        value: float = result.get("value", result["values"][-1])
         if not self._has_front:
             return value
         name = "flops" if self.recipe.search.objective == "delta_m-flops" else "n_parameters"

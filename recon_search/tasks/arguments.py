@@ -94,6 +94,14 @@ def names(task: str, key: str, value: object) -> tuple[str, ...]:
     return tuple(usable)
 
 
+def classes(task: str, value: object) -> tuple[str, ...]:
+    """Check the option that names classes; it may be left empty."""
+    value = cells.plain(value)
+    if value is None or (isinstance(value, (list, tuple)) and not value):
+        return ()
+    return names(task, "classes", value)
+
+
 def class_names(task: Any, least: int) -> None:
     """Check the number and the names of classes, and name those that have no name."""
     n = task.n_classes

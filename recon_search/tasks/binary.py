@@ -89,7 +89,9 @@ class Binary:
             RecipeError: an option is unknown, or of no use.
         """
         counts = count(cells, arguments.ignored(options.get("ignore", ())))
-        names = arguments.names(name, "classes", classes) if len(classes) else _names(name, counts)
+        names = arguments.classes(name, classes)
+        if not names or not counts:
+            names = _names(name, counts)
         own = {"class_names": names}
         task = arguments.complete(cls, name, own, options, "classes", "positive_weight")
         arguments.check_named(name, [each for each in counts if task._read(each) is None], names)

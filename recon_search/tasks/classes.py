@@ -88,13 +88,13 @@ class Classes:
             RecipeError: an option is unknown, or of no use.
         """
         counts = count(cells, arguments.ignored(options.get("ignore", ())))
-        names = arguments.names(name, "classes", classes) if len(classes) else sort_names(counts)
+        names = arguments.classes(name, classes) or sort_names(counts)
         arguments.check_named(name, counts, names)
-        if len(names) < 2:
+        if not counts or len(names) < 2:
+            found = f"only '{names[0]}'" if counts else "no label"
             raise LabelError(
-                f"Task '{name}' must have at least two classes in the training part, found "
-                f"{f'only {names[0]!r}' if names else 'no label'}. Name all in `classes`, or leave "
-                "the task out."
+                f"Task '{name}' must have at least two classes in the training part, found {found}."
+                " Name all in `classes`, or leave the task out."
             )
         weights = balance(name, class_weights, [counts[each] for each in names])
         own = {"n_classes": len(names), "class_names": names, "class_weights": weights}

@@ -103,17 +103,17 @@ class Labels:
         if flags is None:
             flags = _are_flags(rows)
         labels = {label for row in rows for label in row if label is not None}
-        if len(classes):
-            names = arguments.names(name, "classes", classes)
+        names = arguments.classes(name, classes)
+        if names:
             arguments.check_named(name, () if flags else sort_names(labels), names)
         elif flags:
             names = arguments.usual_names(max(map(len, rows), default=0))
         else:
             names = sort_names(labels)
-        if not names:
+        if not rows or not names:
             raise LabelError(
-                f"Task '{name}' must have labels in the training part, found none. Name all in "
-                "`classes`, or leave the task out."
+                f"Task '{name}' must have labels in the training part, found none. Leave the task "
+                "out."
             )
         own: dict[str, Any] = {"n_classes": len(names), "class_names": names}
         own |= {"separator": separator, "flags": flags, "none": none}

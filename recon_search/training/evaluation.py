@@ -16,12 +16,16 @@ LEAST_SIZE = 256
 
 @torch.no_grad()
 def evaluate(model: MultiTaskModel, feed: Feed, part: PartName, config: TrainConfig) -> Metrics:
-    """Compute the metrics of a model's tasks, in eval mode and in the training's precision."""
+    """Compute the metrics of a model's tasks, in eval mode and in the training's precision.
+
+    Tasks that the feed does not have are left out.
+    """
     model.eval()
-    meters = {task.name: task.meter() for task in feed.schema.select(model.tasks)}
+    names = tuple(name for name in model.tasks if name in feed.schema.names)
+    meters = {task.name: task.meter() for task in feed.schema.select(names)}
     for step in feed.steps(part, max(config.batch_size, LEAST_SIZE)):
         with autocast(feed.device, config):
-            outputs, _ = forward(model, step, feed.inputs, model.tasks)
+            outputs, _ = forward(model, step, feed.inputs, names)
         for batch in step:
             for name in outputs.keys() & batch.targets.keys():
                 meters[name].update(outputs[name].float(), batch.targets[name])

@@ -17,9 +17,10 @@ from recon_search import artefact, parallel
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.source import Feed
 from recon_search.errors import TrainingError
-from recon_search.methods.surgeon import Surgeon, create_surgeon
+from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
+from recon_search.training.averaging import create_average
 from recon_search.training.checkpoint import (
     load_checkpoint,
     random_state,
@@ -28,8 +29,10 @@ from recon_search.training.checkpoint import (
 )
 from recon_search.training.checks import check_divisible, check_finite, check_parameters
 from recon_search.training.evaluation import evaluate
-from recon_search.training.optimisation import create_optimizer, create_scheduler
+from recon_search.training.optimisation import base_lr, create_optimizer, create_scheduler
+from recon_search.training.scaler import create_scaler
 from recon_search.training.step import Learner, Stepper
+from recon_search.training.stopping import is_over, judge, snapshot
 
 CHECK_EVERY = 25
 """Losses are read from the device, checked and reported every so many steps."""
@@ -52,10 +55,17 @@ _News = TypeVar("_News")
 
 @dataclass
 class _State:
-    """What a checkpoint keeps beside the tensors of model, optimiser and scores."""
+    """What a checkpoint keeps beside the tensors of model, optimiser and scores.
+
+    Attributes:
+        epoch: epochs that are over.
+        history: their records.
+        best: the best epoch's tensors of the model, where that epoch is to be kept.
+    """
 
     epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Tensor] | None = None
 
 
 def fit(
@@ -75,6 +85,9 @@ def fit(
     each on its part of every batch. The first alone reads, writes, evaluates and reports, and its
     running statistics are kept.
 
+    With `ema` the average of the weights is what is evaluated and what the model holds in the end;
+    with `patience` or `select = "best"` it holds those of the best epoch (see `stopping`).
+
     Args:
         model: on the device of the feed.
         feed: the data, of these tasks and perhaps others.
@@ -88,7 +101,8 @@ def fit(
 
     Returns:
         One record an epoch: `epoch`, `lr`, `train` (loss by task, of those that had one),
-        `validation` (metrics by task), `seconds`.
+        `validation` (metrics by task), `seconds`; with `patience` or `select = "best"`
+        also `relative_loss` and `best`, whether it is better than all before it (see `stopping`).
 
     Raises:
         TrainingError: a loss is not finite, which names the task and the step, or a parameter.
@@ -97,6 +111,8 @@ def fit(
     check_divisible(min(config.batch_size, feed.n_samples("train")))
     n_inputs = feed.n_steps("train", config.batch_size, shuffled=True)
     n_updates = -(-n_inputs // config.accumulate)
+    if config.grad_checkpointing:
+        model.set_grad_checkpointing()
     surgeon = create_surgeon(model, config.method, config.options, low_memory=config.low_memory)
     optimizer = create_optimizer(model, config)
     if learned := list(surgeon.parameters()):
@@ -106,42 +122,60 @@ def fit(
     stepper = Stepper(
         learner, surgeon, optimizer, scheduler, scores, n_updates * config.epochs, seed
     )
+    stepper.scaler = create_scaler(feed.device, config)
     state = _State()
     checkpoint = None if directory is None else directory / "checkpoint.safetensors"
     torch.manual_seed(seed)
+    saved = None
     if checkpoint is not None:
         saved = parallel.on_first(
             lambda: load_checkpoint(checkpoint) if checkpoint.is_file() else None
         )
         if saved is not None:
-            state = _resume(saved, checkpoint, model, optimizer, surgeon, scores)
+            state = _resume(saved, checkpoint, stepper)
     parallel.synchronise(model)
+    average = stepper.average = create_average(model, config)
+    if average is not None and saved is not None:
+        average.load_state_dict(saved["average"])
+    evaluated = model if average is None else average.model
     for record in state.history:
         _tell(after_epoch, record)
 
-    for epoch in range(state.epoch, config.epochs):
-        started = time.perf_counter()
+    while state.epoch < config.epochs and not is_over(state.history, config):
+        epoch, started = state.epoch, time.perf_counter()
         if not parallel.is_first():  # dropout of its own, which no checkpoint has to remember
             torch.manual_seed(int(artefact.digest([seed, epoch, parallel.rank()])[:12], 16))
         means = _run_epoch(stepper, epoch, n_updates, report)
         check_parameters(model, config, n_updates * (epoch + 1))
         surgeon.end_epoch()
+        if average is not None:
+            average.end_epoch()
+        validation = parallel.on_first(lambda: evaluate(evaluated, feed, "validation", config))
+        is_judged = config.keeps_best or config.patience > 0
+        judged = judge(validation, state.history) if is_judged else {}
+        if config.keeps_best and judged["best"]:
+            state.best = snapshot(evaluated)
         state.epoch = epoch + 1
         state.history.append(
             {
                 "epoch": state.epoch,
-                "lr": optimizer.param_groups[0]["lr"],
+                "lr": base_lr(optimizer),
                 "train": means,
-                "validation": parallel.on_first(
-                    lambda: evaluate(model, feed, "validation", config)
-                ),
+                "validation": validation,
+                **judged,
                 "seconds": round(time.perf_counter() - started, 3),
             }
         )
         if checkpoint is not None and parallel.is_first():
-            _save(checkpoint, model, optimizer, surgeon, scores, state)
+            _save(checkpoint, stepper, state)
         _tell(after_epoch, state.history[-1])
+    if state.best is not None:
+        model.load_state_dict(state.best)
+    elif average is not None:
+        model.load_state_dict(average.state_dict())
     surgeon.finish(model)
+    if config.grad_checkpointing:
+        model.set_grad_checkpointing(enable=False)
     return state.history
 
 
@@ -173,6 +207,8 @@ def _run_epoch(
         if len(recent) >= CHECK_EVERY or update == n_updates - 1:
             window = parallel.mean([torch.stack(recent)])[0]  # (batches, T)
             check_finite(window, tasks, first)
+            if stepper.scaler is not None:
+                stepper.scaler.check(number + 1)
             totals += window.sum(0)
             speed = n_inputs * size / (time.perf_counter() - started)
             now = Progress(number + 1, stepper.n_steps, float(window.mean()), speed)
@@ -187,42 +223,38 @@ def _tell(listener: Callable[[_News], None] | None, news: _News) -> None:
     parallel.on_first(lambda: None if listener is None else listener(news))
 
 
-def _save(
-    path: Path,
-    model: MultiTaskModel,
-    optimizer: torch.optim.Optimizer,
-    surgeon: Surgeon,
-    scores: ConflictScores | None,
-    state: _State,
-) -> None:
+def _save(path: Path, stepper: Stepper, state: _State) -> None:
+    scores, scaler, average = stepper.scores, stepper.scaler, stepper.average
+    more: dict[str, Any] = {} if scaler is None else {"scaler": scaler.state_dict()}
+    if average is not None:
+        more["average"] = average.state_dict()
+    if state.best is not None:
+        more["best"] = state.best
     save_checkpoint(
         path,
         {
             "epoch": state.epoch,
             "history": state.history,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "method": surgeon.state_dict(),
+            "model": stepper.learner.model.state_dict(),
+            "optimizer": stepper.optimizer.state_dict(),
+            "method": stepper.surgeon.state_dict(),
             "scores": {} if scores is None else scores.tensors,
             "random": random_state(),
+            **more,
         },
     )
     lines = [json.dumps(record) for record in state.history]
     artefact.write_text(path.with_name("metrics.jsonl"), "\n".join(lines) + "\n")
 
 
-def _resume(
-    saved: dict[str, Any],
-    path: Path,
-    model: MultiTaskModel,
-    optimizer: torch.optim.Optimizer,
-    surgeon: Surgeon,
-    scores: ConflictScores | None,
-) -> _State:
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    surgeon.load_state_dict(saved["method"])
-    if scores is not None:
-        scores.load_state(saved["scores"], path)
+def _resume(saved: dict[str, Any], path: Path, stepper: Stepper) -> _State:
+    """Put back all but the average, which is made of the model as it goes on."""
+    stepper.learner.model.load_state_dict(saved["model"])
+    stepper.optimizer.load_state_dict(saved["optimizer"])
+    stepper.surgeon.load_state_dict(saved["method"])
+    if stepper.scores is not None:
+        stepper.scores.load_state(saved["scores"], path)
+    if stepper.scaler is not None:
+        stepper.scaler.load_state_dict(saved["scaler"])
     restore_random_state(saved["random"])
-    return _State(saved["epoch"], saved["history"])
+    return _State(saved["epoch"], saved["history"], saved.get("best"))

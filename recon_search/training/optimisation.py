@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_info,
+    list_optimizers,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
 from timm.scheduler import create_scheduler_v2
 from torch import nn, optim
 
 from recon_search.errors import RecipeError, in_one_line, nearest
+from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
 from recon_search.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -22,12 +30,49 @@ BATCHED = frozenset(
 """Optimisers that take all tensors in one call, on the CPU too: the same bits, less Python."""
 
 
-def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def create_optimizer(model: MultiTaskModel, config: TrainConfig) -> torch.optim.Optimizer:
     """Create the optimiser of a model's parameters; norms and biases have no weight decay.
+
+    Frozen parameters are not among them. Layers and heads that learn at a rate of their own are
+    groups with an `lr_scale`, as timm's schedules understand it.
 
     Nesterov's momentum is the default of some, and of the momentum 0 it is none: plain steps then.
     """
-    return _create(model, config.optimizer, config.lr, config.momentum, config.weight_decay)
+    subject = model if _is_even(config) else parameter_groups(model, config)
+    return _create(subject, config.optimizer, config.lr, config.momentum, config.weight_decay)
+
+
+def parameter_groups(model: MultiTaskModel, config: TrainConfig) -> list[dict[str, Any]]:
+    """Group a model's parameters by what their learning rate is multiplied by, and weight decay.
+
+    timm's own groups: those of layers as its `group_matcher` has them for the plain backbone, with
+    `layer_decay` to the power of how many are above, every copy of a layer like the layer; heads
+    and necks are the last layer, and `head_lr_scale` as fast.
+    """
+    undecayed, decay = model.no_weight_decay(), config.weight_decay
+    if config.layer_decay < 1:
+        groups = param_groups_layer_decay(
+            model, decay, undecayed, layer_decay=config.layer_decay, weight_decay_exclude_1d=True
+        )
+    else:
+        groups = param_groups_weight_decay(model, decay, no_weight_decay_list=undecayed)
+    heads = set(model.heads.parameters())
+    divided = []
+    for group in groups:
+        scale = group.get("lr_scale", 1.0)
+        below = [parameter for parameter in group["params"] if parameter not in heads]
+        above = [parameter for parameter in group["params"] if parameter in heads]
+        for parameters, own in ((below, scale), (above, scale * config.head_lr_scale)):
+            if parameters:
+                divided.append({**group, "params": parameters, "lr_scale": own})
+    return divided
+
+
+def base_lr(optimizer: torch.optim.Optimizer) -> float:
+    """Return the learning rate that the schedule has set, before layers and heads scale it."""
+    group = optimizer.param_groups[0]
+    lr: float = group["lr"]
+    return lr / group["lr_scale"] if group.get("lr_scale", 1.0) != 1 else lr
 
 
 def create_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, n_updates: int) -> Any:
@@ -48,6 +93,7 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, n_up
         decay_rate=1.0 if is_constant else config.decay_rate,
         warmup_epochs=config.warmup_epochs,
         warmup_lr=config.lr / 100,
+        min_lr=config.min_lr,
         step_on_epochs=False,
         updates_per_epoch=n_updates,
     )
@@ -66,10 +112,14 @@ def check_optimizer(name: str, momentum: float = 0.9, weight_decay: float = 0.0)
             f"`train.optimizer` must be one of timm's, got '{name}'.{nearest(name, known)}"
         )
     if trouble := _trouble(name, momentum, weight_decay):
+        if name in usable_optimizers():
+            advice = " Change train.momentum or train.weight_decay."
+        else:
+            advice = nearest(_plain(name), usable_optimizers()) or " Take adamw."
         raise RecipeError(
             f"`train.optimizer` must work on tensors of the CPU and first derivatives, '{name}' "
-            f"with momentum {momentum:g} does not: {trouble}."
-            f"{nearest(_plain(name), usable_optimizers()) or ' Take adamw.'}"
+            f"with momentum {momentum:g} and weight decay {weight_decay:g} does not: "
+            f"{trouble}.{advice}"
         )
 
 
@@ -79,8 +129,17 @@ def usable_optimizers() -> tuple[str, ...]:
     return tuple(name for name in list_optimizers() if not _trouble(name, 0.9, 0.0))
 
 
+def _is_even(config: TrainConfig) -> bool:
+    """Whether all parameters learn at one rate."""
+    return config.layer_decay == config.head_lr_scale == 1
+
+
 def _create(
-    model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float
+    model: nn.Module | list[dict[str, Any]],
+    name: str,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
 ) -> torch.optim.Optimizer:
     info = get_optimizer_info(name)
     is_plain = momentum == 0 and info.has_momentum and (info.defaults or {}).get("nesterov")
@@ -104,7 +163,9 @@ def _trouble(name: str, momentum: float, weight_decay: float) -> str:
         torch.random.fork_rng(),
         torch.compiler.set_stance("force_eager"),
         tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
     ):
+        warnings.simplefilter("ignore")  # of what others recommend to install
         model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
         images = torch.randn(3, 1, 4, 4)
         file = Path(folder) / "checkpoint.safetensors"

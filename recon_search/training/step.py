@@ -20,6 +20,8 @@ from recon_search.methods.surgeon import Surgeon
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
 from recon_search.tasks.task import Task
+from recon_search.training.averaging import Average
+from recon_search.training.scaler import Scaler
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Stepper:
         scores: take the Gramians of measured steps; None measures nothing.
         n_steps: of the whole training.
         seed: of what is drawn here.
+        scaler: of the losses; None scales nothing.
+        average: of the weights; None keeps none.
         n_present: by task, the batches in which it had a loss.
     """
 
@@ -90,6 +94,8 @@ class Stepper:
     scores: ConflictScores | None
     n_steps: int
     seed: int
+    scaler: Scaler | None = None
+    average: Average | None = None
     n_present: Counter[str] = field(default_factory=Counter)
 
     def begin(self, number: int) -> None:
@@ -97,6 +103,8 @@ class Stepper:
         if self.scheduler is not None:
             self.scheduler.step_update(number)
         self.optimizer.zero_grad(set_to_none=True)
+        if self.scaler is not None:
+            self.scaler.begin(self.surgeon)
         self._number = number
         self._measured = self._choose()
         self._present: set[str] = set()
@@ -124,22 +132,31 @@ class Stepper:
     def finish(self) -> None:
         """Combine the gradients, count their conflicts, and move the weights.
 
+        In float16 a step is skipped whose gradients overflow.
+
         Raises:
             TrainingError: gradients are not finite, or the method finds no direction.
         """
         gramians = self.surgeon.combine(measure=self._measured)
-        if self.surgeon.fault is not None:  # nothing here scales losses: no overflow
+        if self.surgeon.fault is not None and self.scaler is None:  # else it may be overflow
             raise TrainingError(self.surgeon.fault)
         if self.scores is not None and gramians is not None:
             seen = self._present
             if not isinstance(self._measured, bool):
                 seen = seen & set(self._measured)
             self.scores.update(gramians, at=self._number / self.n_steps, present=sorted(seen))
+        if self.scaler is not None:
+            self.scaler.settle(self.optimizer)
         if self.learner.config.clip_grad is not None:
             parameters = self.learner.model.parameters()
             torch.nn.utils.clip_grad_norm_(parameters, self.learner.config.clip_grad)
-        self.optimizer.step()
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
         self.surgeon.step(self._forward)
+        if self.average is not None:
+            self.average.update(self.learner.model, self._number + 1)
 
     def _choose(self) -> bool | tuple[str, ...]:
         """Whether to measure this step, or which tasks of it."""
@@ -187,10 +204,11 @@ def forward(
 
 
 def autocast(device: torch.device, config: TrainConfig) -> torch.autocast:
-    """What a forward pass runs under: bfloat16 where the recipe says so, or by itself on a GPU."""
+    """What a forward pass runs under: half precision where the recipe says so, or on a GPU."""
     wanted = "bfloat16" if device.type == "cuda" else "float32"
     precision = wanted if config.precision == "auto" else config.precision
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    half = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, half, enabled=precision != "float32")
 
 
 def _shares(

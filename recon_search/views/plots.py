@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
+from recon_search.graph.naming import one_line
 from recon_search.runs.comparison import Comparison
 
 COLOURS = {"joint": "#7f7f7f", "split": "#c44e52", "rule": "#dd8452", "control": "#4c72b0"}
@@ -27,7 +31,7 @@ def heat_map(scores: ConflictScores, thresholds: Sequence[float] | None = None) 
     figure = Figure(figsize=(8, 1.5 + 0.19 * n_layers), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(100 * shares, aspect="auto", cmap="magma_r", interpolation="nearest")
-    axes.set_yticks(range(n_layers), scores.layers, fontsize=7)
+    axes.set_yticks(range(n_layers), map(one_line, scores.layers), fontsize=7)
     ticks = range(0, len(columns), 5)
     axes.set_xticks(ticks, [f"{columns[tick]:.2f}" for tick in ticks])
     axes.set_xlabel("threshold S")
@@ -47,7 +51,7 @@ def comparison_plot(comparison: Comparison) -> Figure:
         axes.plot(values, [height] * len(values), "o", color=colour, alpha=0.55, markersize=5)
         axes.plot([np.mean(values)] * 2, [height - 0.3, height + 0.3], color=colour, linewidth=3)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_yticks(range(len(rows)), [one_line(row.name) for row in rows])
     axes.set_xlabel("delta_m on test data, % (0: single-task models; right is better)")
     axes.grid(axis="x", alpha=0.3)
     for side in ("top", "right", "left"):
@@ -66,7 +70,9 @@ def trade_off_plot(comparison: Comparison) -> Figure:
             x = getattr(row, cost) / getattr(rows[0], cost)
             y = float(np.mean(row.delta_m))
             marker = MARKERS[row.role]
-            axes.plot(x, y, marker, color=colour, markersize=8, alpha=0.85, label=row.name)
+            axes.plot(
+                x, y, marker, color=colour, markersize=8, alpha=0.85, label=one_line(row.name)
+            )
         axes.axhline(0, color="black", linewidth=0.8)
         axes.margins(x=0.1, y=0.1)
         axes.grid(alpha=0.3)
@@ -83,4 +89,16 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, or an SVG where `path` ends in .svg, atomically."""
     kind = "svg" if path.suffix == ".svg" else "png"
     with artefact.atomic(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=120)
+        draw(figure, temporary, kind, dpi=120)
+
+
+def draw(figure: Figure, target: Path | BinaryIO, kind: str, *, dpi: int) -> None:
+    """Draw a figure, names of tasks and layers as they are: dollars are no mathematics.
+
+    Characters that the font does not have are drawn as boxes, without a word.
+    """
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(target, format=kind, dpi=dpi)

@@ -105,8 +105,8 @@ def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -
     for place, row in enumerate(rows, start=1):
         table.add_row(
             str(place),
-            row["layer"],
-            row["type"],
+            escape(row["layer"]),
+            escape(row["type"] or ""),
             "" if row["n_parameters"] is None else f"{row['n_parameters']:,}",
             *(
                 "" if row["conflicts"][pair] is None else str(row["conflicts"][pair])
@@ -189,6 +189,21 @@ def comparison_table(comparison: Comparison) -> Table:
             "" if row.conflicts is None else f"{100 * row.conflicts:.1f}",
             style="bold" if row.role == "split" else None,
         )
+    return table
+
+
+def metrics_table(title: str, metrics: Metrics, units: Mapping[str, Mapping[str, str]]) -> Table:
+    """The metrics of one model, a row each, with their units."""
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("task")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    for task, own in metrics.items():
+        for place, (name, value) in enumerate(own.items()):
+            shown = f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+            unit = units.get(task, {}).get(name, "")
+            table.add_row(escape("" if place else task), escape(name), shown, escape(unit))
     return table
 
 

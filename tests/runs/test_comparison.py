@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from recon_search.errors import ArtefactError
+from recon_search.errors import ArtefactError, TrainingError
 from recon_search.runs.comparison import (
     Comparison,
     Row,
@@ -170,6 +170,21 @@ def test_one_seed_makes_a_row():
     (only,) = make_rows([line("s", "split", (60.0, 20.0), method="pcgrad")], singles(1), JUDGED_BY)
     assert (only.method, only.delta_m) == ("pcgrad", pytest.approx([10.0]))
     assert only.metrics["b"] == {"error": [20.0], "loss": [9.0]}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_model_whose_delta_m_is_no_number_is_never_the_best(place):
+    seen = [(60.0, 20.0), (70.0, 20.0), (80.0, 20.0)]
+    seen[place] = (math.nan, 20.0)
+    lines = [Trained("s", "split", [result(60.0, 20.0, i, of) for i, of in enumerate(seen)])]
+    assert choose_best(lines, singles(3), JUDGED_BY).seed == (1 if place == 2 else 2)
+
+
+def test_models_without_any_delta_m_are_one_line():
+    lines = [Trained("s", "split", [result(60.0, 20.0, 0, (math.nan, 20.0))] * 2)]
+    with pytest.raises(TrainingError, match="nan for all 2 split networks") as raised:
+        choose_best(lines, singles(2), JUDGED_BY)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("nan", [math.nan, math.inf])

@@ -1,5 +1,6 @@
 """Searches in this process, on SQLite: what is trained, what is not, and what is taken up again."""
 
+import itertools
 import tomllib
 import warnings
 from collections import Counter
@@ -14,6 +15,8 @@ import recon_search as rs
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.recipe import parse_recipe
+from recon_search.runs import deadline
+from recon_search.runs.deadline import Deadline, OutOfTime
 from recon_search.runs.listener import Listener
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
@@ -25,8 +28,9 @@ from recon_search.search.storage import fail, owner
 from recon_search.search.tally import tally
 from recon_search.stages import judge, search, trial
 from recon_search.stages.judge import choose_best
-from recon_search.stages.search import Job, default_url, find_study, work
+from recon_search.stages.search import work
 from recon_search.stages.split import check_scores, choose_split
+from recon_search.stages.study import Job, check_study, default_url, find_study
 from tests.stages.recipes import TINY
 from tests.stages.scores import TASKS, noisy_scores
 
@@ -93,6 +97,42 @@ def test_a_search_ends_with_its_trials_and_going_on_adds_only_what_is_missing(tm
     work(more)
     assert tally(finished(more)).spent == 6
     assert set(trained.values()) == {1}
+
+
+def test_a_search_in_many_short_pieces_has_the_trials_of_an_uninterrupted_one(
+    tmp_path, monkeypatch
+):
+    """By a clock that goes on by a second whenever somebody looks at it."""
+    ticks = itertools.count()
+    monkeypatch.setattr(deadline, "now", lambda: float(next(ticks)))
+    whole, cut = (make_job(tmp_path / name, epochs=2, trials=3) for name in ("whole", "cut"))
+    work(whole)
+    n_pieces = 0
+    while tally(trials := finished(cut) if n_pieces else []).spent < 3:
+        n_pieces += 1
+        assert n_pieces < 40
+        piece = replace(cut, run=replace(cut.run, deadline=Deadline.after(6 / 3600)))
+        work(piece)
+        assert search.is_cut_short(piece, search.join(piece)) == (tally(finished(cut)).spent < 3)
+
+    def told(trials):
+        names = ("number", "state", "values", "params", "intermediate_values")
+        return [
+            ([getattr(each, name) for name in names], each.user_attrs.get("layers"))
+            for each in trials
+        ]
+
+    assert n_pieces > 3
+    assert told(trials) == told(finished(whole))
+
+
+def test_a_search_out_of_time_says_how_many_trials_are_done(tmp_path, trained, monkeypatch):
+    job = make_job(tmp_path / "out", trials=4, pruner="none")
+    monkeypatch.setattr(judge, "search", lambda *_: None)  # whose workers have had no time
+    run = replace(job.run, deadline=Deadline.after(1))
+    with pytest.raises(OutOfTime, match="0 of 4 trials are done, the best split is not judged yet"):
+        judge.search_and_judge(run, job.scores)
+    assert not (tmp_path / "out/comparison.json").exists()
 
 
 def test_equal_splits_are_trained_once(tmp_path, trained):
@@ -362,6 +402,49 @@ def test_a_study_of_another_recipe_or_probe_is_not_joined(tmp_path):
         search.join(other)
     with pytest.raises(RecipeError, match=r"objectives maximize, the recipe .* maximize, minimize"):
         search.join(make_job(tmp_path / "out", trials=1, objective="delta_m-flops"))
+
+
+def never(*_):
+    raise AssertionError("nothing may be trained before a study is refused")
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"space": {"split.rule": ["count", "projection"]}},
+        {"space": {"split.k": {"low": 0, "high": 6}, "split.rule": ["count"]}},
+        {"seed": 4},
+        {"objective": "delta_m-parameters"},
+    ],
+)
+def test_another_search_in_the_same_study_is_refused_before_the_probe(
+    tmp_path, monkeypatch, changed, is_given
+):
+    before = {"trials": 1, "space": {"split.rule": ["count"]}}
+    out = tmp_path / "out"
+    search.join(make_job(out, **before))
+    other = make_job(out, **before | changed)
+    monkeypatch.setattr(judge, "probe", never)
+    with pytest.raises(RecipeError, match=r"Study 'study' (was begun|has the objectives)"):
+        judge.search_and_judge(other.run, other.scores if is_given else None, study="study")
+    check_study(make_job(out, **before | {"trials": 9}).run, None, "study")
+    check_study(other.run, None, "another study")
+
+
+def test_other_scores_are_refused_with_the_rest(tmp_path):
+    job = make_job(tmp_path / "out", trials=1)
+    search.join(job)
+    other = ConflictScores(job.scores.layers, job.scores.tasks, job.scores.metadata)
+    check_study(job.run, job.url, job.study, job.scores)
+    with pytest.raises(RecipeError, match="begun with another scores"):
+        check_study(job.run, job.url, job.study, other)
+
+
+def test_a_study_is_looked_for_without_making_a_file(tmp_path):
+    job = make_job(tmp_path / "out", trials=1)
+    check_study(job.run, None, job.study)
+    assert list(job.run.out.iterdir()) == []
 
 
 def test_a_database_that_may_not_be_written_is_one_line_and_can_be_shown(tmp_path, trained):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from recon_search.errors import ArtefactError, LabelError, RecipeError
 from recon_search.tasks.registry import create_task, fit_task
 from recon_search.tasks.scoring import delta_m
-from recon_search.tasks.task import CellTask, Task, directions
+from recon_search.tasks.task import CellTask, Task, class_names, directions
 
 LAW = settings(
     deadline=None,
@@ -342,9 +342,11 @@ class CellContract(TaskContract):
     @pytest.mark.parametrize("cells", [[], [None, "", math.nan]])
     def test_without_a_label_no_task_is_made(self, cells):
         for task in self.TASKS:
-            options = {key: value for key, value in self.options(task).items() if key != "classes"}
-            with pytest.raises(LabelError, match=re.escape(f"Task '{task.name}' must have")):
-                fit_task(task.name, cells, options)
+            options = self.options(task)
+            given = {"classes": class_names(task)} if class_names(task) else {}
+            for each in (options, {**options, **given}):
+                with pytest.raises(LabelError, match=re.escape(f"Task '{task.name}' must have")):
+                    fit_task(task.name, cells, each)
 
     @pytest.mark.parametrize(
         ("option", "value", "message"),
@@ -385,6 +387,15 @@ class CellContract(TaskContract):
             assert "\n" not in str(caught.value)
             with pytest.raises(ArtefactError, match=f"unexpected.*'{option}'.*'{near}'"):
                 create_task({**task.spec(), option: 1})
+
+    @pytest.mark.parametrize("classes", [3, "ab", {"a": 1}, ["a", "a"], [["a"], None], True])
+    def test_classes_that_are_no_list_of_names_are_one_line(self, classes):
+        for task in self.TASKS:
+            if not class_names(task):
+                continue
+            options = {**self.options(task), "classes": classes}
+            with pytest.raises(RecipeError, match="`classes` must be a list of different names"):
+                fit_task(task.name, self.column(task, 40, 1), options)
 
     def test_tasks_can_be_keys(self):
         for task in self.TASKS:

@@ -188,3 +188,20 @@ def test_every_metric_is_shown_in_its_unit(units, headings):
 def test_a_comparison_that_knows_no_units_is_of_accuracies():
     comparison = Comparison([0], 0.0, {"a": {"accuracy": 1}}, {}, 20, [], "", Best("s", 0, 1.0, ""))
     assert comparison.unit("a", "accuracy") == "%"
+
+
+NAMES = ("[/red]", "[bold]y[/bold]", "a{0}[b]", "\\[x]")
+
+
+def test_layers_and_tasks_are_shown_on_a_terminal_as_they_are():
+    scores = ConflictScores(NAMES, NAMES[:2], {"layer_infos": [
+        {"name": name, "type": f"T{name}", "n_parameters": 1, "is_norm": False} for name in NAMES
+    ]})  # fmt: skip
+    scores.update(torch.eye(2).expand(len(NAMES), 2, 2))
+    console = Console(force_terminal=True, width=200, file=io.StringIO(), color_system=None)
+    console.print(ranking_table(scores, "count", Reading(0.0, (0.0, 1.0)), 1))
+    shown = console.file.getvalue()
+    for name in NAMES:
+        assert f" {name} " in shown
+        assert f"T{name}" in shown
+    assert f"{NAMES[0]}-{NAMES[1]}" in shown

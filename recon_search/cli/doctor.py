@@ -1,0 +1,28 @@
+"""`recon-search doctor`: what this environment has."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Show versions, devices and which optional packages are missing."""
+    from recon_search.views.doctor import OPTIONAL, examine
+
+    found = examine()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for name in ("recon-search", "python", "platform", "cores"):
+        click.echo(f"{name:<14} {found[name]}")
+    click.echo(
+        f"{'cuda devices':<14} {', '.join(found['cuda devices']) or 'none; training on the CPU'}"
+    )
+    for name, version in found["packages"].items():
+        click.echo(f"{name:<14} {version}")
+    for name, version in found["optional packages"].items():
+        click.echo(f"{name:<14} {version or f'missing: pip install {OPTIONAL[name]!r}'}")

@@ -1,0 +1,76 @@
+"""`recon-search evaluate`: a finished model on a recipe's data."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recon_search.cli.options import (
+    FOLDER,
+    choose_device,
+    device_option,
+    load_overridden,
+    make_console,
+    recipe_options,
+)
+
+
+@click.command()
+@click.argument("model", type=FOLDER)
+@recipe_options
+@click.option(
+    "--part",
+    type=click.Choice(["test", "validation", "train"]),
+    default="test",
+    show_default=True,
+    help="Of the recipe's data.",
+)
+@click.option(
+    "--map",
+    "renamed",
+    multiple=True,
+    metavar="NEW=OLD",
+    help="The recipe's task NEW is what the model calls OLD.",
+)
+@device_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(
+    model: Path, part: Any, renamed: tuple[str, ...], device: str, as_json: bool, **options: Any
+) -> None:
+    """Measure a model directory on a recipe's data, task by task.
+
+    Images are made ready as the model was trained, whatever the recipe's data looks like. All tasks
+    of the recipe are measured; the model may have more.
+
+    Example: recon-search evaluate runs/mine/model other.toml --part validation --map species=kind
+    """
+    names = {}
+    for pair in renamed:
+        new, separator, old = pair.partition("=")
+        if not (new and separator and old):
+            raise click.UsageError(f"--map must be NEW=OLD, got '{pair}'. Example: --map kind=tree")
+        names[new] = old
+    recipe = load_overridden(options)
+
+    from recon_search.runs.run import Run
+    from recon_search.stages.evaluate import evaluate_model
+    from recon_search.views.counting import counting
+    from recon_search.views.tables import metrics_table
+
+    run = Run(recipe, Path(), choose_device(device))
+    with counting("evaluate", "images") as tell:
+        found = evaluate_model(model, run, part, names, tell)
+    if not as_json:
+        title = f"{model}, {part} data, {found.n_samples:,} images"
+        make_console().print(metrics_table(title, found.metrics, found.units))
+        return
+    metrics = {
+        task: {name: value if math.isfinite(value) else None for name, value in own.items()}
+        for task, own in found.metrics.items()
+    }
+    click.echo(json.dumps({"model": str(model), **asdict(found), "metrics": metrics}, indent=2))

@@ -1,0 +1,72 @@
+"""`recon-search ls`: what there is to choose from."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from recon_search.cli.options import make_console
+
+
+@click.group()
+def ls() -> None:
+    """List what there is to choose from."""
+
+
+@ls.command("recipes")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls_recipes(as_json: bool) -> None:
+    """List the recipes to run by name, or to copy with `init`."""
+    from recon_search.recipe.shipped import describe, shipped_recipes
+
+    rows = {name: describe(path) for name, path in shipped_recipes().items()}
+    if as_json:
+        click.echo(json.dumps([{"name": n, "what": what} for n, what in rows.items()], indent=2))
+        return
+    width = max(map(len, rows))
+    click.echo("\n".join(f"{name:<{width}}  {what}" for name, what in rows.items()))
+
+
+@ls.command("methods")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls_methods(as_json: bool) -> None:
+    """List the gradient methods, what each needs, its options and its paper."""
+    from recon_search.views.methods import method_rows, method_table
+
+    if as_json:
+        click.echo(json.dumps(method_rows(), indent=2))
+    else:
+        make_console(minimum=150).print(method_table())
+
+
+@ls.command("backbones")
+@click.argument("pattern", default="*")
+@click.option("--sizes", is_flag=True, help="Count parameters too: up to a second a model.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls_backbones(pattern: str, sizes: bool, as_json: bool) -> None:
+    """List timm's models whose name holds PATTERN, or matches it where it has wildcards."""
+    from recon_search.views.backbones import backbone_rows, backbone_table
+
+    rows = backbone_rows(pattern, sizes=sizes)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    elif sizes:
+        make_console().print(backbone_table(rows))
+    else:
+        click.echo("\n".join(row["name"] for row in rows))
+
+
+@ls.command("layers")
+@click.argument("backbone")
+@click.option("--args", "arguments", multiple=True, metavar="KEY=VALUE", help="timm argument.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls_layers(backbone: str, arguments: tuple[str, ...], as_json: bool) -> None:
+    """List the splittable layers of a timm model in order of first use."""
+    from recon_search.views.backbones import layer_rows, layer_table
+
+    rows = layer_rows(backbone, arguments)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        make_console(minimum=110).print(layer_table(backbone, rows))

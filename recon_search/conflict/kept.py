@@ -1,0 +1,70 @@
+"""Scores as they are kept: the file, and which scores may be added up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from recon_search import artefact
+from recon_search.conflict.sums import BINS, Sums
+from recon_search.errors import ArtefactError
+
+FORMAT = "recon-search/scores/3"
+FORMER = "recon-search/scores/2"
+"""Where no task was ever absent: every pair has the steps of the window, counts of pairs pooled."""
+
+
+class Measured(Protocol):
+    """What scores are of."""
+
+    layers: tuple[str, ...]
+    tasks: tuple[str, ...]
+    metadata: dict[str, Any]
+
+
+def write_scores(path: str | Path, sums: Sums, metadata: Mapping[str, Any]) -> None:
+    """Write a scores file atomically; equal input, equal bytes."""
+    whole = {**metadata, "format": FORMAT, "bins": BINS}
+    artefact.write_tensors(path, sums, json.loads(json.dumps(whole, sort_keys=True)))
+
+
+def read_scores(path: str | Path) -> tuple[Sums, Any, Any, dict[str, Any]]:
+    """Read a scores file: its sums, layers, tasks and further metadata.
+
+    Raises:
+        ArtefactError: the file is missing, damaged, or of another format.
+    """
+    tensors, metadata = artefact.read_tensors(path, "scores file")
+    if metadata.get("format") != FORMER:
+        artefact.check_format(metadata, FORMAT, path)
+    if not {"layers", "tasks"} <= set(metadata):
+        raise ArtefactError(f"{path} must name layers and tasks, found neither. Probe again.")
+    layers, tasks = metadata.pop("layers"), metadata.pop("tasks")
+    for derived in ("format", "steps", "bins"):
+        metadata.pop(derived, None)
+    return tensors, layers, tasks, metadata
+
+
+def check_addable(one: Measured, other: Measured) -> None:
+    """Refuse to add scores of different things.
+
+    Raises:
+        ArtefactError: naming both.
+    """
+    ours, theirs = (
+        backbone.get("digest") if isinstance(backbone, Mapping) else None
+        for backbone in (each.metadata.get("backbone") for each in (one, other))
+    )
+    if ours and theirs and ours != theirs:
+        raise ArtefactError(
+            f"Scores can be added only for one backbone, got digests {ours} and {theirs}. "
+            "Probe one recipe."
+        )
+    if (one.layers, one.tasks) != (other.layers, other.tasks):
+        raise ArtefactError(
+            "Scores can be added only for equal layers and tasks, got "
+            f"{len(one.layers)} layers of {', '.join(one.tasks)} and "
+            f"{len(other.layers)} layers of {', '.join(other.tasks)}. Probe one recipe."
+        )

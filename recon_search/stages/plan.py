@@ -1,0 +1,343 @@
+"""What a run will train and take, from a few steps of its networks, before it starts."""
+
+from __future__ import annotations
+
+import heapq
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from recon_search.conflict.rules import RULES
+from recon_search.conflict.scores import ConflictScores
+from recon_search.graph.cost import cost_of
+from recon_search.graph.split import Split
+from recon_search.model.facts import Facts, facts_of
+from recon_search.model.network import build_model
+from recon_search.model.source import untrained
+from recon_search.recipe import LEAST_SEEDS
+from recon_search.runs.pool import n_workers
+from recon_search.runs.result import Result
+from recon_search.runs.run import Run
+from recon_search.runs.timing import Span, time_judging, time_steps
+from recon_search.runs.training import Training, count_flops, empty_scores
+from recon_search.stages.compare import Line, plan
+from recon_search.stages.probe import probe_training
+from recon_search.stages.split import choose_split
+
+Tell = Callable[[int, int], None]
+
+
+def _silent(done: int, total: int) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One way of training, over all seeds.
+
+    Attributes:
+        name: what the comparison calls it.
+        role: `probe`, `single`, or as in `Row`.
+        method: by which it is trained.
+        trainings: of which so many are wanted.
+        done: of which the run folder, or a line above, holds so many already.
+        epochs: of each.
+        parameters: of the network, heads included: the least and the most that a split may give.
+        flops: of one image for all tasks, likewise.
+        seconds: of one training.
+    """
+
+    name: str
+    role: str
+    method: str
+    trainings: int
+    done: int
+    epochs: int
+    parameters: tuple[int, int]
+    flops: tuple[int, int]
+    seconds: Span
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a step of a kind takes.
+
+    Attributes:
+        network: `one task`, `unsplit`, `split` or `wider`.
+        method: that makes it.
+        measured: whether conflicts are measured in it.
+        seconds: that it takes.
+    """
+
+    network: str
+    method: str
+    measured: bool
+    seconds: Span
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will train and take.
+
+    Attributes:
+        lines: the probe, then the rows of the comparison.
+        steps: what was timed.
+        is_probed: whether the split is known, or stands for any of its size: one of the first
+            layers, than which none is more work.
+        device: on which it was timed.
+        workers: trainings at once.
+        seconds: of the run: least, likely and most.
+        memory: bytes that one training takes at most, its process's own included on the CPU.
+    """
+
+    lines: list[Planned]
+    steps: list[StepCost]
+    is_probed: bool
+    device: str
+    workers: int
+    seconds: Span
+    memory: int
+
+    @property
+    def n_trainings(self) -> int:
+        """Trainings that are left to do."""
+        return sum(line.trainings - line.done for line in self.lines)
+
+
+def make_plan(run: Run, scores: ConflictScores | None = None, tell: Tell = _silent) -> Plan:
+    """List what `run_all` would train, and time a few steps of each kind.
+
+    The recipe must have passed `check`. Nothing is written.
+
+    Args:
+        run: the recipe; what its folder holds is not trained again.
+        scores: of a probe, by which the split is known; without them one stands for it.
+        tell: hears of so many lines timed, and of how many there are.
+    """
+    workers, threads = n_workers(run), torch.get_num_threads()
+    planner = _Planner(run, scores)
+    torch.set_num_threads(max(1, threads // workers))  # as workers have them
+    try:
+        lines, left = planner.lines(tell)
+    finally:
+        torch.set_num_threads(threads)
+    steps = [StepCost(*key, seconds) for key, seconds in planner.steps.items()]
+    seconds, memory = _total(run, left, workers), _memory(run.device)
+    return Plan(lines, steps, planner.is_probed, str(run.device), workers, seconds, memory)
+
+
+class _Planner:
+    """Plans one run.
+
+    Args:
+        run: see `make_plan`.
+        scores: see `make_plan`.
+    """
+
+    def __init__(self, run: Run, scores: ConflictScores | None) -> None:
+        self.run, self.is_probed = run, scores is not None
+        self.scores = even_scores(run) if scores is None else scores
+        self.split = choose_split(run.recipe, self.scores)
+        self.steps: dict[tuple[str, str, bool], Span] = {}
+        self._networks: dict[str, _Network] = {}
+
+    def lines(self, tell: Tell) -> tuple[list[Planned], list[list[Span]]]:
+        """Return the lines, and the seconds of what is left of each."""
+        run, recipe = self.run, self.run.recipe
+        seeds = range(recipe.seed, recipe.seed + recipe.probe.seeds)
+        probing = tuple(probe_training(run, seed) for seed in seeds)
+        wanted = [Line("probe", "probe", probing), *plan(run, self.split, self.scores)]
+        seen: set[object] = set()
+        planned, left = [], []
+        for line in wanted:
+            first = line.trainings[0]
+            new = [training for training in line.trainings if self._is_new(line, training, seen)]
+            if line.role == "probe" and self.is_probed:
+                new = []
+            seconds = self._seconds(first, is_tested=line.role != "probe")
+            left.append([seconds] * len(new))
+            n, method, epochs = len(line.trainings), first.train.method, first.train.epochs
+            sizes = self._sizes(line)
+            one = Planned(line.name, line.role, method, n, n - len(new), epochs, *sizes, seconds)
+            planned.append(one)
+            tell(len(planned), len(wanted))
+        return planned, left
+
+    def _is_new(self, line: Line, training: Training, seen: set[object]) -> bool:
+        """Whether a training is still to be done, and no line above has it."""
+        key: object = training.directory(self.run)
+        if self._is_guess(line):
+            key = line.name, training.seed
+        elif Result.is_in(training.directory(self.run)):
+            return False
+        if key in seen:
+            return False
+        seen.add(key)
+        return True
+
+    def _is_guess(self, line: Line) -> bool:
+        """Whether a line's networks depend on what the probe will find."""
+        if self.is_probed or line.role in ("probe", "single", "joint"):
+            return False
+        rules = [training.split.chosen["rule"] for training in line.trainings if training.split]
+        return not rules or any(rule not in RULES or RULES[rule].measures for rule in rules)
+
+    def _sizes(self, line: Line) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The least and the most parameters and FLOPs of a line's networks."""
+        found = [self._size(training) for training in line.trainings]
+        parameters, flops = [size[0] for size in found], [size[1] for size in found]
+        first = line.trainings[0]
+        if self._is_guess(line) and first.split is not None:
+            base = self._size(replace(first, split=None))
+            sizes = sorted(info.n_parameters for info in self._facts(first).analysis.infos)
+            copies = len(first.tasks) - 1
+            most = base[0] + copies * sum(sizes[-len(first.split.layers) :])
+            parameters, flops = [base[0], most], [base[1], *flops]
+        return (min(parameters), max(parameters)), (min(flops), max(flops))
+
+    def _size(self, training: Training) -> tuple[int, int]:
+        """Parameters and FLOPs of a training's network, heads included."""
+        network = self._network(training)
+        split = training.split or Split(training.tasks, {})
+        facts = self._facts(training)
+        cost = cost_of(facts.analysis.trace, facts.analysis.lay_out(split), facts.analysis.inputs)
+        return cost.total_parameters + network.parameters, cost.total_flops + network.flops
+
+    def _seconds(self, training: Training, *, is_tested: bool) -> Span:
+        """Seconds of one training: its steps, its evaluations, and making the network."""
+        config, network = training.train, self._network(training)
+        n_inputs = self.run.feed.n_steps("train", config.batch_size, shuffled=True)
+        n_steps = config.epochs * -(-n_inputs // config.accumulate)
+        n_measured = -(-n_steps // config.measure_every) if config.measure_every else 0
+        seconds = self._step(training, False) * (n_steps - n_measured) + network.setup
+        if n_measured:
+            seconds += self._step(training, True) * n_measured
+        seconds += network.validation * config.epochs
+        return seconds + network.test if is_tested else seconds
+
+    def _step(self, training: Training, measured: bool) -> Span:
+        """Seconds of a step; of another split than the plan's, by FLOPs between two timed ones."""
+        if training.split is not None and training.split != self.split:
+            none, ours = (replace(training, split=split) for split in (None, self.split))
+            base, most, own = (self._size(each)[1] for each in (none, ours, training))
+            share = (own - base) / (most - base) if most > base else 0.0
+            return self._step(none, measured) * (1 - share) + self._step(ours, measured) * share
+        key = self._kind(training), training.train.method, measured
+        if key not in self.steps:
+            config = training.train.model_copy(update={"measure_every": int(measured)})
+            self.steps[key] = time_steps(replace(training, train=config), self.run)
+        return self.steps[key]
+
+    def _kind(self, training: Training) -> str:
+        """What to call a training's network."""
+        if training.backbone != self.run.recipe.backbone:
+            return "wider"
+        if len(training.tasks) < len(self.run.schema.names):
+            return "one task"
+        return "unsplit" if training.split is None else "split"
+
+    def _network(self, training: Training) -> _Network:
+        """What is known of a network of that kind; of splits the plan's stands for all."""
+        kind = self._kind(training)
+        if kind not in self._networks:
+            known = replace(training, split=None if training.split is None else self.split)
+            self._networks[kind] = _Network.of(known, self.run)
+        return self._networks[kind]
+
+    def _facts(self, training: Training) -> Facts:
+        return _facts(training, self.run)
+
+
+def _facts(training: Training, run: Run) -> Facts:
+    """What is known of a training's backbone."""
+    tasks = run.schema.select(training.tasks)
+    return facts_of(training.backbone, run.schema.shape, training.train.freeze, tasks=tasks)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """What is measured of a network once.
+
+    Attributes:
+        parameters: of its heads.
+        flops: of its heads.
+        setup: seconds to make it.
+        validation: seconds to evaluate it on that part.
+        test: likewise.
+    """
+
+    parameters: int
+    flops: int
+    setup: Span
+    validation: Span
+    test: Span
+
+    @classmethod
+    def of(cls, training: Training, run: Run) -> _Network:
+        """Make a training's network and measure it."""
+        shape = run.schema.shape
+        started = time.perf_counter()
+        model = build_model(
+            untrained(training.backbone),
+            run.recipe.heads,
+            run.schema.select(training.tasks),
+            shape=shape,
+            split=training.split,
+            frozen=training.train.freeze,
+        ).to(run.device)
+        flops = count_flops(model, torch.zeros(1, *shape, device=run.device))
+        setup = time.perf_counter() - started
+        facts = _facts(training, run)
+        layout = facts.analysis.lay_out(training.split or Split(training.tasks, {}))
+        cost = cost_of(facts.analysis.trace, layout, facts.analysis.inputs)
+        return cls(
+            model.n_parameters - cost.total_parameters,
+            flops - cost.total_flops,
+            Span(setup, setup, setup),
+            time_judging(model, run, "validation"),
+            time_judging(model, run, "test"),
+        )
+
+
+def even_scores(run: Run) -> ConflictScores:
+    """Scores in which all layers conflict alike: every rule that measures takes the first ones."""
+    scores = empty_scores(probe_training(run, run.recipe.seed), run)
+    n = len(run.schema.names)
+    gramian = 2.0 * torch.eye(n, dtype=torch.float64) - 1
+    for tenth in range(10):
+        scores.update(gramian.expand(len(scores.layers), n, n), at=(tenth + 0.5) / 10)
+    return scores
+
+
+def _total(run: Run, left: Sequence[Sequence[Span]], workers: int) -> Span:
+    """Seconds of a run: the probe, as short or as long as it may be, then everything else."""
+    recipe = run.recipe
+    probes, rest = list(left[0]), [seconds for line in left[1:] for seconds in line]
+    least = len(probes) if recipe.probe.confidence is None else min(LEAST_SEEDS, len(probes))
+    numbers = {"low": least, "middle": -(-(least + len(probes)) // 2), "high": len(probes)}
+    found = {
+        end: _together([getattr(each, end) for each in probes[:n]], workers)
+        + _together([getattr(each, end) for each in rest], workers)
+        for end, n in numbers.items()
+    }
+    return Span(**found)
+
+
+def _together(seconds: Sequence[float], workers: int) -> float:
+    """Time that workers need who take one training after another, in order."""
+    free = [0.0] * workers
+    for each in seconds:
+        heapq.heappush(free, heapq.heappop(free) + each)
+    return max(free)
+
+
+def _memory(device: torch.device) -> int:
+    """The most bytes that were in use: on the GPU, or by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else 1024 * used

@@ -1,0 +1,188 @@
+"""A rehearsal: two steps of each of a recipe's trainings, before anything runs."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recon_search.data.source import Feed, Inputs, PartName, Schema, Step
+from recon_search.errors import RecipeError, ReconSearchError, in_one_line
+from recon_search.graph.cost import cost_of
+from recon_search.graph.split import Split
+from recon_search.model.facts import Facts, facts_of
+from recon_search.model.source import untrained
+from recon_search.recipe import Recipe
+from recon_search.runs.run import Run
+from recon_search.runs.training import Training, fit_training
+from recon_search.search.space import check_space
+from recon_search.stages.probe import check_window, probe_training
+
+IMAGES = 4
+"""In a batch of a rehearsal, at most."""
+
+MOST_FLOPS = 2e12
+"""Work above which nothing is rehearsed: about half a minute on two cores."""
+
+MOST_PARAMETERS = 2e8
+"""Size above which nothing is rehearsed: a gradient a task and a checkpoint are so large each."""
+
+
+def rehearse(run: Run) -> str:
+    """Take two steps of every training that a recipe names, with a checkpoint between them.
+
+    That is the recipe's own data, backbone, heads, tasks, methods, optimiser and precision: unsplit
+    as it is probed and with its first layers split, and so at every end of a search's space.
+    Batches are of at most `IMAGES`. The backbone begins with random weights: whether a file's fit,
+    `check` has seen. Nothing is kept.
+
+    Args:
+        run: one that `check` lets pass.
+
+    Returns:
+        Why no step was taken, where that would take too long; "" where all were.
+
+    Raises:
+        ReconSearchError: what the run would end with.
+    """
+    names, name = run.schema.names, run.recipe.backbone.name
+    check_window(run)
+    tasks = run.schema.tasks
+    facts = facts_of(run.recipe.backbone, run.schema.shape, run.recipe.train.freeze, tasks=tasks)
+    trainings = list(_trainings(run, list(facts.analysis.layers)))
+    n_images = _affordable(facts, names, len(trainings))
+    if not n_images:
+        return (
+            f"Not tried: training steps, which take too long for {name} ({facts.n_parameters:,} "
+            f"parameters) on images of shape {run.schema.shape}."
+        )
+    with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
+        for number, (recipe, training) in enumerate(trainings):
+            glimpse = _Glimpse(run.feed, min(n_images, recipe.train.batch_size))
+            stage = _Stage(recipe, Path(folder) / str(number), run.device, glimpse=glimpse)
+            try:
+                for n_epochs in (1, 2):
+                    _train(training, stage, n_epochs)
+            except ReconSearchError:
+                raise
+            except Exception as error:  # of torch, timm, TorchJD, of a head or data of one's own
+                raise RecipeError(
+                    f"Two steps of training {name} by {training.train.method} must work, they met "
+                    f"{in_one_line(error)}. Change what that names, or pass --debug before the "
+                    "command to see where."
+                ) from error
+    return ""
+
+
+@dataclass(frozen=True)
+class _Glimpse:
+    """A feed of which no more than the first images of each part are seen.
+
+    Attributes:
+        feed: the whole.
+        size: how many images.
+    """
+
+    feed: Feed
+    size: int
+
+    @property
+    def schema(self) -> Schema:
+        """What it holds."""
+        return self.feed.schema
+
+    @property
+    def inputs(self) -> Inputs:
+        """Made ready by a guess: to measure means, everything would have to be read."""
+        each = torch.full((self.schema.shape[0],), 0.5, device=self.device)
+        return Inputs(each, each)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are."""
+        return self.feed.device
+
+    def n_samples(self, part: PartName) -> int:
+        """Number of images."""
+        return min(self.size, self.feed.n_samples(part))
+
+    def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
+        """One."""
+        return 1
+
+    def steps(
+        self,
+        part: PartName,
+        size: int,
+        order: tuple[int, int] | None = None,
+        *,
+        share: tuple[int, int] = (0, 1),
+    ) -> Iterator[Step]:
+        """Yield the first images of a part."""
+        return itertools.islice(self.feed.steps(part, self.size), 1)
+
+    def close(self) -> None:
+        """Let go of what the whole holds open."""
+        self.feed.close()
+
+
+@dataclass(frozen=True)
+class _Stage(Run):
+    """A run that sees no more of its data than a glimpse."""
+
+    glimpse: _Glimpse | None = None
+
+    @property
+    def feed(self) -> Feed:
+        """The glimpse."""
+        assert self.glimpse is not None
+        return self.glimpse
+
+
+class _Enough(Exception):  # noqa: N818 - no error
+    """A training has come as far as it was to."""
+
+
+def _trainings(run: Run, layers: list[str]) -> Iterator[tuple[Recipe, Training]]:
+    """Yield every way of training once, each with the recipe that asks for it."""
+    names, seen = run.schema.names, set()
+    for recipe in (run.recipe, *check_space(run.recipe)):
+        split = Split.private(layers[: max(1, recipe.split.k or 0)], names)
+        ways = [probe_training(run.with_recipe(recipe), recipe.seed)]
+        for method in dict.fromkeys([recipe.train.method, *recipe.compare.methods]):
+            config = recipe.train.model_copy(update={"method": method})
+            ways.append(Training(names, split, config, recipe.backbone, recipe.seed, method))
+        for training in ways:
+            key = training.split is None, training.train.model_dump_json()
+            if key not in seen:
+                seen.add(key)
+                yield recipe, replace(training, backbone=untrained(training.backbone))
+
+
+def _affordable(facts: Facts, tasks: tuple[str, ...], n_trainings: int) -> int:
+    """How many images a batch may have, `IMAGES` at most; 0 where even two take too long."""
+    if facts.n_parameters > MOST_PARAMETERS:
+        return 0
+    plain = facts.analysis.lay_out(Split(tasks, {}))
+    flops = cost_of(facts.analysis.trace, plain, facts.analysis.inputs).base_flops
+    # Two steps, each a forward pass, a backward pass a task and one for all; and two to judge.
+    work = n_trainings * flops * (2 * (1 + 2 * (len(tasks) + 1)) + 2)
+    return next((n for n in (IMAGES, 2) if n * work <= MOST_FLOPS), 0)
+
+
+def _train(training: Training, stage: _Stage, n_epochs: int) -> None:
+    """Train, or go on from the checkpoint, until an epoch is over; each has one step."""
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["epoch"] == n_epochs:
+            raise _Enough
+
+    longer = training.train.model_copy(update={"epochs": max(2, training.train.epochs)})
+    with contextlib.suppress(_Enough):
+        fit_training(replace(training, train=longer), stage, after_epoch=stop)
