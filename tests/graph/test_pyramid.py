@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 import recon_search as rs
 from recon_search.errors import BackboneError
@@ -341,6 +342,22 @@ def test_exported_graphs_update_the_statistics_of_what_is_needed(call) -> None:
         assert counts == [1, 0 if call == "pyramid" else 1]
     with pytest.raises(BackboneError, match="takes inputs of shape"):
         network(images(16))
+
+
+@pytest.mark.parametrize("call", ["pyramid", MIXED], ids=["pyramid", "mixed"])
+def test_a_checkpointed_pyramid_learns_the_same_bits(call) -> None:
+    network = branch(classifier(), rs.Split.private(["layer1.0.conv1"], TASKS), call=call).train()
+    twin = copy.deepcopy(network)
+    twin.set_grad_checkpointing(True)
+    for each in (network, twin):
+        outputs = pytree.tree_leaves(each(images()))
+        torch.autograd.backward(torch.stack([part.square().mean() for part in outputs]).sum())
+    for name, parameter in network.named_parameters():
+        other = twin.get_parameter(name).grad
+        assert (parameter.grad is None) == (other is None) == (call == "pyramid" and ".fc." in name)
+        assert parameter.grad is None or torch.equal(parameter.grad, other), name
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, twin.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("call", ["pyramid", MIXED], ids=["pyramid", "mixed"])
