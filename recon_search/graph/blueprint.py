@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from torch import fx, nn
 
+from recon_search.graph.calls import FORWARD, Call
 from recon_search.graph.changes import readers
 from recon_search.graph.checkpointing import Cuts
 from recon_search.graph.layout import Layout
@@ -26,6 +27,7 @@ class Blueprint:
         keys: the backbone's state-dict keys, each with the tensor's first name.
         template: the backbone on the meta device.
         cuts: how each graph may be cut, by `training` (see `checkpointing`).
+        call: what of it was followed.
     """
 
     layout: Layout
@@ -34,6 +36,7 @@ class Blueprint:
     keys: Mapping[str, str]
     template: nn.Module
     cuts: Mapping[bool, Cuts]
+    call: Call = FORWARD
 
     @cached_property
     def readers(self) -> Mapping[str, list[tuple[str, str]]]:
@@ -45,7 +48,8 @@ class Blueprint:
 
     def __reduce__(self) -> tuple[Callable[..., Blueprint], tuple[Any, ...]]:
         flat = flatten(self.graphs, self.layout)
-        return _rebuilt, (*flat, dict(self.layers), dict(self.keys), self.template, dict(self.cuts))
+        rest = dict(self.layers), dict(self.keys), self.template, dict(self.cuts), self.call
+        return _rebuilt, (*flat, *rest)
 
 
 def _rebuilt(rows: Rows, layout: Layout, *rest: Any) -> Blueprint:

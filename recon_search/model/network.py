@@ -21,7 +21,8 @@ from recon_search.model.container import TaskModules
 from recon_search.model.facts import facts_of
 from recon_search.model.freezing import copies, freeze, frozen_norms
 from recon_search.model.habits import Habits
-from recon_search.model.heads import create_heads
+from recon_search.model.heads import create_heads, read_maps
+from recon_search.model.pyramid import pad
 from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations
 from recon_search.model.source import untrained
 from recon_search.recipe import BackboneConfig, HeadConfig, HeadsConfig
@@ -38,6 +39,8 @@ class MultiTaskModel(Habits):
         heads: one head a task.
         config: what `save` needs to build the model anew (see `build_model`).
         still: paths of norms of the backbone that always evaluate: their statistics are frozen.
+        multiple: images whose sides are no multiples of it are padded with zeros, and what is
+            predicted for every pixel is cut to the image (see `pyramid.Pyramid`).
 
     Raises:
         BackboneError: the backbone is not branched, or is wrapped.
@@ -50,9 +53,11 @@ class MultiTaskModel(Habits):
         heads: Mapping[str, nn.Module],
         config: Mapping[str, Any],
         still: Sequence[str] = (),
+        multiple: int = 1,
     ) -> None:
         _check_parts(backbone, heads)
         super().__init__()
+        self.multiple = multiple
         self.backbone = backbone
         self.heads = TaskModules(dict(heads))
         self.config = dict(config)
@@ -72,9 +77,31 @@ class MultiTaskModel(Habits):
         return sum(tensor.numel() for tensor in (*self.parameters(), *rotations))
 
     def forward(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Compute `{task: output}` for images (B, C, H, W), of all tasks or of those named."""
-        features = self.backbone(x, tasks)
-        return {task: self.heads[task](value) for task, value in features.items()}
+        """Compute `{task: output}` for images (B, C, H, W), of all tasks or of those named.
+
+        Outputs are (B, n), or (B, n, H, W) where a task reads a pyramid.
+        """
+        return self.read(self.features(x, tasks), x.shape[-2:])
+
+    def features(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Any]:
+        """Compute what the heads of all tasks read, or of those named."""
+        found: dict[str, Any] = self.backbone(pad(x, self.multiple), tasks)
+        return found
+
+    def read(self, features: Mapping[str, Any], size: Sequence[int]) -> dict[str, Tensor]:
+        """Compute the outputs of the tasks whose features are given.
+
+        Args:
+            features: what `features` gave.
+            size: height and width of the images.
+        """
+        maps = {task: own for task, own in features.items() if isinstance(own, list)}
+        dense = read_maps(self.heads, maps)  # type: ignore[arg-type]
+        height, width = size
+        return {
+            task: dense[task][..., :height, :width] if task in maps else self.heads[task](own)
+            for task, own in features.items()
+        }
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode, of frozen norms always that of evaluation."""
@@ -98,8 +125,17 @@ class MultiTaskModel(Habits):
         backbone = self.backbone.state_dict(prefix="backbone.")
         state = {**backbone, **heads.state_dict(prefix="heads.")}
         artefact.write_tensors(directory / "model.safetensors", state, {"format": FORMAT})
-        config = {"format": FORMAT, **self.config, "rotated": has_rotations(heads), **extra}
+        own = {**self.config, **self._maps()}
+        config = {"format": FORMAT, **own, "rotated": has_rotations(heads), **extra}
         artefact.write_json(directory / "config.json", config)
+
+    def _maps(self) -> dict[str, Any]:
+        """What is needed beside the backbone to compute the maps that heads read, if any do."""
+        reads = {task: self.backbone.reads(task) for task in self.tasks}
+        if "pyramid" not in reads.values():
+            return {}
+        levels = list(self.backbone.blueprint.call.indices)
+        return {"maps": {"reads": reads, "levels": levels, "multiple": self.multiple}}
 
     def _hold_still(self) -> None:
         for path in self.still:
@@ -155,7 +191,7 @@ def build_model(
     if isinstance(heads, HeadConfig):
         heads = HeadsConfig(head=heads)
     names = tuple(task.name for task in tasks)
-    facts = facts_of(backbone, shape, frozen)
+    facts = facts_of(backbone, shape, frozen, tasks=tasks)
     eager = create_backbone(backbone, in_chans=shape[0], seed=seed)
     freeze(eager, frozen)
     plan = split if split is not None else Split(names, {})
@@ -168,9 +204,10 @@ def build_model(
         "head": heads.head.model_dump(),
         "tasks": [task.spec() for task in tasks],
     }
-    made = create_heads(heads, facts.width, tasks, seed=seed)
+    made = create_heads(heads, facts.width, tasks, pyramid=facts.pyramid, seed=seed)
     still = list(copies(branched, frozen_norms(eager, frozen)))
-    return MultiTaskModel(branched, made, config, still)
+    multiple = 1 if facts.pyramid is None else facts.pyramid.multiple
+    return MultiTaskModel(branched, made, config, still, multiple)
 
 
 @torch.no_grad()

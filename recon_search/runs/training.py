@@ -249,7 +249,8 @@ def _settle(config: TrainConfig, run: Run) -> TrainConfig:
 
 def empty_scores(training: Training, run: Run) -> ConflictScores:
     """Return scores of a training's layers and tasks in which nothing was counted yet."""
-    facts = facts_of(training.backbone, run.schema.shape, training.train.freeze)
+    tasks = run.schema.select(training.tasks)
+    facts = facts_of(training.backbone, run.schema.shape, training.train.freeze, tasks=tasks)
     infos = facts.analysis.infos
     metadata: dict[str, Any] = {
         "backbone": facts.identity,

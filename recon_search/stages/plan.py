@@ -249,7 +249,13 @@ class _Planner:
         return self._networks[kind]
 
     def _facts(self, training: Training) -> Facts:
-        return facts_of(training.backbone, self.run.schema.shape, training.train.freeze)
+        return _facts(training, self.run)
+
+
+def _facts(training: Training, run: Run) -> Facts:
+    """What is known of a training's backbone."""
+    tasks = run.schema.select(training.tasks)
+    return facts_of(training.backbone, run.schema.shape, training.train.freeze, tasks=tasks)
 
 
 @dataclass(frozen=True)
@@ -285,7 +291,7 @@ class _Network:
         ).to(run.device)
         flops = count_flops(model, torch.zeros(1, *shape, device=run.device))
         setup = time.perf_counter() - started
-        facts = facts_of(training.backbone, shape, training.train.freeze)
+        facts = _facts(training, run)
         layout = facts.analysis.lay_out(training.split or Split(training.tasks, {}))
         cost = cost_of(facts.analysis.trace, layout, facts.analysis.inputs)
         return cls(

@@ -53,7 +53,8 @@ def rehearse(run: Run) -> str:
     """
     names, name = run.schema.names, run.recipe.backbone.name
     check_window(run)
-    facts = facts_of(run.recipe.backbone, run.schema.shape, run.recipe.train.freeze)
+    tasks = run.schema.tasks
+    facts = facts_of(run.recipe.backbone, run.schema.shape, run.recipe.train.freeze, tasks=tasks)
     trainings = list(_trainings(run, list(facts.analysis.layers)))
     n_images = _affordable(facts, names, len(trainings))
     if not n_images:

@@ -21,6 +21,7 @@ from recon_search.recipe import Recipe
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.folder import read_recipe
 from recon_search.stages.split import reading_of
+from recon_search.tasks.registry import create_task
 from recon_search.views.outline import cost_table
 from recon_search.views.picture import picture
 from recon_search.views.plots import comparison_plot, draw, heat_map, trade_off_plot
@@ -114,7 +115,9 @@ def _comparison_sections(out: Path) -> list[str]:
 def _split_section(out: Path, recipe: Recipe, split: Split) -> list[str]:
     """The network that the split makes."""
     model = artefact.read_json(out / "model" / "config.json", "model's config.json")
-    facts = facts_of(recipe.backbone, model["input"]["shape"], recipe.train.freeze)
+    tasks = [create_task(spec) for spec in model["tasks"]]
+    shape, frozen = model["input"]["shape"], recipe.train.freeze
+    facts = facts_of(recipe.backbone, shape, frozen, tasks=tasks)
     anatomy = dissect(facts.analysis, split, title=facts.config.name)
     return [
         "<h2>The split</h2>",

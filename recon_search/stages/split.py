@@ -123,7 +123,7 @@ def split_by_counts(run: Run, path: Path) -> Split:
     recipe = run.recipe
     if recipe.split.k is None:
         raise RecipeError("--counts needs `split.k`, the recipe has none. Pass --set split.k=25.")
-    facts = facts_of(recipe.backbone, run.schema.shape, recipe.train.freeze)
+    facts = facts_of(recipe.backbone, run.schema.shape, recipe.train.freeze, tasks=run.schema.tasks)
     split = Split.private(
         list(load_counts(path))[: recipe.split.k],
         run.schema.names,
@@ -131,7 +131,7 @@ def split_by_counts(run: Run, path: Path) -> Split:
         chosen={"rule": "published counts", "k": recipe.split.k},
         provenance=_versions(),
     )
-    split.check_trace(facts.analysis.trace)
+    split.check_trace(facts.analysis.pooled)
     return split
 
 
@@ -212,7 +212,7 @@ def load_split(path: Path, run: Run) -> Split:
     """
     split = Split.load(path).for_tasks(run.schema.names)
     facts = facts_of(run.recipe.backbone, run.schema.shape, run.recipe.train.freeze)
-    split.check_trace(facts.analysis.trace)
+    split.check_trace(facts.analysis.pooled)
     return split
 
 
@@ -228,7 +228,7 @@ def check_scores(scores: ConflictScores, run: Run) -> None:
             "Probe, or choose layers with recon_search.Split.private."
         )
     recipe, names = run.recipe, run.schema.names
-    facts = facts_of(recipe.backbone, run.schema.shape, recipe.train.freeze)
+    facts = facts_of(recipe.backbone, run.schema.shape, recipe.train.freeze, tasks=run.schema.tasks)
     ours = facts.identity
     theirs = scores.metadata["backbone"]
     is_same = theirs["digest"] == ours["digest"] and scores.layers == tuple(facts.analysis.layers)

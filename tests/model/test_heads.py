@@ -162,7 +162,10 @@ def test_one_head_for_all_may_be_given_alone():
             {"tasks": {"left": {"head": {"neck": "wied"}}}, "necks": {"wide": {}}},
             ["`tasks.left.head.neck` must be one of [necks], got 'wied', found wide."],
         ),
-        ({"necks": {"n": {"kind": "conv"}}}, ['`necks.n.kind`: value error, must be "mlp" or']),
+        (
+            {"necks": {"n": {"kind": "conv"}}},
+            ['`necks.n.kind`: value error, must be "mlp", "fpn", "aspp" or'],
+        ),
         ({"necks": {"n": {"hiden": 3}}}, ["`necks.n.hiden` is no key of a recipe. Did you mean"]),
         ({"tasks": {"left": {"head": {"knid": 3}}}}, ["`tasks.left.head.knid` is no key"]),
         ({"necks": {"n": {"args": {"a": 1}}}}, ["`neck.args` needs a `neck.kind`"]),
