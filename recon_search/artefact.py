@@ -73,8 +73,17 @@ def read_json(path: str | Path, kind: str) -> Any:
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> None:
-    """Write a safetensors file atomically, metadata values as JSON; equal input, equal bytes."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Write a safetensors file atomically, metadata values as JSON; equal input, equal bytes.
+
+    A tensor of several names, as of a module that heads share, is written under each.
+    """
+    contiguous: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        contiguous[name] = own.clone() if place in storages else own
+        storages.add(place)
     content = memoryview(save(contiguous))
     size = int.from_bytes(content[:8], "little")
     text = {key: json.dumps(metadata[key]) for key in sorted(metadata)}

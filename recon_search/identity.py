@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,16 @@ def of_backbone(config: BackboneConfig) -> dict[str, Any]:
     return found
 
 
+def of_heads(recipe: Recipe, tasks: Sequence[str]) -> dict[str, Any]:
+    """Name the heads of some tasks, and the necks that these read through."""
+    heads = recipe.heads
+    own = {task: settings(heads.heads[task]) for task in tasks if task in heads.heads}
+    used = {head.neck for head in map(heads.of, tasks)}
+    necks = {name: settings(neck) for name, neck in heads.necks.items() if name in used}
+    found = settings(heads.head)
+    return {**found, "heads": own, "necks": necks} if own or necks else found
+
+
 def of_training(
     recipe: Recipe,
     *,
@@ -101,7 +111,7 @@ def of_training(
         {
             "data": of_data(recipe.data, fingerprint),
             "backbone": of_backbone(backbone),
-            "head": settings(recipe.head),
+            "head": of_heads(recipe, tuple(spec["name"] for spec in tasks)),
             "train": settings(train),
             "tasks": tasks,
             "split": split,
@@ -141,6 +151,8 @@ def of_run(recipe: Recipe) -> dict[str, str]:
         "data": settings(recipe.data, without=WHEREABOUTS),
         "backbone": of_backbone(recipe.backbone),
         "head": settings(recipe.head),
+        "tasks": {name: settings(task) for name, task in recipe.tasks.items()},
+        "necks": {name: settings(neck) for name, neck in recipe.necks.items()},
         "train": settings(recipe.train),
         "probe": settings(recipe.probe, without={"seeds"}),
         "split": settings(recipe.split),

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from recon_search.errors import RecipeError, in_one_line, nearest
+from recon_search.errors import RecipeError, ReconSearchError, in_one_line, nearest
 
 PATTERN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 """What an import path looks like: "package.module:name"."""
@@ -61,7 +61,7 @@ def call(path: str, what: str, *args: Any, **kwargs: Any) -> Any:
     """Import what a path names and call it.
 
     Raises:
-        RecipeError: as `import_callable`, or it does not take these arguments.
+        RecipeError: as `import_callable`, or it does not take these arguments, or fails.
     """
     function = import_callable(path, what)
     try:
@@ -69,8 +69,18 @@ def call(path: str, what: str, *args: Any, **kwargs: Any) -> Any:
     except ValueError:
         pass  # it does not tell what it takes
     except TypeError as error:
-        given = ", ".join(
-            [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
-        )
+        given = _show(args, kwargs)
         raise RecipeError(f"{what} {path} cannot be called with ({given}): {error}.") from None
-    return function(*args, **kwargs)
+    try:
+        return function(*args, **kwargs)
+    except ReconSearchError:
+        raise
+    except Exception as error:  # whatever their code raises
+        raise RecipeError(
+            f"{what} {path} must not fail when called with ({_show(args, kwargs)}), it raised "
+            f"{type(error).__name__}: {in_one_line(error)}. Mend it."
+        ) from error
+
+
+def _show(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    return ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import nn
+from torch import fx, nn
 
-from recon_search.graph.example import Inputs, example_input
+from recon_search.graph.example import Inputs, example_input, one_of
 from recon_search.graph.layers import LayerInfo, describe_traced, digest_of, layer_names
 from recon_search.graph.layout import Layout, lay_out
 from recon_search.graph.mutation import Effects, watch
 from recon_search.graph.partition import from_groups
 from recon_search.graph.split import Split
 from recon_search.graph.trace import Trace, trace
+from recon_search.graph.work import count_flops
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,21 @@ class Analysis:
     def digest(self) -> str:
         """Digest of the names and shapes of the layers (see `backbone_digest`)."""
         return digest_of(self.trace)
+
+    @cached_property
+    def flops(self) -> Mapping[fx.Node, int]:
+        """FLOPs of each node of the evaluation graph, for one input."""
+        return count_flops(self.trace, one_of(self.inputs))
+
+    def flops_of(self, split: Split) -> float:
+        """FLOPs of the network that a split makes, as a multiple of the unsplit one's.
+
+        Raises:
+            SplitError: the split does not fit the backbone.
+        """
+        computed = self.lay_out(split).computed
+        total = sum(n * len(set(computed[node])) for node, n in self.flops.items())
+        return total / max(sum(self.flops.values()), 1)
 
     def lay_out(self, split: Split) -> Layout:
         """Find out who shares what when a split is applied.

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
-import torch
 from torch import fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from recon_search.graph.analysis import analyse
 from recon_search.graph.example import Inputs, one_of
@@ -19,6 +17,7 @@ from recon_search.graph.layout import Layout
 from recon_search.graph.partition import Group, to_groups
 from recon_search.graph.split import Split
 from recon_search.graph.trace import Trace, is_metadata, trace
+from recon_search.graph.work import count_flops
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def cost_of(traced: Trace, layout: Layout, inputs: Inputs) -> Cost:
     parameters: Counter[Group] = Counter()
     for name, size in sizes.items():
         parameters.update(dict.fromkeys(layout.groups(name), size))
-    work = _count_flops(traced, one_of(inputs))
+    work = count_flops(traced, one_of(inputs))
     flops: Counter[Group] = Counter()
     for node, count in work.items():
         flops.update(dict.fromkeys(to_groups(layout.computed[node], layout.tasks), count))
@@ -110,30 +109,3 @@ def layer_graph(backbone: nn.Module, *, example: Any = None) -> nx.DiGraph:
         graph.add_edges_from((first, then) for first in before for then in own if first != then)
         feeds[node] = own or before
     return graph
-
-
-def _count_flops(traced: Trace, inputs: Inputs) -> dict[fx.Node, int]:
-    counter = _FlopInterpreter(traced.root, traced.graphs[False])
-    flags = {part: part.training for part in traced.root.modules()}
-    traced.root.eval()
-    with torch.no_grad(), torch.random.fork_rng(), counter.mode:
-        counter.run(*inputs)
-    for part, flag in flags.items():
-        part.training = flag
-    return counter.flops
-
-
-class _FlopInterpreter(fx.Interpreter):
-    """Run a graph and note how much each node adds to the count."""
-
-    def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
-        super().__init__(root, graph=graph)
-        self.mode = FlopCounterMode(display=False)
-        self.flops: dict[fx.Node, int] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Run one node between two readings."""
-        before = self.mode.get_total_flops()
-        value = super().run_node(n)
-        self.flops[n] = self.mode.get_total_flops() - before
-        return value

@@ -14,10 +14,10 @@ from recon_search.graph.branch import branch
 from recon_search.graph.example import example_input
 from recon_search.graph.split import Split
 from recon_search.model.backbone import create_backbone
-from recon_search.model.heads import create_head
+from recon_search.model.heads import create_heads
 from recon_search.model.network import FORMAT, MultiTaskModel, build_model
 from recon_search.model.rotation import add_rotations
-from recon_search.recipe import BackboneConfig, HeadConfig
+from recon_search.recipe import BackboneConfig, HeadsConfig
 from recon_search.tasks.classes import Classes
 from recon_search.tasks.registry import create_task
 
@@ -56,7 +56,7 @@ def load(
         if heads is None and backbone is None:
             model = build_model(
                 BackboneConfig(**{**config["backbone"], "weights": None}),
-                HeadConfig(**config["head"]),
+                heads_of(config),
                 [create_task(spec) for spec in config["tasks"]],
                 shape=config["input"]["shape"],
                 split=split,
@@ -107,14 +107,19 @@ def _assemble(
     if heads is None:
         tasks = [create_task(spec) for spec in config["tasks"]]
         width = next(iter(branched(example_input(backbone)).values())).shape[1]
-        head = HeadConfig(**config["head"])
-        heads = {task.name: create_head(head, width, task.n_outputs) for task in tasks}
+        heads = create_heads(heads_of(config), width, tasks)
     if missing := [task for task in split.tasks if task not in heads]:
         raise ArtefactError(
             f"heads must hold a module for each of {', '.join(split.tasks)}, found none for "
             f"'{missing[0]}'. Add it."
         )
     return MultiTaskModel(branched, {task: heads[task] for task in split.tasks}, config)
+
+
+def heads_of(config: Mapping[str, Any]) -> HeadsConfig:
+    """Return the heads that the config of a model directory describes."""
+    found = {key: config[key] for key in HeadsConfig.model_fields if key in config}
+    return HeadsConfig.model_validate({"head": config["head"], **found})
 
 
 def _from_first(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,14 +14,14 @@ from recon_search.graph.branch import branch
 from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.layers import layers
 from recon_search.graph.split import Split
-from recon_search.model.backbone import create_backbone, seeded
+from recon_search.model.backbone import create_backbone
 from recon_search.model.container import TaskModules
 from recon_search.model.facts import facts_of
 from recon_search.model.habits import Habits
-from recon_search.model.heads import create_head
+from recon_search.model.heads import create_heads
 from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations
 from recon_search.model.source import untrained
-from recon_search.recipe import BackboneConfig, HeadConfig
+from recon_search.recipe import BackboneConfig, HeadConfig, HeadsConfig
 from recon_search.tasks.task import Task
 
 FORMAT = "recon-search/model/2"
@@ -83,7 +83,7 @@ class MultiTaskModel(Habits):
 
 def build_model(
     backbone: BackboneConfig,
-    head: HeadConfig,
+    heads: HeadsConfig | HeadConfig,
     tasks: Sequence[Task],
     *,
     shape: Sequence[int],
@@ -98,7 +98,7 @@ def build_model(
 
     Args:
         backbone: timm model and arguments.
-        head: kind of head, the same for all tasks.
+        heads: what reads its features; one head is that of every task.
         tasks: what is learned.
         shape: of one image, (C, H, W); or (C,), of the size that the backbone is configured for.
         split: which layers to branch; None branches nothing.
@@ -109,6 +109,8 @@ def build_model(
         BackboneError: timm does not know the backbone or refuses its arguments.
         SplitError: the split does not fit the backbone.
     """
+    if isinstance(heads, HeadConfig):
+        heads = HeadsConfig(head=heads)
     names = tuple(task.name for task in tasks)
     facts = facts_of(backbone, shape)
     eager = create_backbone(backbone, in_chans=shape[0], seed=seed)
@@ -116,16 +118,13 @@ def build_model(
     branched = branch(eager, plan, analysis=facts.analysis)
     if init == "fresh":
         _draw_copies(branched, backbone, shape[0], seed)
-    heads = {}
-    for task in tasks:
-        with seeded(seed, task.name):
-            heads[task.name] = create_head(head, facts.width, task.n_outputs)
     config = {
         "backbone": facts.config.model_dump(exclude={"weights", "pretrained"}),
-        "head": head.model_dump(),
+        **heads.model_dump(exclude_defaults=True),
+        "head": heads.head.model_dump(),
         "tasks": [task.spec() for task in tasks],
     }
-    return MultiTaskModel(branched, heads, config)
+    return MultiTaskModel(branched, create_heads(heads, facts.width, tasks, seed=seed), config)
 
 
 @torch.no_grad()

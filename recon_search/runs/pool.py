@@ -7,8 +7,10 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -57,33 +59,79 @@ def _one_by_one(unique: dict[Path, Training], run: Run) -> dict[Path, Result]:
     return results
 
 
-def _in_processes(unique: dict[Path, Training], run: Run, workers: int) -> dict[Path, Result]:
-    context = multiprocessing.get_context("spawn")
-    steps: multiprocessing.Queue[tuple[str, Progress]] = context.Queue()
-    threads = max(1, torch.get_num_threads() // workers)
+def _in_processes(unique: dict[Path, Training], run: Run, at_once: int) -> dict[Path, Result]:
+    threads = max(1, torch.get_num_threads() // at_once)
     results: dict[Path, Result] = {}
-    with ProcessPoolExecutor(
-        workers,
-        mp_context=context,
-        initializer=_start_worker,
-        initargs=(steps, os.getpid(), threads),
-    ) as pool:
+    with _workers(n_workers(run)) as workers:
         pending: dict[Future[Result], Path] = {
-            pool.submit(_train_in_worker, training, run.silent()): directory
+            workers.executor.submit(_train_in_worker, training, run.silent(), threads): directory
             for directory, training in unique.items()
         }
-        try:
-            while pending:
-                done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-                _tell(steps, run.listener)
-                for future in done:
-                    directory = pending.pop(future)
-                    results[directory] = future.result()
-                    run.listener.finish(unique[directory].name, results[directory].seconds)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        while pending:
+            done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+            _tell(workers.steps, run.listener)
+            for future in done:
+                directory = pending.pop(future)
+                results[directory] = future.result()
+                run.listener.finish(unique[directory].name, results[directory].seconds)
     return results
+
+
+@dataclass(frozen=True)
+class _Workers:
+    """Processes that train, and the queue in which they tell how they get on."""
+
+    executor: ProcessPoolExecutor
+    steps: multiprocessing.Queue[tuple[str, Progress]]
+
+    @classmethod
+    def start(cls, n: int) -> _Workers:
+        context = multiprocessing.get_context("spawn")
+        steps: multiprocessing.Queue[tuple[str, Progress]] = context.Queue()
+        arguments = (steps, os.getpid())
+        executor = ProcessPoolExecutor(
+            n, mp_context=context, initializer=_start_worker, initargs=arguments
+        )
+        return cls(executor, steps)
+
+    def stop(self, *, is_done: bool) -> None:
+        """Let them go; with work left, without waiting for what is begun."""
+        self.executor.shutdown(wait=is_done, cancel_futures=not is_done)
+
+
+_kept: dict[int, _Workers] | None = None
+
+
+@contextmanager
+def kept_workers() -> Iterator[None]:
+    """Let every `train_all` inside use the same processes, which start and read the data once."""
+    global _kept
+    _kept = {}
+    is_done = False
+    try:
+        yield
+        is_done = True
+    finally:
+        kept, _kept = _kept, None
+        for workers in kept.values():
+            workers.stop(is_done=is_done)
+
+
+@contextmanager
+def _workers(n: int) -> Iterator[_Workers]:
+    """The kept workers, or some for this block alone."""
+    if _kept is not None:
+        if n not in _kept:
+            _kept[n] = _Workers.start(n)
+        yield _kept[n]
+        return
+    workers = _Workers.start(n)
+    is_done = False
+    try:
+        yield workers
+        is_done = True
+    finally:
+        workers.stop(is_done=is_done)
 
 
 def _tell(steps: multiprocessing.Queue[tuple[str, Progress]], listener: Listener) -> None:
@@ -97,17 +145,14 @@ def _tell(steps: multiprocessing.Queue[tuple[str, Progress]], listener: Listener
 _steps: multiprocessing.Queue[tuple[str, Progress]] | None = None
 
 
-def _start_worker(
-    steps: multiprocessing.Queue[tuple[str, Progress]], parent: int, threads: int
-) -> None:
+def _start_worker(steps: multiprocessing.Queue[tuple[str, Progress]], parent: int) -> None:
     global _steps
     _steps = steps
-    prepare_worker(parent, threads)
+    prepare_worker(parent)
 
 
-def prepare_worker(parent: int, threads: int) -> None:
-    """Set a worker's threads, and let it not live longer than its parent."""
-    torch.set_num_threads(threads)
+def prepare_worker(parent: int) -> None:
+    """Let a worker not live longer than its parent."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -117,7 +162,8 @@ def prepare_worker(parent: int, threads: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train_in_worker(training: Training, run: Run) -> Result:
+def _train_in_worker(training: Training, run: Run, threads: int) -> Result:
     assert _steps is not None
+    torch.set_num_threads(threads)
     put = _steps.put
     return train(training, run, lambda step: put((training.name, step)))

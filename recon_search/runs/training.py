@@ -20,9 +20,10 @@ from recon_search.graph.split import Split
 from recon_search.model.facts import facts_of
 from recon_search.model.files import load
 from recon_search.model.network import MultiTaskModel, build_model
-from recon_search.recipe import BackboneConfig, TrainConfig
+from recon_search.recipe import BackboneConfig, Recipe, TrainConfig
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
+from recon_search.tasks.task import Task
 from recon_search.training.evaluation import evaluate
 from recon_search.training.loop import AfterEpoch, Progress, Report, fit
 
@@ -61,7 +62,7 @@ class Training:
         return identity.of_training(
             run.recipe,
             fingerprint=run.schema.fingerprint,
-            tasks=tuple(task.spec() for task in run.schema.select(self.tasks)),
+            tasks=tuple(_name(task, run.recipe) for task in run.schema.select(self.tasks)),
             train=_settle(self.train, run),
             backbone=self.backbone,
             split=None if self.split is None else self.split.digest,
@@ -139,7 +140,7 @@ def fit_training(
     tasks = run.schema.select(training.tasks)
     model = build_model(
         training.backbone,
-        run.recipe.head,
+        run.recipe.heads,
         tasks,
         shape=run.schema.shape,
         split=training.split,
@@ -199,6 +200,14 @@ def _start_from(model: MultiTaskModel, trained: MultiTaskModel) -> None:
     for task in model.tasks:
         model.backbone.load_task_state_dict(task, trained.backbone.task_state_dict(task))
     model.heads.load_state_dict(trained.heads.state_dict())
+
+
+def _name(task: Task, recipe: Recipe) -> dict[str, Any]:
+    """What a task is, and where its labels are if the recipe says so."""
+    own = recipe.tasks.get(task.name)
+    return (
+        task.spec() if own is None or own.target is None else {**task.spec(), "target": own.target}
+    )
 
 
 def _settle(config: TrainConfig, run: Run) -> TrainConfig:

@@ -7,7 +7,7 @@ from recon_search.conflict.scores import bins_below
 from recon_search.methods.registry import check_method
 from recon_search.model.backbone import check_weights
 from recon_search.model.facts import facts_of
-from recon_search.model.heads import create_head
+from recon_search.model.heads import create_heads
 from recon_search.recipe import Recipe
 from recon_search.runs.run import Run
 from recon_search.search.space import check_space
@@ -32,8 +32,7 @@ def check(run: Run) -> int:
         _check_methods(each, names)
     check_weights(recipe.backbone, shape[0])
     facts = facts_of(recipe.backbone, shape)
-    for task in run.schema.tasks:
-        create_head(recipe.head, facts.width, task.n_outputs)
+    create_heads(recipe.heads, facts.width, run.schema.tasks)
     n_layers = len(facts.analysis.layers)
     for each in (recipe, *searched):
         check_k(each, n_layers)

@@ -5,6 +5,7 @@ Every file is run after it was written, and compared with the model it came from
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from recon_search import artefact
 from recon_search.errors import ArtefactError, ReconSearchError, SplitError, nearest
 from recon_search.model.backbone import create_backbone
-from recon_search.model.files import load
+from recon_search.model.files import heads_of, load
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import BackboneConfig
 from recon_search.runs.comparison import Comparison
@@ -129,7 +130,7 @@ def export_safetensors(model: MultiTaskModel, task: str | None, target: Path) ->
     alone = _Alone(model, task)
     artefact.write_tensors(target, alone.state_dict(), {"task": task})
     artefact.write_json(target.with_suffix(".json"), _describe(model, task))
-    again = _Alone(model, task)
+    again = copy.deepcopy(alone)
     with torch.no_grad():
         for tensor in again.state_dict().values():
             tensor.zero_()
@@ -267,7 +268,7 @@ def _describe(model: MultiTaskModel, task: str) -> dict[str, Any]:
             "num_classes": config["backbone"]["features"],
             **config["backbone"]["args"],
         },
-        "head": config["head"],
+        **heads_of(config).describe(task),
         "rotated": config.get("rotated", False),  # the head file then begins with a rotation
         "output": next(spec for spec in config["tasks"] if spec["name"] == task),
         "input": config["input"],

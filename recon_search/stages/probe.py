@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from recon_search.conflict.reliability import measure_reliability
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
-from recon_search.recipe import LEAST_SEEDS, Recipe
+from recon_search.recipe import LEAST_SEEDS
 from recon_search.runs.pool import n_workers, train_all
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training
@@ -35,7 +35,7 @@ def probe(run: Run) -> ConflictScores:
     at_once = limit if recipe.probe.confidence is None else n_workers(run)
     seeds = range(recipe.seed, recipe.seed + limit)
     for scores in itertools.accumulate(_measure_seeds(run, seeds, at_once)):
-        if _is_stable(recipe, scores):
+        if _is_stable(run, scores):
             break
     scores.save(path)
     _tell_stability(run, scores)
@@ -113,7 +113,7 @@ def _is_enough(run: Run, scores: ConflictScores) -> bool:
     """Whether scores are this run's, of as many seeds as it takes."""
     if not _is_of(run, scores):
         return False
-    return scores.n_probes >= run.recipe.probe.seeds or _is_stable(run.recipe, scores)
+    return scores.n_probes >= run.recipe.probe.seeds or _is_stable(run, scores)
 
 
 def _is_of(run: Run, scores: ConflictScores) -> bool:
@@ -123,27 +123,28 @@ def _is_of(run: Run, scores: ConflictScores) -> bool:
     return measured == (probe_training(run, seed).identity(run, with_seed=False), seed)
 
 
-def _stability(recipe: Recipe, scores: ConflictScores) -> tuple[int, float]:
+def _stability(run: Run, scores: ConflictScores) -> tuple[int, float]:
     """How many layers the recipe would split, and which share of them another probe would."""
-    k = max(1, len(choose_layers(recipe, scores)))
+    recipe = run.recipe
+    k = max(1, len(choose_layers(recipe, scores, shape=run.schema.shape)))
     reading = reading_of(recipe)
     return k, measure_reliability(scores, recipe.split.rule, reading, k).stability
 
 
-def _is_stable(recipe: Recipe, scores: ConflictScores) -> bool:
+def _is_stable(run: Run, scores: ConflictScores) -> bool:
     """Whether scores have the confidence the recipe asks for, which takes two seeds at least."""
-    confidence = recipe.probe.confidence
+    confidence = run.recipe.probe.confidence
     if confidence is None or scores.n_probes < LEAST_SEEDS:
         return False
-    return _stability(recipe, scores)[1] >= confidence
+    return _stability(run, scores)[1] >= confidence
 
 
 def _tell_stability(run: Run, scores: ConflictScores) -> None:
     """Say how many seeds a probe with a confidence used, or warn that they were too few."""
-    recipe, confidence = run.recipe, run.recipe.probe.confidence
+    confidence = run.recipe.probe.confidence
     if confidence is None:
         return
-    k, stability = _stability(recipe, scores)
+    k, stability = _stability(run, scores)
     found = f"after {scores.n_probes} seeds another probe would share {stability:.0%} of the top"
     found = f"{found} {k}, asked for {confidence:.0%}."
     if stability >= confidence:

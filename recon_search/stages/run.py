@@ -5,6 +5,7 @@ from __future__ import annotations
 from recon_search.graph.anatomy import dissect
 from recon_search.model.facts import facts_of
 from recon_search.runs.comparison import Comparison
+from recon_search.runs.pool import kept_workers
 from recon_search.runs.run import Run
 from recon_search.stages.compare import compare
 from recon_search.stages.export import hand_over
@@ -15,6 +16,7 @@ from recon_search.views.picture import picture
 from recon_search.views.plots import heat_map, save_figure
 
 
+@kept_workers()
 def run_all(run: Run) -> Comparison:
     """Probe, rank, split, retrain, compare, export and report.
 
@@ -23,7 +25,7 @@ def run_all(run: Run) -> Comparison:
     """
     scores = probe(run)
     save_figure(heat_map(scores), run.out / "conflicts.png")
-    split = choose_split(run.recipe, scores)
+    split = choose_split(run.recipe, scores, shape=run.schema.shape)
     split.save(run.out / "split.json")
     facts = facts_of(run.recipe.backbone, run.schema.shape)
     anatomy = dissect(facts.analysis, split, title=facts.config.name)

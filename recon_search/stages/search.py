@@ -300,7 +300,8 @@ def _was_given_up(study: Study) -> bool:
 def _work_in_process(
     job: Job, errors: multiprocessing.Queue[str], parent: int, threads: int, index: int
 ) -> None:
-    prepare_worker(parent, threads)
+    prepare_worker(parent)
+    torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     try:
         work(job, index=index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import timm
 import torch
 
 import recon_search
-from recon_search.conflict.grouping import group_tasks
+from recon_search.conflict.grouping import cluster_tasks, group_tasks
 from recon_search.conflict.rules import Reading, n_parameters, rank, within_budget
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
 from recon_search.graph.split import Split, load_counts
 from recon_search.model.facts import facts_of
-from recon_search.recipe import Recipe
+from recon_search.recipe import Recipe, SplitConfig
 from recon_search.runs.run import Run
 
 RANDOM_PARAMS = "random-params"
@@ -30,7 +31,13 @@ def reading_of(recipe: Recipe, seed: int = 0) -> Reading:
     return Reading(recipe.split.threshold, recipe.probe.window, seed)
 
 
-def choose_split(recipe: Recipe, scores: ConflictScores, max_params: str | None = None) -> Split:
+def choose_split(
+    recipe: Recipe,
+    scores: ConflictScores,
+    max_params: str | None = None,
+    *,
+    shape: Sequence[int] = (),
+) -> Split:
     """Choose the layers as the recipe's `[split]` says.
 
     Args:
@@ -38,22 +45,29 @@ def choose_split(recipe: Recipe, scores: ConflictScores, max_params: str | None 
         scores: of the probe.
         max_params: a budget beside `split.k`, as "1.2x" of the unsplit backbone; layers that do not
             fit are passed over.
+        shape: of one image, (C, H, W), which `split.max_flops` needs.
 
     Raises:
         RecipeError: `split.k` is larger than the number of layers, or the rule is unknown.
     """
-    return plan(choose_layers(recipe, scores, max_params), scores, recipe.split.rule, recipe)
+    chosen = choose_layers(recipe, scores, max_params, shape=shape)
+    return plan(chosen, scores, recipe.split.rule, recipe)
 
 
 def choose_layers(
-    recipe: Recipe, scores: ConflictScores, max_params: str | None = None
+    recipe: Recipe,
+    scores: ConflictScores,
+    max_params: str | None = None,
+    *,
+    shape: Sequence[int] = (),
 ) -> list[str]:
     """Choose the layers as the recipe's `[split]` says, worst first.
 
     Args:
         recipe: the recipe.
         scores: of the probe.
-        max_params: as `choose_split` takes it.
+        max_params: as `choose_split` takes it; and so the others.
+        shape: see `choose_split`.
 
     Raises:
         RecipeError: as `choose_split`.
@@ -61,12 +75,41 @@ def choose_layers(
     ranking = [layer for layer, _ in rank(scores, recipe.split.rule, reading_of(recipe))]
     budget = recipe.split.max_params or max_params
     if budget is not None:
-        factor = float(budget.removesuffix("x"))
-        added = int(max(0.0, factor - 1.0) * sum(n_parameters(scores)))
+        added = int(max(0.0, _factor(budget) - 1.0) * sum(n_parameters(scores)))
         ranking = within_budget(ranking, scores, added)
     if recipe.split.k is not None:
         check_k(recipe, len(scores.layers))
+    if recipe.split.max_flops is not None:
+        return _within_flops(ranking, scores, recipe, shape)
     return ranking[: recipe.split.k]
+
+
+def _within_flops(
+    ranking: list[str], scores: ConflictScores, recipe: Recipe, shape: Sequence[int]
+) -> list[str]:
+    """Take up to `split.k` layers in order while the network stays within `split.max_flops`.
+
+    A layer that does not fit is passed over until one is taken that forks earlier: after a fork
+    further layers cost nothing more.
+    """
+    assert recipe.split.max_flops is not None
+    analysis = facts_of(recipe.backbone, shape).analysis
+    limit, most = _factor(recipe.split.max_flops), recipe.split.k
+    chosen: list[str] = []
+    n_before = -1
+    while len(chosen) > n_before:
+        n_before = len(chosen)
+        for layer in [layer for layer in ranking if layer not in chosen]:
+            if most is not None and len(chosen) >= most:
+                return chosen
+            more = plan([*chosen, layer], scores, recipe.split.rule, recipe)
+            if analysis.flops_of(more) <= limit:
+                chosen.append(layer)
+    return chosen
+
+
+def _factor(text: str) -> float:
+    return float(text.removesuffix("x"))
 
 
 def split_by_counts(run: Run, path: Path) -> Split:
@@ -122,17 +165,12 @@ def plan(chosen: list[str], scores: ConflictScores, rule: str, recipe: Recipe) -
     """Write down a split of the layers `chosen` and where it comes from.
 
     With `split.grouping = "colour"` tasks that do not conflict in a layer keep sharing a copy of
-    it; a layer in which nobody conflicts often enough is then not split.
+    it; a layer in which nobody conflicts often enough is then not split. With "affinity" the same
+    groups share the copies of every layer.
     """
     config = recipe.split
     order = {layer: index for index, layer in enumerate(scores.layers)}
-    alone = tuple((task,) for task in scores.tasks)
-    groups = {
-        layer: alone
-        if config.grouping == "private"
-        else group_tasks(scores, layer, config.threshold, config.group_share)
-        for layer in sorted(chosen, key=order.__getitem__)
-    }
+    groups = _group(sorted(chosen, key=order.__getitem__), scores, config)
     return Split(
         scores.tasks,
         {layer: parts for layer, parts in groups.items() if len(parts) > 1},
@@ -144,10 +182,25 @@ def plan(chosen: list[str], scores: ConflictScores, rule: str, recipe: Recipe) -
             "threshold": config.threshold,
             "window": recipe.probe.window,
             "grouping": config.grouping,
+            **({} if config.max_flops is None else {"max_flops": config.max_flops}),
+            **({} if config.max_groups is None else {"max_groups": config.max_groups}),
             "ranking": chosen,
         },
         provenance=_provenance(scores),
     )
+
+
+def _group(
+    layers: list[str], scores: ConflictScores, config: SplitConfig
+) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Who shares the copies of each layer, as `split.grouping` says."""
+    if config.grouping == "affinity":
+        groups = cluster_tasks(scores, layers, config.threshold, config.max_groups)
+        return dict.fromkeys(layers, groups)
+    if config.grouping == "colour":
+        limits = config.threshold, config.group_share, config.max_groups
+        return {layer: group_tasks(scores, layer, *limits) for layer in layers}
+    return dict.fromkeys(layers, tuple((task,) for task in scores.tasks))
 
 
 def load_split(path: Path, run: Run) -> Split:

@@ -10,11 +10,16 @@ from typing import Any
 import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import create_scheduler_v2
-from torch import nn
+from torch import nn, optim
 
 from recon_search.errors import RecipeError, in_one_line, nearest
 from recon_search.recipe import TrainConfig
 from recon_search.training.checkpoint import load_checkpoint, save_checkpoint
+
+BATCHED = frozenset(
+    [optim.SGD, optim.Adam, optim.AdamW, optim.Adamax, optim.Adagrad, optim.Adadelta, optim.RMSprop]
+)
+"""Optimisers that take all tensors in one call, on the CPU too: the same bits, less Python."""
 
 
 def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -87,6 +92,9 @@ def _create(
         weight_decay=weight_decay,
         **({"nesterov": False} if is_plain else {}),
     )
+    if type(optimizer) in BATCHED:
+        for group in optimizer.param_groups:
+            group["foreach"] = True
     return optimizer
 
 

@@ -4,10 +4,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from recon_search.conflict.rules import rank
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import ArtefactError, RecipeError, SplitError
+from recon_search.graph.branch import branch
 from recon_search.graph.split import Split
+from recon_search.model.backbone import create_backbone
 from recon_search.model.facts import facts_of
 from recon_search.recipe import parse_recipe
 from recon_search.runs.run import Run
@@ -19,6 +24,7 @@ from recon_search.stages.split import (
     choose_control,
     choose_split,
     load_split,
+    reading_of,
     split_by_counts,
 )
 from tests.stages.recipes import TINY
@@ -288,3 +294,56 @@ def test_published_counts_need_a_k_and_known_layers(tmp_path):
     (tmp_path / "counts.json").write_text('{"conv9": 2}')
     with pytest.raises(SplitError, match="'conv9'"):
         split_by_counts(run, tmp_path / "counts.json")
+
+
+# Groups and budgets
+
+
+def test_with_affinity_the_same_groups_share_every_layer(scores):
+    """Of two tasks: nobody is separated where S is below their affinity."""
+    together = choose_split(recipe_with(split={"grouping": "affinity", "threshold": -0.9}), scores)
+    assert not together.layers
+    apart = {"grouping": "affinity", "max_groups": 2, "k": 4}
+    split = choose_split(recipe_with(split=apart), scores)
+    private = choose_split(recipe_with(split={"k": 4}), scores)
+    assert dict(split.layers) == dict(private.layers)
+    assert split.chosen["max_groups"] == 2
+
+
+@pytest.mark.parametrize("limit", [1.0, 1.1, 1.5, 2.0])
+def test_a_split_stays_within_its_flops(scores, limit):
+    """As torch counts them on the branched network itself."""
+    recipe = recipe_with(split={"k": None, "max_flops": f"{limit}x"})
+    split = choose_split(recipe, scores, shape=(1, 12, 12))
+    plain = create_backbone(recipe.backbone, in_chans=1)
+    image = torch.zeros(1, 1, 12, 12)
+
+    def flops(of):
+        network = branch(plain, of).eval()
+        network(image)  # written before it is counted
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(image)
+        return counter.get_total_flops()
+
+    alone = flops(Split(TASKS, {}))
+    assert flops(split) <= limit * alone
+    ranking = [layer for layer, _ in rank(scores, recipe.split.rule, reading_of(recipe))]
+    assert limit < 2 or len(split.layers) == len(ranking)
+    for layer in [layer for layer in ranking if layer not in split.layers][:3]:
+        more = Split.private([*split.layers, layer], TASKS)
+        assert flops(more) > limit * alone, f"{layer} would have fitted"
+
+
+def test_a_limit_of_flops_goes_with_a_number_of_layers(scores):
+    both = recipe_with(split={"k": 2, "max_flops": "1.9x"})
+    alone = recipe_with(split={"k": None, "max_flops": "1.9x"})
+    few = choose_split(both, scores, shape=(1, 12, 12))
+    many = choose_split(alone, scores, shape=(1, 12, 12))
+    assert len(few.layers) == 2
+    assert few.layers.keys() <= many.layers.keys()
+    assert few.chosen["max_flops"] == "1.9x"
+
+
+def test_groups_are_limited_only_where_there_are_groups():
+    with pytest.raises(RecipeError, match=r"needs `split\.grouping`"):
+        recipe_with(split={"max_groups": 2})

@@ -1,0 +1,29 @@
+"""Recipes: TOML into typed, frozen configuration."""
+
+from recon_search.recipe.choice import DEFAULT_K, CompareConfig, SplitConfig
+from recon_search.recipe.data import DataConfig, TaskConfig
+from recon_search.recipe.network import BackboneConfig, HeadConfig, HeadsConfig, NeckConfig
+from recon_search.recipe.reading import Recipe, load_recipe, parse_recipe
+from recon_search.recipe.search import Range, SearchConfig, Value
+from recon_search.recipe.training import LEAST_SEEDS, ProbeConfig, TrainConfig
+
+__all__ = [
+    "DEFAULT_K",
+    "LEAST_SEEDS",
+    "BackboneConfig",
+    "CompareConfig",
+    "DataConfig",
+    "HeadConfig",
+    "HeadsConfig",
+    "NeckConfig",
+    "ProbeConfig",
+    "Range",
+    "Recipe",
+    "SearchConfig",
+    "SplitConfig",
+    "TaskConfig",
+    "TrainConfig",
+    "Value",
+    "load_recipe",
+    "parse_recipe",
+]

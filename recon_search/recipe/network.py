@@ -1,0 +1,114 @@
+"""`[backbone]` and `[head]`: the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from recon_search.errors import nearest
+from recon_search.imports import is_import_path
+from recon_search.recipe.section import Section
+
+
+class BackboneConfig(Section):
+    """A timm model: its name, its arguments, and the width of the features the heads share."""
+
+    name: str
+    args: dict[str, Any] = {}
+    features: int = Field(default=0, ge=0)  # timm's num_classes; 0: the pooled features as they are
+    weights: str | None = None  # a local checkpoint, .safetensors
+    pretrained: bool = False  # timm's own weights, from its hub or the hub's cache
+
+
+def _unused_args(section: str, kind: str, args: dict[str, Any]) -> Iterator[str]:
+    if args and not is_import_path(kind):
+        yield (
+            f'`{section}.args` needs a `{section}.kind` like "package.module:name", got {args} for '
+            f"'{kind}'. Leave them out."
+        )
+
+
+class NeckConfig(Section):
+    """A hidden part that the heads of several tasks read through: an activation, then an MLP.
+
+    Or one of one's own: `kind = "package.module:name"`, which is called with the width of the
+    features and `args`, and says by its output how wide it is.
+    """
+
+    kind: str = "mlp"
+    activation: Literal["none", "relu", "gelu"] = "none"
+    hidden: int = Field(default=128, gt=0)
+    args: dict[str, Any] = {}
+
+    @field_validator("kind")
+    @classmethod
+    def _check_kind(cls, kind: str) -> str:
+        if kind != "mlp" and not is_import_path(kind):
+            raise ValueError('must be "mlp" or "package.module:name"')
+        return kind
+
+    def broken_rules(self) -> Iterator[str]:
+        """Arguments are for necks of one's own."""
+        yield from _unused_args("neck", self.kind, self.args)
+
+
+class HeadConfig(Section):
+    """The head of a task: the features' activation, then a linear layer or an MLP.
+
+    Or a head of one's own: `kind = "package.module:name"`, which is called with the width of the
+    features, the number of outputs and `args`.
+    """
+
+    kind: str = "linear"
+    activation: Literal["none", "relu", "gelu"] = "none"
+    hidden: int = Field(default=128, gt=0)
+    args: dict[str, Any] = {}
+    neck: str | None = None  # of `[necks]`; the head then reads what it gives
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the head is imported."""
+        return is_import_path(self.kind)
+
+    @field_validator("kind")
+    @classmethod
+    def _check_kind(cls, kind: str) -> str:
+        if kind not in ("linear", "mlp") and not is_import_path(kind):
+            raise ValueError('must be "linear", "mlp" or "package.module:name"')
+        return kind
+
+    def broken_rules(self) -> Iterator[str]:
+        """Arguments are for heads of one's own."""
+        yield from _unused_args("head", self.kind, self.args)
+
+
+class HeadsConfig(Section):
+    """The heads of a network: one for all tasks, others by task, and their necks."""
+
+    head: HeadConfig = HeadConfig()
+    heads: dict[str, HeadConfig] = {}
+    necks: dict[str, NeckConfig] = {}
+
+    def of(self, task: str) -> HeadConfig:
+        """Return the head of a task."""
+        return self.heads.get(task, self.head)
+
+    def describe(self, task: str) -> dict[str, Any]:
+        """Return the head of a task as plain values: `head`, and `neck` if it reads through one."""
+        head = self.of(task)
+        neck = {} if head.neck is None else {"neck": self.necks[head.neck].model_dump()}
+        return {"head": head.model_dump(), **neck}
+
+    def broken_rules(self) -> Iterator[str]:
+        """A neck that a head reads through must be there."""
+        named = {"head": self.head}
+        named |= {f"tasks.{task}.head": own for task, own in self.heads.items()}
+        for section, head in named.items():
+            if head.neck is not None and head.neck not in self.necks:
+                yield (
+                    f"`{section}.neck` must be one of [necks], got '{head.neck}', found "
+                    f"{', '.join(self.necks) or 'none'}.{nearest(head.neck, self.necks)} Add "
+                    f"[necks.{head.neck}]."
+                )

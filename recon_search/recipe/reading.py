@@ -1,0 +1,141 @@
+"""A recipe as a whole: TOML into sections, all errors reported together."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, Field, ValidationError
+
+from recon_search.errors import RecipeError, nearest
+from recon_search.recipe.choice import CompareConfig, SplitConfig
+from recon_search.recipe.data import DataConfig, TaskConfig
+from recon_search.recipe.network import BackboneConfig, HeadConfig, HeadsConfig, NeckConfig
+from recon_search.recipe.search import SearchConfig
+from recon_search.recipe.section import Section
+from recon_search.recipe.training import ProbeConfig, TrainConfig
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    seed: int = Field(default=0, ge=0)
+    data: DataConfig
+    tasks: dict[str, TaskConfig] = {}
+    backbone: BackboneConfig
+    head: HeadConfig = HeadConfig()
+    necks: dict[str, NeckConfig] = {}
+    train: TrainConfig
+    probe: ProbeConfig
+    split: SplitConfig = SplitConfig()
+    compare: CompareConfig = CompareConfig()
+    search: SearchConfig = SearchConfig()
+
+    @property
+    def heads(self) -> HeadsConfig:
+        """The heads of all tasks."""
+        own = {name: task.head for name, task in self.tasks.items() if task.head is not None}
+        return HeadsConfig.model_construct(head=self.head, heads=own, necks=self.necks)
+
+    def broken_rules(self) -> Iterator[str]:
+        """Heads name necks."""
+        yield from self.heads.broken_rules()
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, `.toml` or the resolved `.json` of an earlier run.
+
+    Args:
+        path: the file.
+        overrides: `a.b=value`, the value in TOML notation or a bare string.
+
+    Raises:
+        RecipeError: every unknown key, wrong type and value out of range, in one message.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise RecipeError(f"A recipe is needed, found no file at {path}. Check the path.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise RecipeError(f"A recipe must be TOML, could not read {path}: {error}.") from None
+    for override in overrides:
+        _override(raw, override)
+    return parse_recipe(raw, str(path))
+
+
+def parse_recipe(raw: Any, source: str = "recipe") -> Recipe:
+    """Turn plain data into a recipe.
+
+    Raises:
+        RecipeError: lists every problem by its path.
+    """
+    try:
+        text = json.dumps(raw)  # strict JSON mode takes arrays for tuples, and nothing else lax
+    except TypeError as error:
+        raise RecipeError(f"{source} must hold plain values: {error}.") from None
+    try:
+        return Recipe.model_validate_json(text)
+    except ValidationError as error:
+        lines = [line for problem in error.errors() for line in _describe(problem)]
+        raise RecipeError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    if not separator or not path.strip():
+        raise RecipeError(f"--set must be path=value, got '{override}'. Example: --set split.k=10")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, key = path.strip().split(".")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise RecipeError(
+                f"--set {path}: '{section}' is a value, not a section. Check the path."
+            )
+    raw[key] = value
+
+
+def _describe(problem: Any) -> list[str]:
+    """One sentence for one pydantic error, addressed by its path; of broken rules one each."""
+    if problem["type"] == "rules":
+        return list(problem["ctx"]["broken"])
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _keys_beside(problem["loc"])
+        return [f"`{path}` is no key of a recipe.{nearest(str(problem['loc'][-1]), known)}"]
+    if problem["type"] == "missing":
+        return [f"`{path}` is needed and missing."]
+    return [f"`{path}`: {problem['msg'].lower()}, got {problem['input']!r}."]
+
+
+def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
+    """The valid keys of the section in which an unknown key was found."""
+    model: type[BaseModel] = Recipe
+    is_named = False  # the next part is a name, as of a task, and no key
+    for part in loc[:-1]:
+        if is_named:
+            is_named = False
+            continue
+        annotation = model.model_fields[str(part)].annotation
+        section = _section_in(annotation)
+        if section is None:
+            return []
+        model = section
+        is_named = get_origin(annotation) is dict
+    return list(model.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a key holds: itself, or one of several by name, or perhaps none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section_in(argument) for argument in get_args(annotation))
+    return next((section for section in found if section is not None), None)
