@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recon_search.conflict.gramian import gramians
     from recon_search.conflict.scores import ConflictScores
+    from recon_search.data.task_data import TaskData
     from recon_search.errors import ReconSearchError
     from recon_search.graph.branch import branch
     from recon_search.graph.branched import BranchedBackbone
@@ -41,6 +42,7 @@ _HOMES = {
     "ReconSearchError": "errors",
     "Split": "graph.split",
     "Task": "tasks.task",
+    "TaskData": "data.task_data",
     "Values": "tasks.values",
     "branch": "graph.branch",
     "compare": "stages.api",
@@ -65,6 +67,7 @@ __all__ = [
     "ReconSearchError",
     "Split",
     "Task",
+    "TaskData",
     "Values",
     "branch",
     "compare",

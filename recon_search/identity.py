@@ -19,8 +19,8 @@ from recon_search.artefact import digest
 from recon_search.errors import ArtefactError
 from recon_search.recipe import BackboneConfig, DataConfig, Recipe, TrainConfig
 
-WHEREABOUTS = {"root", "download"}
-"""Keys of `[data]` that say where files are, not what they hold."""
+WHEREABOUTS = {"root", "download", "workers", "cache"}
+"""Keys of `[data]` that say where files are and how they are loaded, not what they hold."""
 
 LOCAL = "local-dir:"
 """How timm marks the name of a folder that holds a model."""

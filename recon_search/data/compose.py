@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from recon_search.data.resident import Part, ResidentFeed
-from recon_search.data.source import PARTS, PartName, Schema
+from recon_search.data.source import PARTS, PartName, Say, Schema, silent
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Composed:
     seed: int
     read: Callable[[], Pools]
 
-    def open(self, device: torch.device) -> ResidentFeed:
+    def open(self, device: torch.device, say: Say = silent) -> ResidentFeed:
         """Compose all pairs and move them to a device."""
         pools = self.read()
         return ResidentFeed(

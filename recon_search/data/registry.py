@@ -1,12 +1,22 @@
-"""Data sets by name."""
+"""Data by name: the built-in sets, and readers of what a user has."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from recon_search.data.compose import Composed
 from recon_search.data.digits import multi_digits
+from recon_search.data.factory import call_factory
+from recon_search.data.images import Images
 from recon_search.data.mnist import SOURCES, multi_mnist
 from recon_search.data.source import PARTS, Source
-from recon_search.errors import DataError, nearest
-from recon_search.recipe import DataConfig
+from recon_search.data.task_data import TaskData
+from recon_search.data.transforms import Pretraining
+from recon_search.errors import DataError, RecipeError, nearest
+from recon_search.recipe import DataConfig, TaskConfig
+from recon_search.tasks.registry import create_task
+from recon_search.tasks.task import Task
 
 DEFAULTS = {
     "multi-digits": (24, 8_000, 2_000, 10_000),
@@ -14,19 +24,64 @@ DEFAULTS = {
 }
 """Canvas and pairs in train, validation and test where the recipe says nothing."""
 
+Tables = Mapping[str, TaskConfig]
+"""The tables `[tasks.NAME]` of a recipe."""
 
-def find_source(config: DataConfig) -> Source:
-    """Find the data that `[data]` names; nothing but its schema is read yet.
+READERS: dict[str, Callable[[DataConfig, Tables], TaskData]] = {}
+"""What reads a user's files, by `data.name`; a reader makes the tasks that `[tasks]` describes."""
+
+FACTORY, GIVEN = "factory", "given"
+"""Data that a function of the user's returns, and data that is given from Python."""
+
+_COMPOSED_KEYS = ("train", "validation", "test", "canvas", "download")
+_IMAGE_KEYS = ("image_size", "channels", "resize", "crop", "interpolation", "statistics", "augment")
+
+
+def find_source(
+    config: DataConfig,
+    tasks: Tables | None = None,
+    *,
+    given: TaskData | None = None,
+    pretraining: Pretraining | None = None,
+) -> Source:
+    """Find the data that `[data]` names; no more than the first image of a part is read yet.
+
+    Args:
+        config: `[data]`.
+        tasks: `[tasks]`.
+        given: data from Python, for the name "given".
+        pretraining: how the backbone's weights want images; None where it has none.
 
     Raises:
         DataError: the name is unknown, or files are missing or malformed.
+        RecipeError: `[data]` or `[tasks]` does not fit the data.
     """
-    name = config.name
-    if name not in DEFAULTS:
+    name, tables = config.name, tasks or {}
+    if (name == GIVEN) != (given is not None):
         raise DataError(
-            f"`data.name` must be one of {', '.join(DEFAULTS)}, got '{name}'."
-            f"{nearest(name, DEFAULTS)}"
+            f'`data.name` = "{GIVEN}" is for data from Python (rs.run(recipe, data=...)), got '
+            f"'{name}' {'with' if given else 'without'} such data. Name a data set."
         )
+    if name in READERS:
+        _refuse(config, _COMPOSED_KEYS)
+        return Images(READERS[name](config, tables), config, pretraining)
+    if name == FACTORY or given is not None:
+        _refuse(config, _COMPOSED_KEYS)
+        data = call_factory(config) if given is None else given
+        return Images(replace(data, tasks=_override(data.tasks, tables)), config, pretraining)
+    if name not in DEFAULTS:
+        known = (*DEFAULTS, *READERS, FACTORY)
+        raise DataError(
+            f"`data.name` must be one of {', '.join(known)}, got '{name}'.{nearest(name, known)}"
+        )
+    _refuse(config, _IMAGE_KEYS)
+    source = _compose(config)
+    schema = source.schema
+    return replace(source, schema=replace(schema, tasks=_override(schema.tasks, tables)))
+
+
+def _compose(config: DataConfig) -> Composed:
+    name = config.name
     default_canvas, *default_sizes = DEFAULTS[name]
     wanted = (config.train, config.validation, config.test)
     sizes = {
@@ -39,3 +94,35 @@ def find_source(config: DataConfig) -> Source:
     if side < 28:
         raise DataError(f"`data.canvas` must be at least 28 for {name}, got {side}. Raise it.")
     return multi_mnist(name, sizes, side, config.seed, config.root, config.download)
+
+
+def _refuse(config: DataConfig, keys: Sequence[str]) -> None:
+    """Refuse keys of `[data]` that data of this name does not read."""
+    for key in keys:
+        found = getattr(config, key)
+        if found != DataConfig.model_fields[key].get_default():
+            raise RecipeError(
+                f"`data.{key}` is of no use to '{config.name}' data, got {found!r}. Remove it."
+            )
+
+
+def _override(tasks: Sequence[Task], tables: Tables) -> tuple[Task, ...]:
+    """Change options of tasks that data brings with it, as `[tasks]` says."""
+    names = [task.name for task in tasks]
+    for name, table in tables.items():
+        if name not in names:
+            raise RecipeError(
+                f"`tasks.{name}` must be a task of the data, which has {', '.join(names)}."
+                f"{nearest(name, names)} Rename or remove the table."
+            )
+        for key in ("kind", "target"):
+            if (found := getattr(table, key)) is not None:
+                raise RecipeError(
+                    f"`tasks.{name}.{key}` is known for data that brings its tasks with it, got "
+                    f"{found!r}. Remove it."
+                )
+    options = {name: table.options for name, table in tables.items() if table.options}
+    return tuple(
+        create_task({**task.spec(), **options[task.name]}) if task.name in options else task
+        for task in tasks
+    )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from recon_search.artefact import digest
+from recon_search.data.order import n_steps, permutation, spans
 from recon_search.data.source import Batch, Inputs, PartName, Schema, Step
+from recon_search.data.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -41,31 +42,27 @@ class ResidentFeed:
     Attributes:
         schema: what it holds.
         parts: by name, all on one device.
+        known: how inputs are made ready; None takes the training part's mean and deviation.
     """
 
     schema: Schema
     parts: Mapping[PartName, Part]
+    known: Inputs | None = None
 
     @property
     def device(self) -> torch.device:
         """Where the tensors are."""
-        return self.parts["train"].inputs.device
+        return next(iter(self.parts.values())).inputs.device
 
     @cached_property
     def inputs(self) -> Inputs:
-        """Mean and deviation of each channel of the training images, exact, without a copy."""
-        levels = torch.arange(256, dtype=torch.float64) / 255
-        counts = torch.stack(
-            [
-                torch.bincount(channel.reshape(-1), minlength=256).cpu().double()
-                for channel in self.parts["train"].inputs.unbind(1)
-            ]
-        )  # (C, 256)
-        n = counts.sum(1)
-        mean = counts @ levels / n
-        square = (counts * (levels - mean[:, None]).square()).sum(1)
-        deviation = (square / (n - 1)).sqrt().clamp(min=1e-6)
-        return Inputs(mean.float().to(self.device), deviation.float().to(self.device))
+        """How inputs are made ready; of what is not known, mean and deviation are taken here."""
+        if self.known is not None:
+            return self.known
+        statistics = Statistics()
+        statistics.update(self.parts["train"].inputs)
+        found = statistics.inputs()
+        return replace(found, mean=found.mean.to(self.device), std=found.std.to(self.device))
 
     def n_samples(self, part: PartName) -> int:
         """Number of inputs in a part."""
@@ -73,10 +70,7 @@ class ResidentFeed:
 
     def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
         """Number of steps that `steps` yields."""
-        whole, rest = divmod(len(self.parts[part]), size)
-        if shuffled and whole:
-            return whole
-        return whole + (rest > 0)
+        return n_steps(len(self.parts[part]), size, shuffled=shuffled)
 
     def steps(
         self,
@@ -88,19 +82,11 @@ class ResidentFeed:
     ) -> Iterator[Step]:
         """Cut a part into steps of one batch (see `Feed.steps`)."""
         own = self.parts[part]
-        stop = self.n_steps(part, size, shuffled=order is not None) * size
         rows = None if order is None else permutation(len(own), order).to(self.device)
-        for start in range(0, min(stop, len(own)), size):
-            number, n_shares = share
-            length = min(size, len(own) - start) // n_shares
-            first = start + number * length
-            chosen = slice(first, first + length)
-            picked = chosen if rows is None else rows[chosen]
+        for span in spans(len(own), size, shuffled=order is not None, share=share):
+            picked = span if rows is None else rows[span]
             targets = {task: target[picked] for task, target in own.targets.items()}
             yield (Batch(own.inputs[picked], targets),)
 
-
-def permutation(n: int, order: tuple[int, int]) -> Tensor:
-    """Shuffle n samples; a function of (seed, epoch) alone."""
-    generator = torch.Generator().manual_seed(int(digest(list(order))[:12], 16))
-    return torch.randperm(n, generator=generator)
+    def close(self) -> None:
+        """Nothing runs between steps."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +26,14 @@ class Batch:
 
     inputs: Tensor
     targets: Mapping[str, Tensor]
+
+
+Say = Callable[[str], None]
+"""Takes one sentence for a person."""
+
+
+def silent(text: str) -> None:
+    """Say nothing."""
 
 
 Step = tuple[Batch, ...]
@@ -67,11 +75,14 @@ class Inputs:
         mean: of each channel, after scaling.
         std: of each channel, after scaling.
         scale: what stored values are divided by.
+        fitting: how images are brought to their size, as `transforms.prepare` reads it; empty where
+            they have it.
     """
 
     mean: Tensor
     std: Tensor
     scale: float = 255.0
+    fitting: Mapping[str, Any] = field(default_factory=dict)
 
     def normalise(self, inputs: Tensor) -> Tensor:
         """Return float32 inputs (B, C, H, W), scaled, with mean 0 and deviation 1 in training."""
@@ -86,8 +97,8 @@ class Source(Protocol):
     def schema(self) -> Schema:
         """What it holds."""
 
-    def open(self, device: torch.device) -> Feed:
-        """Make it ready to be read in steps on a device."""
+    def open(self, device: torch.device, say: Say = silent) -> Feed:
+        """Make it ready to be read in steps on a device; `say` is told what that takes."""
 
 
 class Feed(Protocol):
@@ -132,3 +143,6 @@ class Feed(Protocol):
                 unless it is the only one. None keeps the order, and every input.
             share: (r, n) cuts the r-th of n equal parts out of every step.
         """
+
+    def close(self) -> None:
+        """End what runs between steps; the next step starts it anew."""

@@ -2,16 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
+from recon_search.imports import is_import_path
 from recon_search.recipe.network import HeadConfig
 from recon_search.recipe.section import Section
 
+Side = Annotated[int, Field(gt=0)]
+
+
+class AugmentConfig(Section):
+    """What happens to training images at random; nothing that is not named."""
+
+    flip: float = Field(default=0.0, ge=0, le=1)  # probability of a horizontal flip
+    scale: tuple[float, float] | None = None  # of a random crop: share of the image's area
+    ratio: tuple[float, float] | None = None  # of a random crop: width to height
+    color_jitter: float | list[float] | None = None  # brightness, contrast, saturation[, hue]
+    auto_augment: str | None = None  # timm's, such as "rand-m9-mstd0.5"
+    random_erasing: float = Field(default=0.0, ge=0, le=1)  # probability
+
+    @property
+    def is_random(self) -> bool:
+        """Whether anything happens."""
+        return self != AugmentConfig()
+
+    @property
+    def crops(self) -> bool:
+        """Whether images are cropped at random."""
+        return self.scale is not None or self.ratio is not None
+
+    def broken_rules(self) -> Iterator[str]:
+        """Ranges are ordered and positive; jitter is one number, or three or four."""
+        for key, found in (("scale", self.scale), ("ratio", self.ratio)):
+            if found is not None and not 0 < found[0] <= found[1]:
+                yield (
+                    f"`data.augment.{key}` must be two positive numbers in order, got "
+                    f"{list(found)}. Change it."
+                )
+        if self.scale is not None and self.scale[1] > 1:
+            yield (
+                "`data.augment.scale` must be shares of the image's area, at most 1, got "
+                f"{list(self.scale)}. Lower it."
+            )
+        jitter = self.color_jitter
+        given = jitter if isinstance(jitter, list) else [] if jitter is None else [jitter] * 3
+        wrong_hue = len(given) == 4 and given[3] > 0.5
+        if jitter is not None and (len(given) not in (3, 4) or min(given) < 0 or wrong_hue):
+            yield (
+                "`data.augment.color_jitter` must be one number, or three (brightness, contrast, "
+                f"saturation), or four (and hue, at most 0.5), none below 0, got {jitter}. "
+                "Change it."
+            )
+
 
 class DataConfig(Section):
-    """What is learned from: a data set by name and the sizes of its parts."""
+    """What is learned from: a data set by name, its parts, and how its images are made ready."""
 
     name: str
     root: str | None = None
@@ -21,6 +69,37 @@ class DataConfig(Section):
     test: int | None = Field(default=None, gt=0)
     canvas: int | None = Field(default=None, ge=8)
     seed: int = 0
+    # name = "factory"
+    factory: str | None = None  # "package.module:function", which returns a TaskData
+    args: dict[str, Any] = {}  # that it is called with
+    # images
+    image_size: tuple[Side, Side] | None = None  # height and width
+    channels: Literal[1, 3] = 3  # of image files: grey or RGB
+    resize: Literal["crop", "stretch"] = "crop"
+    crop: float = Field(default=1.0, gt=0, le=1)  # the middle of the image that "crop" keeps
+    interpolation: Literal["auto", "nearest", "bilinear", "bicubic"] = "auto"
+    statistics: Literal["auto", "data", "timm"] = "auto"  # of normalisation; auto: see README
+    augment: AugmentConfig = AugmentConfig()
+    # loading; changes no result
+    workers: int | None = Field(default=None, ge=0)  # that read images; up to 8 for a GPU, else 0
+    cache: Literal["auto", "memory", "device", "none"] = "auto"
+
+    @field_validator("factory")
+    @classmethod
+    def _check_factory(cls, factory: str | None) -> str | None:
+        if factory is not None and not is_import_path(factory):
+            raise ValueError('must be "package.module:function"')
+        return factory
+
+    def broken_rules(self) -> Iterator[str]:
+        """A factory is named where, and only where, one is used."""
+        if (self.name == "factory") != (self.factory is not None):
+            yield (
+                '`data.name` = "factory" and `data.factory` need each other, got '
+                f'"{self.name}" and {self.factory!r}. Set both, or neither.'
+            )
+        if self.args and self.factory is None:
+            yield f"`data.args` are for a `data.factory`, got {self.args} without one. Remove them."
 
 
 class TaskConfig(Section):

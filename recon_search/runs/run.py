@@ -5,12 +5,17 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from recon_search.artefact import digest
 from recon_search.data.registry import find_source
 from recon_search.data.source import Feed, Schema, Source
-from recon_search.recipe import DataConfig, Recipe
+from recon_search.data.task_data import TaskData
+from recon_search.data.transforms import Pretraining
+from recon_search.model.pretraining import find_pretraining
+from recon_search.recipe import Recipe
 from recon_search.runs.listener import SILENT, Listener
 
 
@@ -24,6 +29,7 @@ class Run:
         device: where networks are trained.
         workers: trainings at once; None for one a core on the CPU.
         listener: hears how the work goes; workers in other processes have none.
+        data: given from Python; None where the recipe names it.
     """
 
     recipe: Recipe
@@ -31,16 +37,17 @@ class Run:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int | None = None
     listener: Listener = field(default=SILENT, compare=False)
+    data: TaskData | None = field(default=None, compare=False)
 
     @property
     def schema(self) -> Schema:
-        """What is known of the data without reading a pixel."""
-        return _source(self.recipe.data).schema
+        """What is known of the data before it is read."""
+        return _source(self._wanted).schema
 
     @property
     def feed(self) -> Feed:
         """The data on the device, loaded once for all trainings of a process."""
-        return _feed(self.recipe.data, self.device)
+        return _feed(self._wanted, self.device)
 
     def with_recipe(self, recipe: Recipe) -> Run:
         """Return the same run with another recipe."""
@@ -50,12 +57,32 @@ class Run:
         """Return the same run without its listener, for another process."""
         return replace(self, listener=SILENT)
 
+    @property
+    def _wanted(self) -> _Wanted:
+        recipe, data = self.recipe, self.data
+        pretraining = find_pretraining(recipe.backbone, recipe.data.statistics)
+        tasks = {name: task.model_dump(mode="json") for name, task in recipe.tasks.items()}
+        parts: list[Any] = [recipe.data.model_dump(mode="json"), tasks, repr(pretraining)]
+        if data is not None:
+            parts += [data.fingerprint or id(data), [task.spec() for task in data.tasks]]
+        return _Wanted(digest(parts), self, pretraining)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The data of a run, known by what determines it: recipes cannot be hashed."""
+
+    key: str
+    run: Run = field(compare=False)
+    pretraining: Pretraining | None = field(compare=False)
+
 
 @functools.lru_cache(maxsize=4)
-def _source(config: DataConfig) -> Source:
-    return find_source(config)
+def _source(wanted: _Wanted) -> Source:
+    recipe, data = wanted.run.recipe, wanted.run.data
+    return find_source(recipe.data, recipe.tasks, given=data, pretraining=wanted.pretraining)
 
 
 @functools.lru_cache(maxsize=1)
-def _feed(config: DataConfig, device: torch.device) -> Feed:
-    return _source(config).open(device)
+def _feed(wanted: _Wanted, device: torch.device) -> Feed:
+    return _source(wanted).open(device, wanted.run.listener.say)

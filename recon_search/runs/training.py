@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
 import time
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recon_search import identity, parallel
 from recon_search.conflict.scores import FORMAT, ConflictScores
+from recon_search.data.transforms import SCALES
 from recon_search.errors import RecipeError
 from recon_search.graph.split import Split
 from recon_search.model.facts import facts_of
@@ -151,16 +153,17 @@ def fit_training(
         _start_from(model, load(training.start.directory(run) / "model"))
     scores = _empty_scores(training, run) if training.train.measure_every else None
     try:
-        history = fit(
-            model,
-            run.feed,
-            _settle(training.train, run),
-            seed=training.seed,
-            directory=training.directory(run),
-            scores=scores,
-            report=report,
-            after_epoch=after_epoch,
-        )
+        with contextlib.closing(run.feed) as feed:
+            history = fit(
+                model,
+                feed,
+                _settle(training.train, run),
+                seed=training.seed,
+                directory=training.directory(run),
+                scores=scores,
+                report=report,
+                after_epoch=after_epoch,
+            )
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -192,7 +195,8 @@ def count_flops(model: MultiTaskModel, images: torch.Tensor) -> int:
 
 
 def _test(training: Training, model: MultiTaskModel, run: Run) -> dict[str, dict[str, float]]:
-    return evaluate(model, run.feed, "test", training.train)
+    with contextlib.closing(run.feed) as feed:
+        return evaluate(model, feed, "test", training.train)
 
 
 def _start_from(model: MultiTaskModel, trained: MultiTaskModel) -> None:
@@ -246,6 +250,7 @@ def _input_config(run: Run) -> dict[str, Any]:
             "shape": run.schema.shape,
             "mean": inputs.mean.tolist(),
             "std": inputs.std.tolist(),
-            "scale": "pixels / 255, then (x - mean) / std",
+            "scale": SCALES[inputs.scale],
+            **inputs.fitting,
         }
     }

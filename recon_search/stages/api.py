@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from recon_search import parallel
 from recon_search.conflict.scores import ConflictScores
+from recon_search.data.given import settle
+from recon_search.data.registry import GIVEN
+from recon_search.data.task_data import TaskData
 from recon_search.graph.split import Split
 from recon_search.recipe import Recipe, load_recipe, parse_recipe
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.folder import open_folder
 from recon_search.runs.listener import SILENT, Listener
+from recon_search.runs.pool import n_workers
 from recon_search.runs.run import Run
 from recon_search.stages import check as checks
 from recon_search.stages import compare as comparing
@@ -33,6 +39,7 @@ def run(
     device: str | torch.device = "cpu",
     workers: int = 1,
     resume: bool = False,
+    data: TaskData | None = None,
     listener: Listener = SILENT,
 ) -> Comparison:
     """Probe, split, retrain, compare, export and report: `recon-search run`.
@@ -44,12 +51,15 @@ def run(
         workers: trainings at once. More than one start processes, which a script must allow for by
             `if __name__ == "__main__":`.
         resume: go on with what the folder holds.
+        data: tasks and samples, in place of those that the recipe names; other keys of `[data]`
+            and `[tasks]` count. Results are kept under its fingerprint; without one every sample is
+            read once to find it. With more workers than one it must pickle.
         listener: hears how the work goes.
 
     Raises:
         ReconSearchError: one of its subclasses, with one clear line.
     """
-    return running.run_all(_open(recipe, out, device, workers, resume, listener))
+    return running.run_all(_open(recipe, out, device, workers, resume, data, listener))
 
 
 def probe(
@@ -59,10 +69,11 @@ def probe(
     device: str | torch.device = "cpu",
     workers: int = 1,
     resume: bool = False,
+    data: TaskData | None = None,
     listener: Listener = SILENT,
 ) -> ConflictScores:
     """Measure in which layers the tasks conflict: `recon-search probe`; see `run`."""
-    return probing.probe(_open(recipe, out, device, workers, resume, listener))
+    return probing.probe(_open(recipe, out, device, workers, resume, data, listener))
 
 
 def compare(
@@ -74,6 +85,7 @@ def compare(
     device: str | torch.device = "cpu",
     workers: int = 1,
     resume: bool = False,
+    data: TaskData | None = None,
     listener: Listener = SILENT,
 ) -> Comparison:
     """Judge a split against baselines and controls: `recon-search compare`; see `run`.
@@ -86,9 +98,10 @@ def compare(
         device: see `run`.
         workers: see `run`.
         resume: see `run`.
+        data: see `run`.
         listener: see `run`.
     """
-    this = _open(recipe, out, device, workers, resume, listener, scores)
+    this = _open(recipe, out, device, workers, resume, data, listener, scores)
     return comparing.compare(this, split.for_tasks(this.schema.names), scores)
 
 
@@ -101,6 +114,7 @@ def search_splits(
     workers: int = 1,
     storage: str | None = None,
     study: str = "search",
+    data: TaskData | None = None,
     listener: Listener = SILENT,
 ) -> Comparison | None:
     """Search for the best split, and judge it: `recon-search search`; see `run`.
@@ -113,12 +127,13 @@ def search_splits(
         workers: processes that run trials; at least one is started.
         storage: URL of the database; None for one in `out`.
         study: its name there.
+        data: see `run`; it must pickle.
         listener: see `run`.
 
     Returns:
         The comparison of the best split; None where none was better than no split.
     """
-    this = _open(recipe, out, device, workers, True, listener, scores, is_search=True)
+    this = _open(recipe, out, device, workers, True, data, listener, scores, is_search=True)
     return judging.search_and_judge(this, scores, url=storage, study=study)
 
 
@@ -128,18 +143,33 @@ def _open(
     device: str | torch.device,
     workers: int,
     resume: bool,
+    data: TaskData | None,
     listener: Listener,
     scores: ConflictScores | None = None,
     *,
     is_search: bool = False,
 ) -> Run:
-    if isinstance(recipe, str | Path):
-        recipe = load_recipe(recipe)
-    elif not isinstance(recipe, Recipe):
-        recipe = parse_recipe(dict(recipe))
-    this = Run(recipe, Path(out), torch.device(device), workers, listener)
+    recipe, chosen = _read(recipe, is_given=data is not None), torch.device(device)
+    this = Run(recipe, Path(out), chosen, workers, listener)
+    if data is not None:
+        travels = is_search or n_workers(this) > 1 or parallel.size() > 1
+        this = replace(this, data=settle(data, travels=travels))
     checks.check(this)
     if scores is not None:
         check_scores(scores, this)
     open_folder(recipe, this.out, resume=resume, is_search=is_search)
     return this
+
+
+def _read(recipe: AnyRecipe, *, is_given: bool) -> Recipe:
+    """Read a recipe, and let it say where its data comes from if that is given."""
+    if isinstance(recipe, str | Path):
+        return load_recipe(recipe, [f"data.name={GIVEN}"] if is_given else [])
+    if not isinstance(recipe, Recipe):
+        raw = dict(recipe)
+        return parse_recipe(
+            {**raw, "data": {**raw.get("data", {}), "name": GIVEN}} if is_given else raw
+        )
+    if not is_given:
+        return recipe
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"name": GIVEN})})

@@ -1,0 +1,155 @@
+"""What happens to training images at random, drawn by (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import auto_augment
+from torch import Tensor
+from torchvision import transforms as v1
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional
+
+from recon_search.artefact import digest
+from recon_search.data.transforms import Preparation, to_tensor
+from recon_search.errors import RecipeError, in_one_line
+from recon_search.recipe.data import AugmentConfig
+
+ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 3.3)
+"""Of random erasing (arXiv 1708.04896), as timm has them."""
+
+WHOLE, SQUARE = (0.08, 1.0), (3 / 4, 4 / 3)
+"""Of random crops, where the recipe names one of `scale` and `ratio` only."""
+
+
+class Augmentation:
+    """A random change of images, to be drawn in the order crop, flip, policy, colour, erasing.
+
+    Args:
+        config: `[data.augment]`.
+        preparation: gives size and interpolation.
+
+    Raises:
+        RecipeError: timm does not know the policy.
+    """
+
+    def __init__(self, config: AugmentConfig, preparation: Preparation) -> None:
+        self.config = config
+        self._preparation = preparation
+        self._policy  # noqa: B018  # fails now rather than in a worker
+
+    def __call__(
+        self, image: Image.Image | Tensor, targets: Mapping[str, Any], key: tuple[int, int, int]
+    ) -> tuple[Tensor, Mapping[str, Any]]:
+        """Change an image, and with it what of the targets lies on its pixels (tv_tensors).
+
+        Args:
+            image: decoded, and fitted unless the configuration crops.
+            targets: by task.
+            key: seed, epoch and index.
+
+        Returns:
+            A tensor of the prepared size, and the targets.
+        """
+        with seeded(key):
+            if isinstance(image, Tensor):
+                image = functional.to_image(image)
+            image, targets = self._geometry(image, targets)
+            pixels = to_tensor(image).as_subclass(Tensor)
+            return self._erase(self._jitter(self._apply_policy(pixels))), targets
+
+    @cached_property
+    def _geometry(self) -> v2.Transform:
+        steps: list[v2.Transform] = []
+        if self.config.crops:
+            steps += [
+                v2.RandomResizedCrop(
+                    self._preparation.size,
+                    scale=self.config.scale or WHOLE,
+                    ratio=self.config.ratio or SQUARE,
+                    interpolation=InterpolationMode(self._preparation.interpolation),
+                    antialias=True,
+                )
+            ]
+        if self.config.flip:
+            steps += [v2.RandomHorizontalFlip(self.config.flip)]
+        return v2.Compose(steps or [v2.Identity()])
+
+    @cached_property
+    def _jitter(self) -> v2.Transform:
+        given = self.config.color_jitter
+        if given is None:
+            return v2.Identity()
+        return v2.ColorJitter(*(given if isinstance(given, list) else [given] * 3))
+
+    @cached_property
+    def _policy(self) -> Any:
+        """Timm's policy, None for none."""
+        text = self.config.auto_augment
+        if text is None:
+            return None
+        options = {
+            "translate_const": int(min(self._preparation.size) * 0.45),
+            "interpolation": getattr(Image.Resampling, self._preparation.interpolation.upper()),
+        }
+        known = {
+            "rand": auto_augment.rand_augment_transform,
+            "augmix": auto_augment.augment_and_mix_transform,
+        }
+        make = known.get(text.split("-")[0], auto_augment.auto_augment_transform)
+        try:
+            return make(text, options)
+        except Exception as error:  # timm asserts
+            raise RecipeError(
+                f"`data.augment.auto_augment` must be a policy of timm, got {text!r} "
+                f'({in_one_line(error)}). An example: "rand-m9-mstd0.5".'
+            ) from None
+
+    def _apply_policy(self, pixels: Tensor) -> Tensor:
+        if self._policy is None:
+            return pixels
+        image = functional.to_pil_image(pixels)
+        mode = image.mode
+        return to_tensor(self._policy(image.convert("RGB")).convert(mode))
+
+    def _erase(self, pixels: Tensor) -> Tensor:
+        """Fill a random rectangle with noise."""
+        if not self.config.random_erasing or torch.rand(()) >= self.config.random_erasing:
+            return pixels
+        top, left, height, width, noise = v1.RandomErasing.get_params(
+            pixels, ERASED_AREA, ERASED_RATIO, None
+        )
+        if (height, width) == tuple(pixels.shape[1:]):
+            return pixels  # no rectangle was found
+        if pixels.dtype == torch.uint8:
+            noise = torch.randint(256, noise.shape, dtype=torch.uint8)
+        pixels = pixels.clone()
+        pixels[:, top : top + height, left : left + width] = noise
+        return pixels
+
+
+@contextlib.contextmanager
+def seeded(key: tuple[int, int, int]) -> Iterator[None]:
+    """Draw from generators seeded by a key in the block; what others draw does not change."""
+    seed = int(digest(list(key))[:12], 16)
+    state, own, numpy = (
+        torch.default_generator.get_state(),
+        random.getstate(),
+        np.random.get_state(),
+    )
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+        random.setstate(own)
+        np.random.set_state(numpy)

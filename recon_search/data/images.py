@@ -1,0 +1,292 @@
+"""Images and targets of a `TaskData`, made ready for training: kept where they fit, else streamed.
+
+What is fixed and fits becomes tensors on the device, like a built-in data set. What is random is
+drawn from images that are kept decoded, or read anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from recon_search.data.augmentation import Augmentation
+from recon_search.data.order import n_steps
+from recon_search.data.reader import Key, Loaded, Reader, fault
+from recon_search.data.resident import Part, ResidentFeed
+from recon_search.data.source import PARTS, Feed, Inputs, PartName, Say, Schema, Step, silent
+from recon_search.data.streamed import StreamedFeed
+from recon_search.data.task_data import Samples, TaskData
+from recon_search.data.transforms import Preparation, Pretraining, decode
+from recon_search.errors import DataError, RecipeError
+from recon_search.recipe import DataConfig
+
+SMALL = 2**30
+"""Bytes of images that `cache = "auto"` keeps at most."""
+
+GPU_SHARE = 0.25
+"""Share of a GPU's free memory that it takes at most."""
+
+MOST_WORKERS = 8
+"""Processes that read images for a GPU where the recipe does not say how many."""
+
+FILLING = 64
+"""Images that are read at once to be kept."""
+
+
+class Images:
+    """A `TaskData` as a source.
+
+    Args:
+        data: tasks and samples.
+        config: how images are made ready and loaded.
+        pretraining: how the images were made ready that the backbone's weights know; None takes
+            mean and deviation of the training part.
+
+    Raises:
+        DataError: tasks, parts or the first sample of a part are not as they must be, or nobody
+            says how large images are to be.
+        RecipeError: the configuration does not fit the images.
+    """
+
+    def __init__(
+        self, data: TaskData, config: DataConfig, pretraining: Pretraining | None = None
+    ) -> None:
+        data.check()
+        self.data, self.config, self._pretraining = data, config, pretraining
+        preparation = self._prepare(_first_image(data))
+        is_random = config.augment.is_random
+        augmentation = Augmentation(config.augment, preparation) if is_random else None
+        self.reader = Reader(data, preparation, augmentation)
+        for part in PARTS:
+            self.reader.sample(Key(part, 0))
+
+    @cached_property
+    def schema(self) -> Schema:
+        """What it holds."""
+        preparation = self.reader.preparation
+        return Schema(
+            tuple(self.data.tasks),
+            (preparation.channels, *preparation.size),
+            self.reader.find_complete(),
+            self.data.fingerprint,
+        )
+
+    @property
+    def known(self) -> Inputs | None:
+        """How inputs are made ready, if the pretraining says it; of images not RGB by averages."""
+        if self._pretraining is None:
+            return None
+        mean, std = torch.tensor(self._pretraining.mean), torch.tensor(self._pretraining.std)
+        channels = self.reader.preparation.channels
+        if len(mean) != channels:
+            mean, std = (each.mean().repeat(channels) for each in (mean, std))
+        return Inputs(mean, std)
+
+    def open(self, device: torch.device, say: Say = silent) -> ImageFeed:
+        """Make it ready to be read; images are read with the first step."""
+        return ImageFeed(self, device, say)
+
+    def _prepare(self, first: Any) -> Preparation:
+        config, is_tensor = self.config, isinstance(first, Tensor)
+        size = config.image_size or self.data.image_size
+        if size is None and first is not None and not is_tensor:
+            raise DataError(
+                "`data.image_size` must say to which height and width images are brought, got "
+                "none. Set it, for instance data.image_size = [224, 224]."
+            )
+        interpolation: str = config.interpolation
+        if interpolation == "auto":
+            known = self._pretraining
+            interpolation = "bilinear" if known is None else known.interpolation
+        dtype = torch.float32 if is_tensor and first.is_floating_point() else torch.uint8
+        colours = config.augment.color_jitter, config.augment.auto_augment
+        if dtype == torch.float32 and any(each is not None for each in colours):
+            raise RecipeError(
+                "`data.augment` may change colours of images in levels from 0 to 255 only, got "
+                "tensors of float32. Leave color_jitter and auto_augment out."
+            )
+        return Preparation(
+            size or (tuple(first.shape[1:]) if is_tensor and first.ndim == 3 else (1, 1)),
+            len(first) if is_tensor and first.ndim == 3 else config.channels,
+            config.resize,
+            config.crop,
+            interpolation,
+            is_strict=size is None,
+            dtype=dtype,
+        )
+
+
+class ImageFeed:
+    """Steps of images, of each part kept or streamed (see `Feed`).
+
+    Args:
+        source: of which images.
+        device: where batches are.
+        say: is told how much is kept, and where.
+    """
+
+    def __init__(self, source: Images, device: torch.device, say: Say = silent) -> None:
+        self.schema, self.device = source.schema, device
+        self._source, self._say = source, say
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """How inputs are made ready."""
+        found = self._source.known or self._feeds["train"].inputs
+        mean, std = found.mean.to(self.device), found.std.to(self.device)
+        fitting = self._source.reader.preparation.spec()
+        return replace(found, mean=mean, std=std, fitting=fitting)
+
+    def n_samples(self, part: PartName) -> int:
+        """Number of inputs in a part."""
+        return len(self._source.data.parts[part])
+
+    def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
+        """Number of steps that `steps` yields."""
+        return n_steps(self.n_samples(part), size, shuffled=shuffled)
+
+    def steps(
+        self,
+        part: PartName,
+        size: int,
+        order: tuple[int, int] | None = None,
+        *,
+        share: tuple[int, int] = (0, 1),
+    ) -> Iterator[Step]:
+        """Cut a part into steps of one batch (see `Feed.steps`)."""
+        return self._feeds[part].steps(part, size, order, share=share)
+
+    def close(self) -> None:
+        """End the processes that read; what is kept stays."""
+        for feed in self.__dict__.get("_feeds", {}).values():
+            feed.close()
+
+    @cached_property
+    def workers(self) -> int:
+        """Processes that read."""
+        found = self._source.config.workers
+        if found is not None:
+            return found
+        is_idle = self.device.type != "cpu"
+        return min(MOST_WORKERS, max(1, (os.cpu_count() or 2) - 1)) if is_idle else 0
+
+    @cached_property
+    def _feeds(self) -> Mapping[PartName, Feed]:
+        place, reader = self._place(), self._source.reader
+        if place is None:
+            return dict.fromkeys(PARTS, self._stream(reader))
+        kept: dict[PartName, Part] = {}
+        samples: dict[PartName, Samples] = dict(reader.data.parts)
+        for part in PARTS:
+            if self._is_kept_fitted(part):
+                kept[part] = self._fill(part)
+                samples[part] = Stored(kept[part])
+            elif self._source.config.cache != "auto":
+                samples[part] = Decoded(reader, part)
+        stream = self._stream(replace(reader, data=replace(reader.data, parts=samples)))
+        n_bytes = sum(part.inputs.nbytes for part in kept.values())
+        n_bytes += sum(part.nbytes for part in samples.values() if isinstance(part, Decoded))
+        self._say(
+            f"Images are kept {'in memory' if place.type == 'cpu' else f'on {place}'}: "
+            f"{n_bytes / 2**20:,.1f} MiB in each process that trains."
+        )
+        random = set() if reader.augmentation is None else {"train"}
+        resident = {p: own.to(place) for p, own in kept.items() if p not in random}
+        if place.type != self.device.type or not resident:
+            return dict.fromkeys(PARTS, stream)
+        whole = ResidentFeed(self.schema, resident)
+        return {part: whole if part in resident else stream for part in PARTS}
+
+    def _place(self) -> torch.device | None:
+        """Where images are kept; None keeps none."""
+        cache, memory = self._source.config.cache, torch.device("cpu")
+        if cache != "auto":
+            return {"none": None, "memory": memory, "device": self.device}[cache]
+        fitted = [part for part in PARTS if self._is_kept_fitted(part)]
+        channels, height, width = self.schema.shape
+        size = channels * height * width * self._source.reader.preparation.dtype.itemsize
+        needed = size * sum(map(self.n_samples, fitted))
+        if needed > SMALL:
+            return None
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            return self.device if needed <= GPU_SHARE * free else memory
+        return memory
+
+    def _is_kept_fitted(self, part: PartName) -> bool:
+        """Whether a part's images can be kept at their last size: random crops need them whole."""
+        augmentation = self._source.reader.augmentation
+        return part != "train" or augmentation is None or not augmentation.config.crops
+
+    def _stream(self, reader: Reader) -> StreamedFeed:
+        return StreamedFeed(self.schema, reader, self.device, self.workers)
+
+    def _fill(self, part: PartName) -> Part:
+        """Read all images of a part into memory, as they are before anything random."""
+        n = self.n_samples(part)
+        feed = StreamedFeed(self.schema, self._source.reader, torch.device("cpu"), self.workers)
+        inputs = torch.empty(n, *self.schema.shape, dtype=self._source.reader.preparation.dtype)
+        targets: dict[str, list[Tensor]] = {name: [] for name in self.schema.names}
+        start = 0
+        for (batch,) in feed.steps(part, FILLING):
+            inputs[start : start + len(batch.inputs)] = batch.inputs
+            start += len(batch.inputs)
+            for name, target in batch.targets.items():
+                targets[name].append(target.clone())
+        feed.close()
+        return Part(inputs, {name: torch.cat(found) for name, found in targets.items()})
+
+
+class Stored:
+    """Samples of a part that is kept as tensors."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def __getitem__(self, index: int) -> Loaded:
+        targets = {name: target[index] for name, target in self._part.targets.items()}
+        return self._part.inputs[index], targets
+
+
+class Decoded:
+    """Samples of a part whose images are kept decoded, at their own size."""
+
+    def __init__(self, reader: Reader, part: PartName) -> None:
+        n = len(reader.data.parts[part])
+        self._samples = [reader.open(part, index) for index in range(n)]
+
+    @property
+    def nbytes(self) -> int:
+        """Of the images."""
+        return sum(
+            image.nbytes
+            if isinstance(image, Tensor)
+            else image.width * image.height * len(image.getbands())
+            for image, _ in self._samples
+        )
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, Mapping[str, Any]]:
+        return self._samples[index]
+
+
+def _first_image(data: TaskData) -> Any:
+    """The first training image, of whatever kind; None where there is no pair to take it from."""
+    try:
+        found = data.parts["train"][0]
+        image = found[0] if isinstance(found, tuple | list) and len(found) == 2 else None
+        return decode(image, 1) if isinstance(image, Image.Image) else image
+    except Exception as error:
+        raise fault(data, "train", 0, error) from None

@@ -1,0 +1,206 @@
+"""Samples of a `TaskData`, made ready and checked: what runs in the processes of a loader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from recon_search.data.augmentation import Augmentation
+from recon_search.data.source import PartName
+from recon_search.data.task_data import TaskData
+from recon_search.data.transforms import Preparation
+from recon_search.errors import DataError, ReconSearchError, in_one_line, nearest
+from recon_search.tasks.classes import Classes
+from recon_search.tasks.task import CellTask, Task
+
+
+class Key(NamedTuple):
+    """A sample: where it is, and (seed, epoch) of its augmentation; None changes nothing."""
+
+    part: PartName
+    row: int
+    order: tuple[int, int] | None = None
+
+
+class Fault(NamedTuple):
+    """What went wrong in a loader's process, in one line; an exception would come with many."""
+
+    text: str
+
+
+Loaded = tuple[Tensor, dict[str, Tensor]]
+"""Images (B, C, H, W) and targets (B, ...) by task."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads samples.
+
+    Attributes:
+        data: tasks and samples.
+        preparation: of every image.
+        augmentation: of training images; None for none.
+    """
+
+    data: TaskData
+    preparation: Preparation
+    augmentation: Augmentation | None
+
+    def __getitems__(self, keys: Sequence[Key]) -> Loaded | Fault:
+        """Read a batch; torch's loader calls this."""
+        try:  # of a share without samples, as of any other
+            samples = [self.sample(key) for key in keys or [Key("train", 0)]]
+            images = torch.stack([image for image, _ in samples])
+        except DataError as error:
+            return Fault(str(error))
+        n, names = len(keys), self._tasks
+        targets = {name: torch.stack([own[name] for _, own in samples])[:n] for name in names}
+        return images[:n], targets
+
+    def sample(self, key: Key) -> Loaded:
+        """Read a sample: an image (C, H, W), and the target of every task.
+
+        Raises:
+            DataError: it cannot be read, or is none; names it.
+        """
+        image, targets = self.open(key.part, key.row)
+        try:
+            if self.augmentation is None or key.order is None:
+                return self.preparation.fit(image), targets
+            if not self.augmentation.config.crops:
+                image = self.preparation.fit(image)
+            found = self.augmentation(image, targets, (*key.order, key.row))
+            return found[0], dict(found[1])
+        except Exception as error:  # of files, of decoders, of a data set of the user's own
+            raise fault(self.data, key.part, key.row, error) from None
+
+    def open(self, part: PartName, index: int) -> tuple[Any, dict[str, Tensor]]:
+        """Decode a sample's image and settle its targets.
+
+        Raises:
+            DataError: see `sample`.
+        """
+        try:
+            return self._open(part, index)
+        except Exception as error:  # of files, of decoders, of a data set of the user's own
+            raise fault(self.data, part, index, error) from None
+
+    def find_complete(self) -> frozenset[str]:
+        """Return the tasks that have every label, where all parts tell targets without images.
+
+        Raises:
+            DataError: a target is of no use; names its sample.
+        """
+        parts = self.data.parts.items()
+        if not all(hasattr(samples, "targets") for _, samples in parts):
+            return frozenset()
+        complete = set(self._missing)
+        for part, samples in parts:
+            for index in range(len(samples)):
+                try:
+                    found = self.settle(samples.targets(index))  # type: ignore[attr-defined]
+                except Exception as error:
+                    raise fault(self.data, part, index, error) from None
+                complete -= {name for name in complete if self._lacks(name, found[name])}
+        return frozenset(complete)
+
+    def _lacks(self, name: str, target: Tensor) -> bool:
+        """Whether a label of a sample is missing."""
+        missing = self._missing[name]
+        if missing.is_floating_point() and missing.isnan().all():
+            return bool(target.isnan().any())
+        return bool((target == missing).any())
+
+    def _open(self, part: PartName, index: int) -> tuple[Any, dict[str, Tensor]]:
+        found = self.data.parts[part][index]
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            raise DataError(
+                "A sample must be a pair (image, targets by task), got "
+                f"{type(found).__name__}{f' of {len(found)}' if hasattr(found, '__len__') else ''}."
+                " Return both."
+            )
+        image, targets = found
+        return self.preparation.decode(image), self.settle(targets)
+
+    def settle(self, targets: Any) -> dict[str, Tensor]:
+        """Return the target of every task, those that are missing too.
+
+        Raises:
+            DataError: a task is unknown, or a target is of no use to it.
+        """
+        if not isinstance(targets, Mapping):
+            raise DataError(
+                f"Targets must be a mapping by task name, got {type(targets).__name__}. Return a "
+                "dict."
+            )
+        if unknown := [name for name in targets if name not in self._tasks]:
+            raise DataError(
+                f"Targets must be of the tasks {', '.join(self._tasks)}, got one for "
+                f"'{unknown[0]}'.{nearest(str(unknown[0]), self._tasks)}"
+            )
+        return {name: self._settle(task, targets.get(name)) for name, task in self._tasks.items()}
+
+    @cached_property
+    def _tasks(self) -> dict[str, Task]:
+        return {task.name: task for task in self.data.tasks}
+
+    @cached_property
+    def _missing(self) -> dict[str, Tensor]:
+        """The target of a sample without a label, by task; of kinds of one's own if they say it."""
+        return {
+            name: task.target(None)
+            for name, task in self._tasks.items()
+            if isinstance(task, CellTask)
+        }
+
+    def _settle(self, task: Task, value: Any) -> Tensor:
+        missing = self._missing.get(task.name)
+        if value is None:
+            if missing is None:
+                raise DataError(
+                    f"Task '{task.name}' must have a target in every sample, for its kind does not "
+                    "say by target(None) what stands for no label. Give one."
+                )
+            return missing
+        try:
+            target = torch.as_tensor(value)
+        except Exception:
+            raise DataError(_refusal(task, "a number or a tensor", type(value).__name__)) from None
+        if missing is None:
+            return target
+        if target.shape != missing.shape:
+            wanted = f"of shape {tuple(missing.shape)}" if missing.ndim else "a single number"
+            raise DataError(_refusal(task, wanted, f"shape {tuple(target.shape)}"))
+        if not missing.is_floating_point() and target.is_floating_point():
+            raise DataError(_refusal(task, "a whole number", value))
+        target = target.to(missing.dtype)
+        if target.is_floating_point() and target.isinf().any():
+            raise DataError(_refusal(task, "finite, or nan for no label", value))
+        if isinstance(task, Classes) and not (
+            0 <= int(target) < task.n_classes or torch.equal(target, missing)
+        ):
+            raise DataError(_refusal(task, f"a class from 0 to {task.n_classes - 1}", value))
+        return target
+
+
+def fault(data: TaskData, part: PartName, index: int, error: Exception) -> DataError:
+    """Return an error that names a sample and says in one line what is wrong with it."""
+    where = data.name(part, index)
+    if not isinstance(error, ReconSearchError):
+        return DataError(
+            f"{where} must be readable, got {in_one_line(error)}. Replace or remove it."
+        )
+    text = " ".join(str(error).split())
+    return DataError(text if where in text else f"{where}: {text}")
+
+
+def _refusal(task: Task, wanted: str, found: Any) -> str:
+    return (
+        f"The target of task '{task.name}' must be {wanted}, got {found}. Correct it, or give None "
+        "for no label."
+    )
