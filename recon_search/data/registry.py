@@ -10,6 +10,7 @@ from recon_search.data.digits import multi_digits
 from recon_search.data.factory import call_factory
 from recon_search.data.images import Images
 from recon_search.data.mnist import SOURCES, multi_mnist
+from recon_search.data.scenes import SMALLEST, Scenes, scenes
 from recon_search.data.source import PARTS, Source
 from recon_search.data.task_data import TaskData
 from recon_search.data.transforms import Pretraining
@@ -20,9 +21,10 @@ from recon_search.tasks.task import Task
 
 DEFAULTS = {
     "multi-digits": (24, 8_000, 2_000, 10_000),
+    "scenes": (64, 1_600, 400, 400),
     **dict.fromkeys(SOURCES, (36, 120000, 10000, 20000)),
 }
-"""Canvas and pairs in train, validation and test where the recipe says nothing."""
+"""Canvas, and pairs or scenes in train, validation and test where the recipe says nothing."""
 
 Tables = Mapping[str, TaskConfig]
 """The tables `[tasks.NAME]` of a recipe."""
@@ -80,7 +82,7 @@ def find_source(
     return replace(source, schema=replace(schema, tasks=_override(schema.tasks, tables)))
 
 
-def _compose(config: DataConfig) -> Composed:
+def _compose(config: DataConfig) -> Composed | Scenes:
     name = config.name
     default_canvas, *default_sizes = DEFAULTS[name]
     wanted = (config.train, config.validation, config.test)
@@ -91,8 +93,11 @@ def _compose(config: DataConfig) -> Composed:
     side = default_canvas if config.canvas is None else config.canvas
     if name == "multi-digits":
         return multi_digits(sizes, side, config.seed)
-    if side < 28:
-        raise DataError(f"`data.canvas` must be at least 28 for {name}, got {side}. Raise it.")
+    least = SMALLEST if name == "scenes" else 28
+    if side < least:
+        raise DataError(f"`data.canvas` must be at least {least} for {name}, got {side}. Raise it.")
+    if name == "scenes":
+        return scenes(sizes, side, config.seed)
     return multi_mnist(name, sizes, side, config.seed, config.root, config.download)
 
 
