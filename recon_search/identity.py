@@ -19,7 +19,7 @@ from recon_search.artefact import digest
 from recon_search.errors import ArtefactError
 from recon_search.recipe import BackboneConfig, DataConfig, Recipe, TrainConfig
 
-WHEREABOUTS = {"root", "download", "workers", "cache"}
+WHEREABOUTS = {"root", "file", "download", "workers", "cache"}
 """Keys of `[data]` that say where files are and how they are loaded, not what they hold."""
 
 LOCAL = "local-dir:"

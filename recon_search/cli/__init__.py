@@ -7,7 +7,7 @@ import sys
 import click
 
 from recon_search import __version__
-from recon_search.cli import conflict, looking, run, search, split, training
+from recon_search.cli import conflict, data, looking, run, search, split, training
 from recon_search.errors import ReconSearchError
 
 
@@ -39,6 +39,7 @@ COMMANDS = (
     training.train,
     training.compare,
     search.search,
+    data.data,
     *looking.COMMANDS,
 )
 for _command in COMMANDS:

@@ -48,6 +48,7 @@ class Images:
         config: how images are made ready and loaded.
         pretraining: how the images were made ready that the backbone's weights know; None takes
             mean and deviation of the training part.
+        is_checked: whether the first sample of each part is read, to see that it can be.
 
     Raises:
         DataError: tasks, parts or the first sample of a part are not as they must be, or nobody
@@ -56,15 +57,20 @@ class Images:
     """
 
     def __init__(
-        self, data: TaskData, config: DataConfig, pretraining: Pretraining | None = None
+        self,
+        data: TaskData,
+        config: DataConfig,
+        pretraining: Pretraining | None = None,
+        *,
+        is_checked: bool = True,
     ) -> None:
         data.check()
         self.data, self.config, self._pretraining = data, config, pretraining
-        preparation = self._prepare(_first_image(data))
+        preparation = self._prepare(_first_image(data, is_checked=is_checked))
         is_random = config.augment.is_random
         augmentation = Augmentation(config.augment, preparation) if is_random else None
         self.reader = Reader(data, preparation, augmentation)
-        for part in PARTS:
+        for part in PARTS if is_checked else ():
             self.reader.sample(Key(part, 0))
 
     @cached_property
@@ -183,7 +189,7 @@ class ImageFeed:
         if place is None:
             return dict.fromkeys(PARTS, self._stream(reader))
         kept: dict[PartName, Part] = {}
-        samples: dict[PartName, Samples] = dict(reader.data.parts)
+        samples: dict[PartName, Samples] = {part: reader.data.parts[part] for part in PARTS}
         for part in PARTS:
             if self._is_kept_fitted(part):
                 kept[part] = self._fill(part)
@@ -282,11 +288,17 @@ class Decoded:
         return self._samples[index]
 
 
-def _first_image(data: TaskData) -> Any:
-    """The first training image, of whatever kind; None where there is no pair to take it from."""
-    try:
-        found = data.parts["train"][0]
-        image = found[0] if isinstance(found, tuple | list) and len(found) == 2 else None
-        return decode(image, 1) if isinstance(image, Image.Image) else image
-    except Exception as error:
-        raise fault(data, "train", 0, error) from None
+def _first_image(data: TaskData, *, is_checked: bool) -> Any:
+    """The first training image, of whatever kind; None where there is no pair to take it from.
+
+    Unless it is checked, the first that can be read.
+    """
+    for index in range(len(data.parts["train"])):
+        try:
+            found = data.parts["train"][index]
+            image = found[0] if isinstance(found, tuple | list) and len(found) == 2 else None
+            return decode(image, 1) if isinstance(image, Image.Image) else image
+        except Exception as error:
+            if is_checked:
+                raise fault(data, "train", index, error) from None
+    return None

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from recon_search.data.augmentation import Augmentation
-from recon_search.data.source import PartName
+from recon_search.data.source import PARTS, PartName
 from recon_search.data.task_data import TaskData
 from recon_search.data.transforms import Preparation
 from recon_search.errors import DataError, ReconSearchError, in_one_line, nearest
+from recon_search.tasks.binary import Binary
 from recon_search.tasks.classes import Classes
+from recon_search.tasks.labels import Labels
 from recon_search.tasks.task import CellTask, Task
 
 
@@ -96,14 +98,15 @@ class Reader:
         Raises:
             DataError: a target is of no use; names its sample.
         """
-        parts = self.data.parts.items()
-        if not all(hasattr(samples, "targets") for _, samples in parts):
+        parts = self.data.parts
+        if not all(hasattr(samples, "targets") for samples in parts.values()):
             return frozenset()
         complete = set(self._missing)
-        for part, samples in parts:
+        for part in PARTS:
+            samples: Any = parts[part]
             for index in range(len(samples)):
                 try:
-                    found = self.settle(samples.targets(index))  # type: ignore[attr-defined]
+                    found = self.settle(samples.targets(index))
                 except Exception as error:
                     raise fault(self.data, part, index, error) from None
                 complete -= {name for name in complete if self._lacks(name, found[name])}
@@ -173,18 +176,19 @@ class Reader:
             raise DataError(_refusal(task, "a number or a tensor", type(value).__name__)) from None
         if missing is None:
             return target
+        if target.ndim == 0 and missing.numel() == 1:
+            target = target.reshape(missing.shape)
         if target.shape != missing.shape:
             wanted = f"of shape {tuple(missing.shape)}" if missing.ndim else "a single number"
             raise DataError(_refusal(task, wanted, f"shape {tuple(target.shape)}"))
         if not missing.is_floating_point() and target.is_floating_point():
-            raise DataError(_refusal(task, "a whole number", value))
+            raise DataError(_refusal(task, "of whole numbers", value))
         target = target.to(missing.dtype)
         if target.is_floating_point() and target.isinf().any():
             raise DataError(_refusal(task, "finite, or nan for no label", value))
-        if isinstance(task, Classes) and not (
-            0 <= int(target) < task.n_classes or torch.equal(target, missing)
-        ):
-            raise DataError(_refusal(task, f"a class from 0 to {task.n_classes - 1}", value))
+        most = _most(task)
+        if most is not None and not ((target == missing) | (target >= 0) & (target <= most)).all():
+            raise DataError(_refusal(task, f"from 0 to {most}", value))
         return target
 
 
@@ -197,6 +201,13 @@ def fault(data: TaskData, part: PartName, index: int, error: Exception) -> DataE
         )
     text = " ".join(str(error).split())
     return DataError(text if where in text else f"{where}: {text}")
+
+
+def _most(task: Task) -> int | None:
+    """The largest target of a kind that is known to have one."""
+    if isinstance(task, Classes):
+        return task.n_classes - 1
+    return 1 if isinstance(task, Binary | Labels) else None
 
 
 def _refusal(task: Task, wanted: str, found: Any) -> str:

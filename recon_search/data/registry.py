@@ -8,13 +8,16 @@ from dataclasses import replace
 from recon_search.data.compose import Composed
 from recon_search.data.digits import multi_digits
 from recon_search.data.factory import call_factory
+from recon_search.data.image_folder import read_folders
 from recon_search.data.images import Images
 from recon_search.data.mnist import SOURCES, multi_mnist
+from recon_search.data.parquet import read_parquet
 from recon_search.data.scenes import SMALLEST, Scenes, scenes
 from recon_search.data.source import PARTS, Source
+from recon_search.data.table import read_images_and_table
 from recon_search.data.task_data import TaskData
 from recon_search.data.transforms import Pretraining
-from recon_search.errors import DataError, RecipeError, nearest
+from recon_search.errors import DataError, RecipeError, ReconSearchError, nearest
 from recon_search.recipe import DataConfig, TaskConfig
 from recon_search.tasks.registry import create_task
 from recon_search.tasks.task import Task
@@ -29,7 +32,11 @@ DEFAULTS = {
 Tables = Mapping[str, TaskConfig]
 """The tables `[tasks.NAME]` of a recipe."""
 
-READERS: dict[str, Callable[[DataConfig, Tables], TaskData]] = {}
+READERS: dict[str, Callable[[DataConfig, Tables], TaskData]] = {
+    "table": read_images_and_table,
+    "image-folder": read_folders,
+    "parquet": read_parquet,
+}
 """What reads a user's files, by `data.name`; a reader makes the tasks that `[tasks]` describes."""
 
 FACTORY, GIVEN = "factory", "given"
@@ -45,6 +52,7 @@ def find_source(
     *,
     given: TaskData | None = None,
     pretraining: Pretraining | None = None,
+    is_checked: bool = True,
 ) -> Source:
     """Find the data that `[data]` names; no more than the first image of a part is read yet.
 
@@ -53,6 +61,7 @@ def find_source(
         tasks: `[tasks]`.
         given: data from Python, for the name "given".
         pretraining: how the backbone's weights want images; None where it has none.
+        is_checked: whether the first image of each part is read, to see that it can be.
 
     Raises:
         DataError: the name is unknown, or files are missing or malformed.
@@ -66,11 +75,16 @@ def find_source(
         )
     if name in READERS:
         _refuse(config, _COMPOSED_KEYS)
-        return Images(READERS[name](config, tables), config, pretraining)
+        return Images(READERS[name](config, tables), config, pretraining, is_checked=is_checked)
     if name == FACTORY or given is not None:
         _refuse(config, _COMPOSED_KEYS)
         data = call_factory(config) if given is None else given
-        return Images(replace(data, tasks=_override(data.tasks, tables)), config, pretraining)
+        return Images(
+            replace(data, tasks=_override(data.tasks, tables)),
+            config,
+            pretraining,
+            is_checked=is_checked,
+        )
     if name not in DEFAULTS:
         known = (*DEFAULTS, *READERS, FACTORY)
         raise DataError(
@@ -126,8 +140,13 @@ def _override(tasks: Sequence[Task], tables: Tables) -> tuple[Task, ...]:
                     f"`tasks.{name}.{key}` is known for data that brings its tasks with it, got "
                     f"{found!r}. Remove it."
                 )
-    options = {name: table.options for name, table in tables.items() if table.options}
-    return tuple(
-        create_task({**task.spec(), **options[task.name]}) if task.name in options else task
-        for task in tasks
-    )
+    return tuple(_with_options(task, tables.get(task.name)) for task in tasks)
+
+
+def _with_options(task: Task, table: TaskConfig | None) -> Task:
+    if table is None or not table.options:
+        return task
+    try:
+        return create_task({**task.spec(), **table.options})
+    except ReconSearchError as error:
+        raise RecipeError(f"`tasks.{task.name}`: {error}") from None

@@ -57,7 +57,7 @@ class TaskData:
     """
 
     tasks: Sequence[Task]
-    parts: Mapping[PartName, Samples]
+    parts: Mapping[PartName, Samples] | Mapping[str, Samples]
     image_size: tuple[int, int] | None = None
     fingerprint: str = ""
     describe: Callable[[PartName, int], str] | None = field(default=None, compare=False)

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from recon_search.data.pictures import convert
 from recon_search.errors import DataError
 
 SCALES = {255.0: "pixels / 255, then (x - mean) / std", 1.0: "(x - mean) / std"}
@@ -117,16 +117,12 @@ class Preparation:
 
 def decode(image: Image.Image, channels: int) -> Image.Image:
     """Read a PIL image's pixels, upright as its camera says, in grey (1) or RGB (3)."""
-    mode = "L" if channels == 1 else "RGB"
     try:
         image.load()
     except BaseException:
         image.close()
         raise
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # PIL would cut off what is above 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image if image.mode == mode else image.convert(mode)
+    return convert(ImageOps.exif_transpose(image), "An image", channels)
 
 
 def resize(

@@ -12,6 +12,18 @@ from recon_search.recipe.network import HeadConfig
 from recon_search.recipe.section import Section
 
 Side = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+READ_BY = {
+    "file": ("table", "parquet"),
+    "image": ("table", "parquet"),
+    "split": ("table", "parquet"),
+    "ratio": ("table", "image-folder", "parquet"),
+    "group": ("table", "parquet"),
+    "missing": ("table", "parquet"),
+    "delimiter": ("table",),
+}
+"""Keys that data of some names alone read."""
 
 
 class AugmentConfig(Section):
@@ -69,6 +81,16 @@ class DataConfig(Section):
     test: int | None = Field(default=None, gt=0)
     canvas: int | None = Field(default=None, ge=8)
     seed: int = 0
+    # name = "table", "image-folder", "parquet"
+    file: str | None = None  # table, CSV or Parquet: below the root, or anywhere
+    image: str | None = None  # column with an image's path below the root, or the image itself
+    split: str | None = None  # column with train, validation or test
+    ratio: tuple[Share, Share, Share] | None = (
+        None  # of what is cut: where no column or folder says
+    )
+    group: str | None = None  # column; samples that are equal there stay in one part
+    missing: list[str] = []  # cells that are no label, beside empty ones and nan
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)  # None: see the header
     # name = "factory"
     factory: str | None = None  # "package.module:function", which returns a TaskData
     args: dict[str, Any] = {}  # that it is called with
@@ -92,7 +114,18 @@ class DataConfig(Section):
         return factory
 
     def broken_rules(self) -> Iterator[str]:
-        """A factory is named where, and only where, one is used."""
+        """Keys are of use to the data; shares add up; a factory is named where one is used."""
+        for key, names in READ_BY.items():
+            if self.name not in names and getattr(self, key) not in (None, []):
+                yield (
+                    f"`data.{key}` is for {' and '.join(names)} data, got {getattr(self, key)!r} "
+                    f"for '{self.name}'. Remove it."
+                )
+        if self.ratio is not None and abs(sum(self.ratio) - 1) > 1e-6:
+            yield (
+                f"`data.ratio` must add up to 1, got {list(self.ratio)}, which add up to "
+                f"{sum(self.ratio):g}. Change it."
+            )
         if (self.name == "factory") != (self.factory is not None):
             yield (
                 '`data.name` = "factory" and `data.factory` need each other, got '
@@ -112,7 +145,9 @@ class TaskConfig(Section):
     model_config = ConfigDict(extra="allow")
 
     kind: str | None = None
-    target: str | None = None  # column, folder or key; the task's own name by default
+    target: str | Annotated[list[str], Field(min_length=1)] | None = (
+        None  # column (or several), folder or key; the task's own name by default
+    )
     head: HeadConfig | None = None  # without it: `[head]`
 
     @property

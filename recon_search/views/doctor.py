@@ -16,6 +16,7 @@ OPTIONAL = {
     "onnx": "recon-search[onnx]",
     "onnxscript": "recon-search[onnx]",
     "onnxruntime": "recon-search[onnx]",
+    "pyarrow": "recon-search[parquet]",
     "cvxpy": "torchjd[cagrad,nash_mtl]",
     "qpsolvers": "torchjd[quadprog_projector]",
 }

@@ -245,7 +245,18 @@ def make_comparison():
     rows = make_rows(lines, singles(2), JUDGED_BY)
     best = choose_best(lines, singles(2), JUDGED_BY)
     single = {"a": {"accuracy": [50.0, 50.0]}, "b": {"error": [20.0, 20.0]}}
-    return Comparison([0, 1], -0.1, JUDGED_BY, single, 20, rows, verdict(rows), best, "careful")
+    return Comparison(
+        [0, 1],
+        -0.1,
+        JUDGED_BY,
+        single,
+        20,
+        rows,
+        verdict(rows),
+        best,
+        "careful",
+        {"a": {"accuracy": "%"}},
+    )
 
 
 def test_a_comparison_is_read_as_it_was_written(tmp_path):

@@ -95,6 +95,7 @@ def test_a_comparison_is_made_of_what_was_trained(tmp_path, trained):
     found = stage.compare(run, choose_split(recipe, scores), scores)
     assert found.seeds == [0, 1, 2]
     assert found.directions == {task: {"accuracy": 1} for task in TASKS}
+    assert found.units == {task: {"accuracy": "%"} for task in TASKS}
     assert found.single == {task: {"accuracy": [50, 51, 52], "loss": [1.0] * 3} for task in TASKS}
     assert found.single_parameters == 20
     rows = {row.name: row for row in found.rows}

@@ -222,13 +222,14 @@ def test_the_probability_is_that_of_the_class_that_is_named():
 
 def test_metrics_that_are_equal_on_the_first_batch_remain_two():
     """torchmetrics lets metrics share what they have seen if one batch cannot tell them apart."""
-    task = Classes("a", 6, metrics=["accuracy", "top-5"])
+    task = Classes("a", 6, metrics=["accuracy", "balanced-accuracy", "f1", "top-5"])
     meter = task.meter()
     scores = torch.eye(6)
     meter.update(scores[:2], torch.tensor([0, 1]))
     meter.update(scores[2:4] + 0.1 * scores[4:6], torch.tensor([4, 5]))
+    expected = {"accuracy": 50, "balanced-accuracy": 50, "f1": 100 / 3, "top-5": 100}
     found = meter.compute()
-    assert (found["accuracy"], found["top-5"]) == (50, 100)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
 def test_a_class_that_is_predicted_and_does_not_occur_is_not_in_the_balanced_accuracy():

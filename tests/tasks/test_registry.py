@@ -178,3 +178,18 @@ def test_a_kind_reads_cells_or_pictures():
     assert not OF_CELLS.keys() & OF_PIXELS.keys()
     assert {kind.reads for kind in OF_PIXELS.values()} == {"pyramid"}
     assert {kind.reads for kind in OF_CELLS.values()} == {"vector"}
+
+
+@pytest.mark.parametrize(
+    ("task", "spec"),
+    [
+        (Classes("a", 2), {"kind": "classes", "name": "a", "n_classes": 2}),
+        (Binary("a"), {"kind": "binary", "name": "a"}),
+        (Labels("a", 2), {"kind": "labels", "name": "a", "n_classes": 2}),
+        (Values("a"), {"kind": "values", "name": "a", "n_values": 1}),
+    ],
+)
+def test_a_setting_at_its_default_is_not_in_the_spec(task, spec):
+    """So that a later version's settings change the identity of no training."""
+    assert {key: task.spec()[key] for key in spec} == spec
+    assert task.spec().keys() - spec.keys() <= {"mean", "std"}

@@ -115,3 +115,11 @@ def test_a_baseline_of_zero_and_one_below_it_keep_the_sign():
 def test_a_single_value_has_no_spread():
     assert mean_and_deviation([3.0]) == (3.0, 0.0)
     assert mean_and_deviation([1.0, 3.0]) == (2.0, pytest.approx(math.sqrt(2)))
+
+
+def test_a_metric_that_is_nan_is_not_hidden():
+    read = {"a": {"auroc": 1}, "b": {"auroc": 1}}
+    known, unknown = {"auroc": 80.0}, {"auroc": math.nan}
+    for pair in ((known, unknown), (unknown, known), (unknown, unknown)):
+        model, single = ({"a": known, "b": each} for each in pair)
+        assert math.isnan(delta_m(model, single, read))

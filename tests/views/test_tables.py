@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from recon_search.conflict.reliability import Reliability
 from recon_search.conflict.rules import Reading
@@ -162,3 +163,28 @@ def test_many_tasks_are_shown_by_the_worst_and_the_best():
     table = comparison_table(Comparison([0, 1], 0.0, judged_by, single, 20, rows, "", best))
     assert [list(column.cells)[1] for column in table.columns[1:3]] == ["t39 -39.00", "t0 +0.00"]
     assert len(table.columns) == 9
+
+
+@pytest.mark.parametrize(
+    ("units", "headings"),
+    [
+        ({"age": {"mae": "[years]", "r2": ""}}, ["age\nmae [years]", "age\nr2"]),
+        ({"age": {"mae": "%"}}, ["age\nmae %", "age\nr2"]),
+        ({}, ["age\nmae", "age\nr2"]),
+    ],
+)
+def test_every_metric_is_shown_in_its_unit(units, headings):
+    metrics = {"age": {"mae": [3.0], "r2": [0.5]}}
+    rows = [Row("s", "split", "joint", metrics, [1.0], 10, 10, None, None, None)]
+    best = Best("s", 0, 1.0, "")
+    judged_by = {"age": {"mae": -1, "r2": 1}}
+    table = comparison_table(
+        Comparison([0], 0.0, judged_by, metrics, 20, rows, "", best, units=units)
+    )
+    shown = [Text.from_markup(column.header).plain for column in table.columns[1:3]]
+    assert shown == headings
+
+
+def test_a_comparison_that_knows_no_units_is_of_accuracies():
+    comparison = Comparison([0], 0.0, {"a": {"accuracy": 1}}, {}, 20, [], "", Best("s", 0, 1.0, ""))
+    assert comparison.unit("a", "accuracy") == "%"

@@ -1,0 +1,366 @@
+"""What is known of data before anything is trained: counts, ranges, doubles, unreadable images.
+
+Every image is decoded once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon_search.data.images import Images
+from recon_search.data.order import permutation
+from recon_search.data.reader import Key
+from recon_search.data.registry import find_source
+from recon_search.data.source import PARTS, Feed, PartName, Source
+from recon_search.errors import DataError
+from recon_search.recipe import Recipe
+from recon_search.tasks.binary import Binary
+from recon_search.tasks.classes import Classes
+from recon_search.tasks.labels import Labels
+from recon_search.tasks.task import Task, class_names
+from recon_search.tasks.values import Values
+
+NOISE, RELIABLE = 0.3, 0.4
+"""Shares of samples that two tasks have in common: below the first, what their gradients conflict
+was found to be indistinguishable from noise; above the second, reliable (arXiv 2604.07848, on
+molecules)."""
+
+BINS = 12
+"""Bars of the histogram of a number."""
+
+STEP = 256
+"""Samples that are taken at once of data that is held in tensors."""
+
+Counts = dict[PartName, int]
+Tell = Callable[[], None]
+"""Is called for every image that was looked at."""
+
+
+class Sample(NamedTuple):
+    """What was found at one place."""
+
+    part: PartName
+    name: str
+    content: str
+    targets: Mapping[str, Tensor]
+
+
+class Column:
+    """Targets of one task over one part, and which samples they are of."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        self._targets: list[Tensor] = []
+
+    def add(self, number: int, target: Tensor) -> None:
+        """Take in the target of a sample."""
+        self._numbers.append(number)
+        self._targets.append(target)
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """All of them, (N, ...)."""
+        return torch.stack(self._targets) if self._targets else torch.empty(0)
+
+    def labelled(self, task: Task) -> frozenset[int]:
+        """Return the numbers of the samples that have a label."""
+        if not self._targets:
+            return frozenset()
+        try:
+            n = torch.vmap(lambda target: task.n_labels(target[None]))(self.targets).tolist()
+        except Exception:  # of a kind of one's own that counts in another way
+            n = [int(task.n_labels(target[None])) for target in self._targets]
+        return frozenset(itertools.compress(self._numbers, n))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One number over one part: its range and a histogram from the least to the greatest."""
+
+    least: float
+    mean: float
+    deviation: float
+    greatest: float
+    histogram: list[int]
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What the labels of a task are.
+
+    Attributes:
+        name: of the task.
+        kind: of the task.
+        labelled: samples with a label, by part.
+        classes: samples of each class, or with each label, by part; empty for other kinds.
+        numbers: of each number its spread by part; empty for other kinds.
+        unit: of the numbers.
+    """
+
+    name: str
+    kind: str
+    labelled: Counts
+    classes: dict[str, Counts]
+    numbers: list[dict[PartName, Spread]]
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Training samples that two tasks have in common.
+
+    Attributes:
+        first: a task.
+        second: another.
+        both: samples that have labels of both.
+        either: samples that have a label of one at least.
+    """
+
+    first: str
+    second: str
+    both: int
+    either: int
+
+    @property
+    def share(self) -> float:
+        """Of the samples of either, those of both; 0 where there is none."""
+        return self.both / self.either if self.either else 0.0
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found.
+
+    Attributes:
+        samples: by part.
+        shape: of an input as the network gets it, (C, H, W).
+        tasks: in order.
+        overlaps: of every pair of tasks.
+        unreadable: what is wrong with samples that cannot be read, a line each.
+        doubles: images that stand in two parts, by the names of both samples.
+        repeated: images that stand in the training part more than once, counted without the first.
+    """
+
+    samples: Counts
+    shape: tuple[int, int, int]
+    tasks: list[TaskFacts]
+    overlaps: list[Overlap]
+    unreadable: list[str]
+    doubles: list[tuple[str, str]]
+    repeated: int
+
+
+class Looked:
+    """Data of a recipe to be looked at; nothing is trained, so no backbone is asked for.
+
+    Args:
+        recipe: names the data.
+
+    Raises:
+        ReconSearchError: they cannot be read at all.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._source: Source = find_source(recipe.data, recipe.tasks, is_checked=False)
+        self._order = (recipe.seed, 0)
+        if isinstance(self._source, Images):
+            preparation = self._source.reader.preparation
+            self.tasks = tuple(self._source.data.tasks)
+            self.shape = (preparation.channels, *preparation.size)
+        else:
+            self.tasks, self.shape = self._source.schema.tasks, self._source.schema.shape
+
+    @cached_property
+    def samples(self) -> Counts:
+        """Number of samples by part."""
+        if isinstance(self._source, Images):
+            return {part: len(self._source.data.parts[part]) for part in PARTS}
+        return {part: self._feed.n_samples(part) for part in PARTS}
+
+    def read(self, unreadable: list[str], tell: Tell) -> Iterator[Sample]:
+        """Decode every image; what cannot be read is added to a list."""
+        if isinstance(self._source, Images):
+            return _read_images(self._source, unreadable, tell)
+        return _read_tensors(self._feed, tell)
+
+    def draw(self, n: int) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+        """Yield the first n training images of an epoch, changed at random as they would be in it.
+
+        What cannot be read is left out.
+        """
+        if not isinstance(self._source, Images):
+            for batch in next(self._feed.steps("train", n, self._order)):
+                for row, image in enumerate(batch.inputs):
+                    yield image, {name: target[row] for name, target in batch.targets.items()}
+            return
+        for row in permutation(self.samples["train"], self._order).tolist():
+            if not n:
+                return
+            with contextlib.suppress(DataError):
+                yield self._source.reader.sample(Key("train", row, self._order))
+                n -= 1
+
+    @cached_property
+    def _feed(self) -> Feed:
+        return self._source.open(torch.device("cpu"))
+
+
+def examine(looked: Looked, tell: Tell = lambda: None) -> Examination:
+    """Read all data once; single samples that cannot be read are listed."""
+    unreadable: list[str] = []
+    columns = {part: {task.name: Column() for task in looked.tasks} for part in PARTS}
+    first: dict[str, Sample] = {}
+    doubles: list[tuple[str, str]] = []
+    repeated = 0
+    for number, sample in enumerate(looked.read(unreadable, tell)):
+        for name, target in sample.targets.items():
+            columns[sample.part][name].add(number, target)
+        other = first.setdefault(sample.content, sample)
+        if other.part != sample.part:
+            doubles.append((other.name, sample.name))
+        elif other is not sample and sample.part == "train":
+            repeated += 1
+    own = {task.name: {part: columns[part][task.name] for part in PARTS} for task in looked.tasks}
+    trained = {task.name: own[task.name]["train"].labelled(task) for task in looked.tasks}
+    return Examination(
+        samples=looked.samples,
+        shape=looked.shape,
+        tasks=[_describe(task, own[task.name]) for task in looked.tasks],
+        overlaps=_overlaps(trained),
+        unreadable=unreadable,
+        doubles=doubles,
+        repeated=repeated,
+    )
+
+
+def advise(found: Examination) -> list[str]:
+    """Say what is doubtful about data that can be trained on, a sentence each."""
+    lines = []
+    if found.doubles:
+        n = len(found.doubles)
+        lines.append(
+            f"{n} image{'s' * (n > 1)} stand{'s' * (n == 1)} in two parts, so what is tested was "
+            "trained on. Remove one of each, or cut by a group."
+        )
+    if found.repeated:
+        n = found.repeated
+        lines.append(
+            f"{n} training image{'s' * (n > 1)} {'are' if n > 1 else 'is'} there more than once."
+        )
+    noise = [pair for pair in found.overlaps if pair.share < NOISE]
+    doubtful = [pair for pair in found.overlaps if NOISE <= pair.share < RELIABLE]
+    for pairs, limit, words in (
+        (noise, NOISE, "was found to be noise below"),
+        (doubtful, RELIABLE, "was found to be reliable only above"),
+    ):
+        if pairs:
+            named = ", ".join(f"{pair.first}-{pair.second}" for pair in pairs[:3])
+            more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
+            lines.append(
+                f"{named}{more}: conflict between tasks {words} {limit:.0%} of shared samples (on "
+                "molecules, arXiv 2604.07848). Doubt the ranking of layers, and label more samples "
+                "for both."
+            )
+    for task in found.tasks:
+        trained = {name: own["train"] for name, own in task.classes.items()}
+        if absent := [name for name, n in trained.items() if not n]:
+            named = ", ".join(absent[:3]) + ", ..." * (len(absent) > 3)
+            lines.append(f"{task.name}: no training sample of {named}.")
+    return lines
+
+
+def _read_images(source: Images, unreadable: list[str], tell: Tell) -> Iterator[Sample]:
+    reader = source.reader
+    for part in PARTS:
+        for index in range(len(source.data.parts[part])):
+            try:
+                image, targets = reader.open(part, index)
+            except DataError as error:
+                unreadable.append(str(error))
+            else:
+                yield Sample(part, source.data.name(part, index), _digest(image), targets)
+            tell()
+
+
+def _read_tensors(feed: Feed, tell: Tell) -> Iterator[Sample]:
+    for part in PARTS:
+        index = 0
+        for step in feed.steps(part, STEP):
+            for batch in step:
+                for row, image in enumerate(batch.inputs):
+                    targets = {name: target[row] for name, target in batch.targets.items()}
+                    yield Sample(
+                        part, f"sample {index} of the {part} part", _digest(image), targets
+                    )
+                    index += 1
+                    tell()
+
+
+def _digest(image: Any) -> str:
+    """Equal for images of equal pixels, whatever files they come from."""
+    pixels = image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    found = hashlib.sha256(repr((pixels.shape, pixels.dtype.str)).encode())
+    found.update(np.ascontiguousarray(pixels).data)
+    return found.hexdigest()
+
+
+def _describe(task: Task, columns: Mapping[PartName, Column]) -> TaskFacts:
+    own = {part: column.targets for part, column in columns.items()}
+    classes: dict[str, Counts] = {}
+    for place, name in enumerate(class_names(task)):
+        if isinstance(task, Classes | Binary):
+            classes[name] = {part: int((column == place).sum()) for part, column in own.items()}
+        elif isinstance(task, Labels):
+            classes[name] = {
+                part: int((column[:, place] == 1).sum()) if len(column) else 0
+                for part, column in own.items()
+            }
+    numbers: list[dict[PartName, Spread]] = []
+    if isinstance(task, Values):
+        for place in range(task.n_values):
+            known = {part: column[:, place] for part, column in own.items() if len(column)}
+            numbers.append(_spreads({part: c[~c.isnan()].numpy() for part, c in known.items()}))
+    return TaskFacts(
+        task.name,
+        str(task.spec()["kind"]),
+        {part: len(column.labelled(task)) for part, column in columns.items()},
+        classes,
+        numbers,
+        task.unit if isinstance(task, Values) else "",
+    )
+
+
+def _spreads(columns: Mapping[PartName, Any]) -> dict[PartName, Spread]:
+    """Describe a number in every part; the bins of all histograms are those of all parts."""
+    known = {part: column for part, column in columns.items() if len(column)}
+    if not known:
+        return {}
+    every = np.concatenate(list(known.values()))
+    ends = (float(every.min()), float(every.max()))
+    return {
+        part: Spread(
+            float(column.min()),
+            float(column.mean()),
+            float(column.std(ddof=1)) if len(column) > 1 else 0.0,
+            float(column.max()),
+            np.histogram(column, BINS, ends)[0].tolist(),
+        )
+        for part, column in known.items()
+    }
+
+
+def _overlaps(labelled: Mapping[str, frozenset[int]]) -> list[Overlap]:
+    return [
+        Overlap(a, b, len(labelled[a] & labelled[b]), len(labelled[a] | labelled[b]))
+        for a, b in itertools.combinations(labelled, 2)
+    ]
