@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from recon_search.data.arrays import read_arrays
 from recon_search.data.compose import Composed
 from recon_search.data.digits import multi_digits
 from recon_search.data.factory import call_factory
@@ -36,6 +37,7 @@ READERS: dict[str, Callable[[DataConfig, Tables], TaskData]] = {
     "table": read_images_and_table,
     "image-folder": read_folders,
     "parquet": read_parquet,
+    "arrays": read_arrays,
 }
 """What reads a user's files, by `data.name`; a reader makes the tasks that `[tasks]` describes."""
 
