@@ -65,7 +65,7 @@ def read_picture(source: Path | bytes | NDArray[np.uint8], name: str, channels: 
     picture = _open(content, name)
     try:
         picture.load()
-        upright = ImageOps.exif_transpose(picture)
+        upright = turn_upright(picture)
     except Exception as error:  # decoders raise whatever they meet in damaged data
         raise DataError(
             f"{name} must be a whole image, it does not decode ({in_one_line(error)}). Replace it, "
@@ -106,6 +106,13 @@ def _of_pixels(pixels: NDArray[np.uint8], name: str) -> Image.Image:
             f"width, 1, 3 or 4), found {pixels.dtype} {pixels.shape}. Convert it."
         )
     return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def turn_upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF data say; one that is upright is not copied."""
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        return picture
+    return ImageOps.exif_transpose(picture)
 
 
 def convert(picture: Image.Image, name: str, channels: int) -> Image.Image:

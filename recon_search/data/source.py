@@ -87,7 +87,8 @@ class Inputs:
     def normalise(self, inputs: Tensor) -> Tensor:
         """Return float32 inputs (B, C, H, W), scaled, with mean 0 and deviation 1 in training."""
         mean, std = (each.to(inputs.device)[:, None, None] for each in (self.mean, self.std))
-        return (inputs.float() / self.scale - mean) / std
+        ready = inputs.to(torch.float32, copy=True)
+        return ready.div_(self.scale).sub_(mean).div_(std)
 
 
 class Source(Protocol):

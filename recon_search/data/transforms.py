@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from recon_search.data.pictures import convert
+from recon_search.data.pictures import convert, turn_upright
 from recon_search.errors import DataError
 
 SCALES = {255.0: "pixels / 255, then (x - mean) / std", 1.0: "(x - mean) / std"}
@@ -122,7 +122,7 @@ def decode(image: Image.Image, channels: int) -> Image.Image:
     except BaseException:
         image.close()
         raise
-    return convert(ImageOps.exif_transpose(image), "An image", channels)
+    return convert(turn_upright(image), "An image", channels)
 
 
 def resize(

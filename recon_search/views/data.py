@@ -112,13 +112,13 @@ def _numbers(tasks: Sequence[TaskFacts]) -> Table:
                         f"{value:.4g}"
                         for value in (own.least, own.mean, own.deviation, own.greatest)
                     ),
-                    _bars(own.histogram),
+                    bars(own.histogram),
                 )
             table.add_section()
     return table
 
 
-def _bars(counts: Sequence[int]) -> str:
+def bars(counts: Sequence[int]) -> str:
     """A histogram in a line; what is not zero shows."""
     top = max(counts, default=0) or 1
     return "".join(BARS[-(-8 * count // top)] for count in counts)

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from recon_search.recipe import parse_recipe
-from recon_search.stages.data import Looked, Overlap, advise, examine
-from recon_search.views.data import shorten
+from recon_search.stages.data import Column, Looked, Overlap, advise, examine
+from recon_search.tasks.classes import Classes
+from recon_search.views.data import bars, shorten
 from recon_search.views.sheet import contact_sheet, describe
 from tests.data.files import encoded, photo_rows, write_csv, write_image, write_photos
 from tests.stages.recipes import TINY
@@ -352,3 +353,49 @@ def test_labels_are_said_in_the_user_s_words(task, target, text):
 def test_long_lists_say_how_many_more_there_are():
     assert shorten(["x"] * 20, "lines") == ["x"] * 20
     assert shorten(["x"] * 23, "lines")[20:] == ["... and 3 more lines"]
+
+
+def test_several_labels_and_classes_without_a_sample_are_counted(tmp_path, invoke, photos):
+    for index, row in enumerate(photos):
+        row["damage"] = ["moss", "moss|rot", "", "none"][index % 4]
+    write_rows(tmp_path, photos)
+    tasks = """
+    [tasks.damage]
+    kind = "labels"
+    none = "none"
+    [tasks.species]
+    classes = ["beech", "elm", "oak"]
+    """
+    text = PHOTOS.replace("[tasks.species]", tasks)
+    (tmp_path / "my.toml").write_text(text)
+    found = call_json(invoke)
+    damage, species = found["tasks"][:2]
+    assert damage["labelled"] == {"train": 9, "validation": 3, "test": 3}
+    assert damage["classes"]["moss"] == {"train": 6, "validation": 2, "test": 2}
+    assert damage["classes"]["rot"] == {"train": 3, "validation": 1, "test": 1}
+    assert species["classes"]["elm"] == {"train": 0, "validation": 0, "test": 0}
+    assert found["advice"] == ["species: no training sample of elm."]
+
+
+class OwnKind(Classes):
+    """A kind whose counting cannot be done for all samples at once."""
+
+    def n_labels(self, target):
+        return torch.tensor(int(super().n_labels(target)))
+
+
+@pytest.mark.parametrize("kind", [Classes, OwnKind])
+def test_samples_are_told_apart_where_a_task_has_some_of_them_only(kind):
+    column, task = Column(), kind("x", 3)
+    assert column.labelled(task) == frozenset()
+    for number, target in ((2, 0), (5, -100), (7, 2)):
+        column.add(number, torch.tensor(target))
+    assert column.labelled(task) == {2, 7}
+    assert column.targets.tolist() == [0, -100, 2]
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"), [([0, 1, 100], " ▁█"), ([0, 0], "  "), ([8, 4, 2], "█▄▂")]
+)
+def test_bars_show_whatever_is_not_zero(counts, text):
+    assert bars(counts) == text
