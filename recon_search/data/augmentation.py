@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision import transforms as v1
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
+from torchvision.tv_tensors import TVTensor
 
 from recon_search.artefact import digest
 from recon_search.data.transforms import Preparation, to_tensor
@@ -58,29 +59,28 @@ class Augmentation:
         Returns:
             A tensor of the prepared size, and the targets.
         """
-        with seeded(key):
-            if isinstance(image, Tensor):
-                image = functional.to_image(image)
-            image, targets = self._geometry(image, targets)
-            pixels = to_tensor(image).as_subclass(Tensor)
-            return self._erase(self._jitter(self._apply_policy(pixels))), targets
+        with seeded(key, everything=self._policy is not None):
+            moved = {name: own for name, own in targets.items() if isinstance(own, TVTensor)}
+            for change in self._draw(image):
+                image, moved = change(image), {name: change(own) for name, own in moved.items()}
+            pixels = self._jitter(self._apply_policy(to_tensor(image)))
+            return self._erase(pixels), {**targets, **moved}
 
-    @cached_property
-    def _geometry(self) -> v2.Transform:
-        steps: list[v2.Transform] = []
-        if self.config.crops:
-            steps += [
-                v2.RandomResizedCrop(
-                    self._preparation.size,
-                    scale=self.config.scale or WHOLE,
-                    ratio=self.config.ratio or SQUARE,
-                    interpolation=InterpolationMode(self._preparation.interpolation),
-                    antialias=True,
-                )
-            ]
-        if self.config.flip:
-            steps += [v2.RandomHorizontalFlip(self.config.flip)]
-        return v2.Compose(steps or [v2.Identity()])
+    def _draw(self, image: Image.Image | Tensor) -> Iterator[Callable[[Any], Any]]:
+        """Draw what changes the places of pixels: to be done to all that lies on the image."""
+        config, preparation = self.config, self._preparation
+        if config.crops:
+            scale, ratio = config.scale or WHOLE, config.ratio or SQUARE
+            box = v1.RandomResizedCrop.get_params(image, list(scale), list(ratio))
+            yield lambda each: functional.resized_crop(
+                each,
+                *box,
+                list(preparation.size),
+                InterpolationMode(preparation.interpolation),
+                antialias=True,
+            )
+        if config.flip and torch.rand(()) < config.flip:
+            yield functional.horizontal_flip
 
     @cached_property
     def _jitter(self) -> v2.Transform:
@@ -136,20 +136,24 @@ class Augmentation:
 
 
 @contextlib.contextmanager
-def seeded(key: tuple[int, int, int]) -> Iterator[None]:
-    """Draw from generators seeded by a key in the block; what others draw does not change."""
+def seeded(key: tuple[int, int, int], *, everything: bool) -> Iterator[None]:
+    """Draw from generators seeded by a key in the block; what others draw does not change.
+
+    Args:
+        key: whole numbers.
+        everything: seeds Python's and NumPy's generators beside torch's, from which timm draws.
+    """
     seed = int(digest(list(key))[:12], 16)
-    state, own, numpy = (
-        torch.default_generator.get_state(),
-        random.getstate(),
-        np.random.get_state(),
-    )
+    state = torch.default_generator.get_state()
     torch.default_generator.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
+    if everything:
+        own, numpy = random.getstate(), np.random.get_state()
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
     try:
         yield
     finally:
         torch.default_generator.set_state(state)
-        random.setstate(own)
-        np.random.set_state(numpy)
+        if everything:
+            random.setstate(own)
+            np.random.set_state(numpy)

@@ -161,6 +161,10 @@ class Reader:
             if isinstance(task, CellTask)
         }
 
+    @cached_property
+    def _most(self) -> dict[str, int | None]:
+        return {name: _most(task) for name, task in self._tasks.items()}
+
     def _settle(self, task: Task, value: Any) -> Tensor:
         missing = self._missing.get(task.name)
         if value is None:
@@ -170,6 +174,10 @@ class Reader:
                     "say by target(None) what stands for no label. Give one."
                 )
             return missing
+        most = self._most.get(task.name)
+        is_usual = most is not None and type(value) is int and 0 <= value <= most
+        if is_usual and missing is not None and missing.ndim == 0:
+            return torch.tensor(value)  # without the detours of what follows
         try:
             target = torch.as_tensor(value)
         except Exception:
@@ -186,7 +194,6 @@ class Reader:
         target = target.to(missing.dtype)
         if target.is_floating_point() and target.isinf().any():
             raise DataError(_refusal(task, "finite, or nan for no label", value))
-        most = _most(task)
         if most is not None and not ((target == missing) | (target >= 0) & (target <= most)).all():
             raise DataError(_refusal(task, f"from 0 to {most}", value))
         return target

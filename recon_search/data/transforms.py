@@ -95,13 +95,13 @@ class Preparation:
     def fit(self, image: Image.Image | Tensor) -> Tensor:
         """Resize what `decode` returned; a tensor (channels, *size)."""
         height, width = functional.get_size(image)
-        if (height, width) != self.size:
-            if self.resize == "stretch":
-                image = resize(image, self.size, self.interpolation)
-            else:
-                image = resize(image, self._covering(height, width), self.interpolation)
-                image = functional.center_crop(image, list(self.size))
-        return to_tensor(image)
+        if (height, width) == self.size:
+            return to_tensor(image)
+        if self.resize == "stretch":
+            return to_tensor(resize(image, self.size, self.interpolation))
+        covering = self._covering(height, width)
+        image = resize(image, covering, self.interpolation)
+        return to_tensor(functional.center_crop(image, list(self.size)))
 
     def spec(self) -> dict[str, Any]:
         """What `prepare` reads of it, beside shape and normalisation."""
