@@ -81,6 +81,10 @@ class Depth:
         found = torch.from_numpy((stored * self.scale).astype(np.float32))
         return torch.where(self._is_known(found), found, torch.nan)
 
+    def blank(self, size: tuple[int, int]) -> Tensor:
+        """Return the target of an image of this size (H, W) that has no label."""
+        return torch.full(size, torch.nan)
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The criterion over valid pixels."""
         target, found = target.reshape(output.shape).float(), output.float()

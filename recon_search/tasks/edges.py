@@ -88,6 +88,10 @@ class Edges:
         yes = (found > self.threshold).astype(np.int64)
         return torch.from_numpy(np.where(ignored, IGNORED, yes))
 
+    def blank(self, size: tuple[int, int]) -> Tensor:
+        """Return the target of an image of this size (H, W) that has no label."""
+        return torch.full(size, IGNORED)
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Binary cross-entropy, weighted as each image asks for, over the pixels with a label."""
         target = target.reshape(output.shape)

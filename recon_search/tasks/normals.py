@@ -74,6 +74,10 @@ class Normals:
         known = length.isfinite() & (length > least)
         return torch.where(known, directions / length, 0.0).float()
 
+    def blank(self, size: tuple[int, int]) -> Tensor:
+        """Return the target of an image of this size (H, W) that has no label."""
+        return torch.zeros(3, *size)
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """1 - cosine, the mean over valid pixels."""
         known = self._is_known(target)

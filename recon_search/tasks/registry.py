@@ -94,7 +94,7 @@ def fit_pixels(name: str, pictures: Iterable[Any], options: Mapping[str, Any]) -
     if not isinstance(own, PixelTask) or own.reads != "pyramid":
         raise RecipeError(
             f"The kind of task '{own.name}' must read pictures, {options['kind']} made a "
-            f"{type(own).__name__} without target, decode, units or a pyramid. Write these."
+            f"{type(own).__name__} without target, blank, decode, units or a pyramid. Write these."
         )
     return own
 

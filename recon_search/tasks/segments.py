@@ -126,6 +126,10 @@ class Segments:
         """
         return torch.from_numpy(_read(self.name, picture, self.ignore_index, self.n_classes)[0])
 
+    def blank(self, size: tuple[int, int]) -> Tensor:
+        """Return the target of an image of this size (H, W) that has no label."""
+        return torch.full(size, IGNORED)
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy over the pixels that have a label."""
         target = _fit(target, output).long()

@@ -108,6 +108,9 @@ class PixelTask(Task, Protocol):
             LabelError: it has another shape, or values that are of no use.
         """
 
+    def blank(self, size: tuple[int, int]) -> Tensor:
+        """Return the target of an image of this size (H, W) that has no label."""
+
     def decode(self, output: Tensor) -> Tensor:
         """Say in the user's terms what outputs mean: pictures (B, H, W), or (B, n, H, W)."""
 

@@ -73,6 +73,13 @@ class PixelContract(TaskContract):
                 task.target(picture)
             assert "\n" not in str(caught.value)
 
+    def test_an_image_without_a_label_has_a_target_too(self):
+        for task in self.TASKS:
+            _, targets = self.sample(task, 2, 0)
+            found = torch.stack([task.blank(SIDES)] * 2)
+            assert (found.dtype, found.shape) == (targets.dtype, targets.shape)
+            assert int(task.n_labels(found)) == 0
+
     @LAW
     @given(seed=SEEDS)
     def test_what_is_right_is_decoded_as_it_was_read(self, seed):
