@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,9 @@ from recon_search.graph.analysis import Analysis, analyse
 from recon_search.graph.cost import Cost, cost_of
 from recon_search.graph.example import one_of
 from recon_search.graph.latency import Latency, latency
-from recon_search.graph.layers import layer_names
 from recon_search.graph.layout import Layout
 from recon_search.graph.naming import block, stage
-from recon_search.graph.partition import Group, refine, to_groups
+from recon_search.graph.partition import Group
 from recon_search.graph.split import Split
 from recon_search.graph.trace import Trace
 
@@ -117,23 +116,23 @@ def dissect(
         tuple(pytree.tree_leaves(inputs)[0].shape[1:]),
         split.tasks,
         len(split.layers),
-        tuple(_layers(traced, layout)),
+        tuple(_layers(traced, layout, known.layers)),
         cost_of(traced, layout, inputs),
         latency(traced, layout, one_of(inputs)) if timed else None,
     )
 
 
-def _layers(traced: Trace, layout: Layout) -> list[Row]:
+def _layers(traced: Trace, layout: Layout, layers: Mapping[str, tuple[str, ...]]) -> list[Row]:
     """Read one row a layer off the graph of evaluation."""
     readers = _readers(traced)
     rows = []
-    for layer, names in layer_names(traced).items():
-        runs = [layout.computed[node] for name in names for node in readers[name]]
+    for layer, names in layers.items():
+        nodes = [node for name in names for node in readers[name]]
         rows.append(
             Row(
                 layer,
                 (layer,),
-                to_groups(refine(*(runs or [layout.tensors[names[0]]])), layout.tasks),
+                layout.runs(*nodes) if nodes else layout.groups(names[0]),
                 layout.groups(names[0]),
                 sum(traced.root.get_parameter(name).numel() for name in names),
             )

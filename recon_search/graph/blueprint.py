@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from torch import fx, nn
 
+from recon_search.graph.calls import FORWARD, Call
 from recon_search.graph.changes import readers
 from recon_search.graph.layout import Layout
 from recon_search.graph.pickling import Rows, flatten, rebuild
@@ -24,6 +25,7 @@ class Blueprint:
         layers: first names of the parameters of each splittable layer, in order of first use.
         keys: the backbone's state-dict keys, each with the tensor's first name.
         template: the backbone on the meta device.
+        call: what of it was followed.
     """
 
     layout: Layout
@@ -31,6 +33,7 @@ class Blueprint:
     layers: Mapping[str, tuple[str, ...]]
     keys: Mapping[str, str]
     template: nn.Module
+    call: Call = FORWARD
 
     @cached_property
     def readers(self) -> Mapping[str, list[tuple[str, str]]]:
@@ -42,7 +45,7 @@ class Blueprint:
 
     def __reduce__(self) -> tuple[Callable[..., Blueprint], tuple[Any, ...]]:
         flat = flatten(self.graphs, self.layout)
-        return _rebuilt, (*flat, dict(self.layers), dict(self.keys), self.template)
+        return _rebuilt, (*flat, dict(self.layers), dict(self.keys), self.template, self.call)
 
 
 def _rebuilt(rows: Rows, layout: Layout, *rest: Any) -> Blueprint:

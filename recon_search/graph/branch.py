@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from recon_search.errors import BackboneError, SplitError
 from recon_search.graph.analysis import Analysis, analyse
 from recon_search.graph.blueprint import Blueprint
 from recon_search.graph.branched import BranchedBackbone
+from recon_search.graph.calls import Reads
 from recon_search.graph.fixed import Part
 from recon_search.graph.layout import Layout
 from recon_search.graph.partition import blocks, is_refinement
@@ -24,6 +25,8 @@ def branch(
     split: Split,
     tasks: Sequence[str] | None = None,
     *,
+    call: str | Mapping[str, Reads] | None = None,
+    levels: Sequence[int] | None = None,
     example: Any = None,
     analysis: Analysis | None = None,
 ) -> BranchedBackbone:
@@ -39,11 +42,18 @@ def branch(
         backbone: an unsplit backbone, or a branched one to be split further; left untouched.
         split: the plan.
         tasks: carry the plan over to these tasks first (`Split.for_tasks`).
+        call: what tasks get: `forward`, what the backbone gives; `pyramid`, the list of maps that
+            timm's `forward_intermediates` gives; or for each task whether it reads the `vector` or
+            the `pyramid`, both computed in one pass. If None as a branched backbone has it, or
+            `forward`.
+        levels: which of timm's intermediate features make the pyramid, by index. If None the last
+            of each size; of a backbone whose features have one size, such as a ViT, four at even
+            distances.
         example: what the backbone is called with (a tensor, a tuple of its arguments, a dict of
             them by name), run once to find in-place operations; made from the backbone's
             configuration if None. A backbone with several inputs needs one.
-
         analysis: of a backbone that differs from this one in its weights alone; saves following it.
+            What tasks get is then what it was made for.
 
     Returns:
         a network in the mode of `backbone`, sharing no tensor with it.
@@ -57,17 +67,56 @@ def branch(
     plain = backbone
     if isinstance(backbone, BranchedBackbone):
         plain = backbone.single(backbone.tasks[0])
-    known = analyse(plain, example) if analysis is None else analysis
+    if analysis is None:
+        reads, levels = _settle(call, levels, backbone, split.tasks)
+        known = analyse(plain, example, call=reads, levels=levels)
+    else:
+        known = analysis
     traced, layout = known.trace, known.lay_out(split)
     keys = {key: traced.names[key] for key in plain.state_dict()}
     template = with_tensors(
         plain, {name: on_meta(tensor) for name, tensor in named_tensors(plain).items()}
     )
-    blueprint = Blueprint(layout, traced.graphs, known.layers, keys, template)
+    blueprint = Blueprint(layout, traced.graphs, known.layers, keys, template, traced.call)
     value = _values(backbone, plain, traced, layout)
     network = BranchedBackbone(split, blueprint, *_grow(traced, layout, value))
     network.training = plain.training
     return network
+
+
+def _settle(
+    call: str | Mapping[str, Reads] | None,
+    levels: Sequence[int] | None,
+    backbone: nn.Module,
+    tasks: Sequence[str],
+) -> tuple[dict[str, Reads], Sequence[int] | None]:
+    """Return what each task reads, and the levels of the pyramid.
+
+    Raises:
+        BackboneError: tasks are missing or unknown, or the call is.
+    """
+    if call is None and isinstance(backbone, BranchedBackbone):
+        old = backbone.tasks
+        call = {task: backbone.reads(task if task in old else old[0]) for task in tasks}
+        levels = levels or backbone.blueprint.call.indices or None
+    if isinstance(call, Mapping):
+        if {*call} != {*tasks}:
+            raise BackboneError(
+                f"What is read must be given for each task of {list(tasks)}, got it for "
+                f"{list(call)}. Name them all."
+            )
+        return {task: call[task] for task in tasks}, levels
+    known: dict[str | None, Reads] = {
+        None: "vector",
+        "forward": "vector",
+        "pyramid": "pyramid",
+    }
+    if call not in known:
+        raise BackboneError(
+            f"What tasks get must be forward, pyramid, or vector or pyramid by task, got {call!r}. "
+            "Name one."
+        )
+    return dict.fromkeys(tasks, known[call]), levels
 
 
 def _values(

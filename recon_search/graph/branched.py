@@ -19,6 +19,7 @@ from recon_search.graph.aliases import (
     tied,
 )
 from recon_search.graph.blueprint import Blueprint
+from recon_search.graph.calls import Call, Reads
 from recon_search.graph.emit import Forward, Forwards, compile_forward, emit
 from recon_search.graph.fixed import METADATA, Part, attributes, data, fix
 from recon_search.graph.habits import classifier, grouping, undecayed
@@ -100,8 +101,9 @@ class BranchedBackbone(Part):
             tasks: compute these alone, skipping all branches they do not use; all if None.
 
         Returns:
-            the backbone's output for each task, in task order. Tasks that share every layer get
-            the same tensor, so it should not be written into.
+            the backbone's output for each task, in task order: of a task that reads a pyramid the
+            list of its maps, in timm's order. Tasks that share every layer get the same tensor, so
+            it should not be written into.
 
         Raises:
             SplitError: a task is unknown, none is named, or the names are no list.
@@ -207,6 +209,26 @@ class BranchedBackbone(Part):
             BackboneError: a module was replaced since by one with other tensors.
         """
         return self.path(task).single().train(self.training)
+
+    def reads(self, task: str) -> Reads:
+        """Tell whether a task gets a vector (what the plain backbone gives) or a pyramid of maps.
+
+        Raises:
+            SplitError: the task is unknown.
+        """
+        self._check_task(task)
+        layout, kind = self.blueprint.layout, self.blueprint.call.kind
+        if layout.reads:
+            return layout.reads[self.tasks.index(task)]
+        return "pyramid" if kind == "pyramid" else "vector"
+
+    def call_of(self, task: str) -> Call:
+        """Return what of `single(task)` gives the task's features: `call_of(task).apply(plain, x)`.
+
+        Raises:
+            SplitError: the task is unknown.
+        """
+        return self.blueprint.call.of(self.reads(task))
 
     def path(self, task: str) -> Path:
         """Return what one task's forward pass calls and reads.

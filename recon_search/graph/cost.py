@@ -14,7 +14,7 @@ from recon_search.graph.analysis import analyse
 from recon_search.graph.example import Inputs, one_of
 from recon_search.graph.layers import layer_names
 from recon_search.graph.layout import Layout
-from recon_search.graph.partition import Group, to_groups
+from recon_search.graph.partition import Group
 from recon_search.graph.split import Split
 from recon_search.graph.trace import Trace, is_metadata, trace
 from recon_search.graph.work import count_flops
@@ -78,7 +78,7 @@ def cost_of(traced: Trace, layout: Layout, inputs: Inputs) -> Cost:
     work = count_flops(traced, one_of(inputs))
     flops: Counter[Group] = Counter()
     for node, count in work.items():
-        flops.update(dict.fromkeys(to_groups(layout.computed[node], layout.tasks), count))
+        flops.update(dict.fromkeys(layout.runs(node), count))
     return Cost(sum(sizes.values()), sum(work.values()), dict(parameters), dict(flops))
 
 

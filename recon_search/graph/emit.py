@@ -38,11 +38,12 @@ def emit(graph: fx.Graph, layout: Layout, wanted: tuple[int, ...]) -> fx.Graph:
     for node in graph.nodes:
         if node.op == "output":
             outputs = {
-                layout.tasks[i]: map_arg(node.args[0], copies[i].__getitem__) for i in wanted
+                layout.tasks[i]: map_arg(_read(node.args[0], layout, i), copies[i].__getitem__)
+                for i in wanted
             }
             new.output(outputs)
             continue
-        for block in blocks(layout.computed[node], wanted):
+        for block in blocks(layout.computed[node], layout.members(node, wanted)):
             copy = new.node_copy(node, copies[block[0]].__getitem__)
             if node.op in ("call_module", "get_attr"):
                 copy.target = layout.home(str(node.target), block[0])
@@ -51,6 +52,13 @@ def emit(graph: fx.Graph, layout: Layout, wanted: tuple[int, ...]) -> fx.Graph:
                 for i in part:
                     copies[i][node] = value
     return new
+
+
+def _read(output: Any, layout: Layout, position: int) -> Any:
+    """Return what a task takes of the output."""
+    if not layout.reads:
+        return output
+    return output[("vector", "pyramid").index(layout.reads[position])]
 
 
 def compile_forward(graph: fx.Graph, name: str) -> Forward:

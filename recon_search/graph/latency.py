@@ -14,7 +14,7 @@ from torch import fx
 
 from recon_search.graph.example import Inputs
 from recon_search.graph.layout import Layout
-from recon_search.graph.partition import Group, to_groups
+from recon_search.graph.partition import Group
 from recon_search.graph.trace import Trace
 
 
@@ -61,7 +61,7 @@ def latency(traced: Trace, layout: Layout, inputs: Inputs, repeats: int = 5) -> 
     for node, seconds in timer.seconds.items():
         median = statistics.median(seconds[1:])
         base += median
-        for group in to_groups(layout.computed[node], layout.tasks):
+        for group in layout.runs(node):
             groups[group] += median
     return Latency(base, dict(groups))
 

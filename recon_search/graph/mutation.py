@@ -59,15 +59,16 @@ def watch(trace: Trace, training: bool, inputs: Inputs) -> Effects:
     watcher = _Watcher(trace, training)
     try:
         root.train(training)
-        found = _run(root, watcher.run, inputs)
-        expected = _run(root, root, inputs)
+        found = run_tracelessly(root, watcher.run, inputs)
+        with trace.call.made_of(root):
+            expected = run_tracelessly(root, root, inputs)
     except Exception as error:  # whatever the forward pass raises
         raise refused(root, inputs, error) from error
     finally:
         clear_caches(root)
         for part, flag in flags.items():
             part.training = flag
-    if len(found) != len(expected) or not all(map(_is_close, found, expected)):
+    if len(found) != len(expected) or not all(map(is_close, found, expected)):
         raise BackboneError(
             "A backbone's graph must compute what the backbone does, that of "
             f"{type(root).__name__} does not: its forward pass depends on what changes from call "
@@ -76,7 +77,7 @@ def watch(trace: Trace, training: bool, inputs: Inputs) -> Effects:
     return watcher.effects()
 
 
-def _run(root: nn.Module, forward: Callable[..., Any], inputs: Inputs) -> list[Tensor]:
+def run_tracelessly(root: nn.Module, forward: Callable[..., Any], inputs: Inputs) -> list[Tensor]:
     """Return copies of the output and of the buffers after a run that leaves no trace."""
     tensors = {tensor: tensor.detach().clone() for tensor in named_tensors(root).values()}
     with torch.no_grad(), torch.random.fork_rng():
@@ -88,7 +89,7 @@ def _run(root: nn.Module, forward: Callable[..., Any], inputs: Inputs) -> list[T
     return after
 
 
-def _is_close(found: Tensor, expected: Tensor) -> bool:
+def is_close(found: Tensor, expected: Tensor) -> bool:
     """Compare two tensors loosely: an exported graph may sum in another order."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return False

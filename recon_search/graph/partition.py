@@ -7,7 +7,7 @@ share. Equal partitions are equal tuples.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 
 Partition = tuple[int, ...]
 Group = tuple[str, ...]
@@ -29,6 +29,16 @@ def refine(first: Partition, *others: Partition) -> Partition:
     if all(other == first for other in others):
         return first
     return canonical(zip(first, *others, strict=True))
+
+
+def merged(partition: Partition, members: Collection[int]) -> Partition:
+    """Let all that are no members join the block of the first member; all are one without any."""
+    if len(members) == len(partition):
+        return partition
+    first = partition[min(members)] if members else None
+    return canonical(
+        label if position in members else first for position, label in enumerate(partition)
+    )
 
 
 def is_refinement(fine: Partition, coarse: Partition) -> bool:

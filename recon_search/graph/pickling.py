@@ -6,6 +6,7 @@ the operators of torch.export.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class _Node:
     is_wrapped: bool
     computed: Partition | None
     held: Partition | None
+    needed: frozenset[int] | None
 
 
 Rows = Mapping[bool, list[_Node]]
@@ -55,7 +57,7 @@ def flatten(graphs: Mapping[bool, fx.Graph], layout: Layout) -> tuple[Rows, Layo
         training: [*map(functools.partial(_row, _places(graph), layout), graph.nodes)]
         for training, graph in graphs.items()
     }
-    return rows, Layout(layout.tasks, layout.tensors, layout.modules, {}, {})
+    return rows, dataclasses.replace(layout, computed={}, held={}, needed={})
 
 
 def rebuild(rows: Rows, layout: Layout) -> tuple[dict[bool, fx.Graph], Layout]:
@@ -63,6 +65,7 @@ def rebuild(rows: Rows, layout: Layout) -> tuple[dict[bool, fx.Graph], Layout]:
     graphs: dict[bool, fx.Graph] = {}
     computed: dict[fx.Node, Partition] = {}
     held: dict[fx.Node, Partition] = {}
+    needed: dict[fx.Node, frozenset[int]] = {}
     for training, own in rows.items():
         graph = graphs[training] = fx.Graph()
         nodes: list[fx.Node] = []
@@ -79,7 +82,9 @@ def rebuild(rows: Rows, layout: Layout) -> tuple[dict[bool, fx.Graph], Layout]:
             nodes.append(new)
             if row.computed is not None and row.held is not None:
                 computed[new], held[new] = row.computed, row.held
-    return graphs, Layout(layout.tasks, layout.tensors, layout.modules, computed, held)
+            if row.needed is not None:
+                needed[new] = row.needed
+    return graphs, dataclasses.replace(layout, computed=computed, held=held, needed=needed)
 
 
 def _places(graph: fx.Graph) -> dict[fx.Node, _Number]:
@@ -93,7 +98,7 @@ def _row(places: Mapping[fx.Node, _Number], layout: Layout, node: fx.Node) -> _N
     args = map_arg(node.args, places.__getitem__)  # type: ignore[arg-type]
     kwargs = map_arg(node.kwargs, places.__getitem__)  # type: ignore[arg-type]
     is_wrapped = bool(node.meta.get("is_wrapped", False))
-    partitions = layout.computed.get(node), layout.held.get(node)
+    partitions = layout.computed.get(node), layout.held.get(node), layout.needed.get(node)
     return _Node(node.op, node.name, target, args, kwargs, is_wrapped, *partitions)
 
 

@@ -27,6 +27,7 @@ from torch.nn.modules import module as module_hooks
 
 from recon_search.errors import BackboneError
 from recon_search.graph.admission import check_hooks, copy_of
+from recon_search.graph.calls import FORWARD, Call, find_call
 from recon_search.graph.example import (
     Inputs,
     as_inputs,
@@ -50,11 +51,13 @@ class Trace:
         root: the traced copy; the graphs' targets are its submodules, parameters and buffers.
         graphs: the graph of each mode, by `training`.
         example: the inputs that were given to trace with.
+        call: what of the module was followed.
     """
 
     root: nn.Module
     graphs: Mapping[bool, fx.Graph]
     example: Inputs | None = None
+    call: Call = FORWARD
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -79,7 +82,13 @@ class Trace:
         return self._inside[target]
 
 
-def trace(module: nn.Module, example: Any = None) -> Trace:
+def trace(
+    module: nn.Module,
+    example: Any = None,
+    *,
+    call: str = "forward",
+    levels: Sequence[int] | None = None,
+) -> Trace:
     """Trace a deep copy of `module` in training and in evaluation mode.
 
     The copy keeps the training flag of every submodule. Tensors that tracing found outside the
@@ -90,6 +99,9 @@ def trace(module: nn.Module, example: Any = None) -> Trace:
         example: what it is called with: a tensor, a tuple of its arguments, a dict of them by name.
             For modules with several inputs, and for those that torch.fx cannot trace but
             torch.export can, where it is made from the module's configuration if None.
+        call: `forward`; `pyramid`, the maps that timm's `forward_intermediates` gives; or `both`,
+            a pair of the two from one pass.
+        levels: which of timm's intermediate features make the pyramid (see `calls.find_call`).
 
     Raises:
         BackboneError: neither can: the forward pass branches on the values of tensors, draws
@@ -98,6 +110,12 @@ def trace(module: nn.Module, example: Any = None) -> Trace:
     """
     root = copy_of(module)
     inputs = None if example is None else as_inputs(root, example)
+    what = FORWARD if call == "forward" else find_call(root, call, levels, _example(root, inputs))
+    with what.made_of(root):
+        return _trace(root, inputs, what)
+
+
+def _trace(root: nn.Module, inputs: Inputs | None, call: Call) -> Trace:
     names = needed_names(root) if inputs is None else input_names(root, len(inputs))
     hooked = check_hooks(root, Tracer(root, names).is_leaf_module, lambda: _example(root, inputs))
     flags = {name: part.training for name, part in root.named_modules()}
@@ -113,8 +131,8 @@ def trace(module: nn.Module, example: Any = None) -> Trace:
                 f"{type(root).__name__} does. Remove it before branching."
             )
     for name, part in root.named_modules():
-        part.training = flags.get(name, module.training)
-    return Trace(root, graphs, inputs)
+        part.training = flags.get(name, root.training)
+    return Trace(root, graphs, inputs, call)
 
 
 def is_metadata(node: fx.Node) -> bool:

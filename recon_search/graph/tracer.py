@@ -64,6 +64,15 @@ class Tracer(fx.Tracer):
         """Keep timm's no-trace modules whole, beside those of torch.nn."""
         return isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
 
+    def call_module(
+        self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Follow a slice of a `Sequential`, which is no module of the root, into its parts."""
+        is_slice = type(m) is nn.Sequential and m not in (self.submodule_paths or {})
+        if is_slice and not m._forward_hooks and not m._forward_pre_hooks:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
     ) -> tuple[Any, list[Any]]:

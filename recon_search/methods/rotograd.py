@@ -30,6 +30,7 @@ from recon_search.model.rotation import (
     RotatedHead,
     add_rotations,
     check_heads,
+    check_reads,
     fold_rotations,
 )
 
@@ -91,6 +92,7 @@ class RotoGrad(Skipping):
                 "'matrix_exp'."
             )
         backbone = getattr(model, "backbone", None)
+        check_reads(backbone)
         check_heads(model.heads, backbone)
         add_rotations(model.heads)
         self.heads: dict[str, RotatedHead] = dict(model.heads.items())

@@ -119,7 +119,7 @@ def feature_width(backbone: nn.Module, config: BackboneConfig, shape: Sequence[i
     Raises:
         BackboneError: the backbone does not take such images, or gives no vector an image.
     """
-    size = tuple(shape[1:]) or _image_size(backbone, config)
+    size = tuple(shape[1:]) or image_size(backbone, config)
     stand_ins = {name: on_meta(tensor) for name, tensor in named_tensors(backbone).items()}
     stand_in = with_tensors(backbone, stand_ins)
     outputs = []
@@ -143,7 +143,7 @@ def feature_width(backbone: nn.Module, config: BackboneConfig, shape: Sequence[i
     return int(outputs[0].shape[1])
 
 
-def _image_size(backbone: nn.Module, config: BackboneConfig) -> tuple[int, ...]:
+def image_size(backbone: nn.Module, config: BackboneConfig) -> tuple[int, ...]:
     """Height and width that a backbone is configured for."""
     size = config.args.get("img_size")
     if size is None:

@@ -10,9 +10,12 @@ from typing import Any
 import torch
 
 from recon_search.graph.analysis import Analysis, analyse
-from recon_search.model.backbone import create_backbone, feature_width
+from recon_search.graph.calls import Reads, kind_of
+from recon_search.model.backbone import create_backbone, feature_width, image_size
+from recon_search.model.pyramid import Pyramid, find_pyramid
 from recon_search.model.source import untrained
 from recon_search.recipe import BackboneConfig
+from recon_search.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,13 @@ class Facts:
         config: its timm name and arguments.
         analysis: its graphs and layers.
         width: d of the features (B, d) that heads read.
+        pyramid: what heads read that predict for every pixel, if there are such.
     """
 
     config: BackboneConfig
     analysis: Analysis
     width: int
+    pyramid: Pyramid | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -45,25 +50,40 @@ class Facts:
         return sum(parameter.numel() for parameter in self.analysis.trace.root.parameters())
 
 
-def facts_of(config: BackboneConfig, shape: Sequence[int]) -> Facts:
+def facts_of(config: BackboneConfig, shape: Sequence[int], *, tasks: Sequence[Task] = ()) -> Facts:
     """Create a backbone with random weights and follow it, once a process.
 
     Args:
         config: the backbone; its weights are not looked at.
         shape: of one image, (C, H, W); or (C,), of the size that the backbone is configured for.
+        tasks: say whether heads read a vector, a pyramid, or some this and some that; without any
+            they read a vector.
 
     Raises:
         BackboneError: timm does not know it or refuses its arguments, it cannot be followed, or it
             gives no vector for such an image.
     """
-    return _facts_of(untrained(config).model_dump_json(), tuple(shape))
+    reads = {task.name: task.reads for task in tasks}
+    kind = kind_of([*reads.values()])
+    key = tuple(reads.items()) if kind == "both" else kind
+    return _facts_of(untrained(config).model_dump_json(), tuple(shape), key)
 
 
 @functools.lru_cache(maxsize=8)
-def _facts_of(config_json: str, shape: tuple[int, ...]) -> Facts:
+def _facts_of(
+    config_json: str, shape: tuple[int, ...], call: str | tuple[tuple[str, Reads], ...]
+) -> Facts:
     config = BackboneConfig.model_validate_json(config_json)
     backbone = create_backbone(config, in_chans=shape[0])
+    pyramid = None
+    if call != "forward":
+        shape = shape if len(shape) > 1 else (shape[0], *image_size(backbone, config))
+        pyramid = find_pyramid(backbone, config.name, shape)
+        shape = pyramid.fit(shape)
     width = feature_width(backbone, config, shape)
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(2, *shape, generator=generator) if len(shape) > 1 else None
-    return Facts(config, analyse(backbone, example), width)
+    known = analyse(backbone, example, call=call if isinstance(call, str) else dict(call))
+    if pyramid is not None:
+        pyramid = pyramid.at(known.trace.call.indices)
+    return Facts(config, known, width, pyramid)

@@ -16,6 +16,7 @@ from recon_search.graph.split import Split
 from recon_search.model.backbone import create_backbone
 from recon_search.model.heads import create_heads
 from recon_search.model.network import FORMAT, MultiTaskModel, build_model
+from recon_search.model.pyramid import Pyramid, pad, reductions_of
 from recon_search.model.rotation import add_rotations
 from recon_search.recipe import BackboneConfig, HeadsConfig
 from recon_search.tasks.classes import Classes
@@ -103,17 +104,24 @@ def _assemble(
     if backbone is None:
         plain = BackboneConfig(**{**config["backbone"], "weights": None})
         backbone = create_backbone(plain, in_chans=config["input"]["shape"][0])
-    branched = branch(backbone, split)
+    maps = config.get("maps", {})
+    levels, multiple = maps.get("levels"), maps.get("multiple", 1)
+    branched = branch(backbone, split, call=maps.get("reads", "forward"), levels=levels)
     if heads is None:
         tasks = [create_task(spec) for spec in config["tasks"]]
-        width = next(iter(branched(example_input(backbone)).values())).shape[1]
-        heads = create_heads(heads_of(config), width, tasks)
+        found = branched(pad(example_input(backbone), multiple)).values()
+        width = next((own.shape[1] for own in found if isinstance(own, Tensor)), 0)
+        pyramid = None
+        if maps:
+            channels, reductions = reductions_of(backbone)
+            pyramid = Pyramid(tuple(channels), tuple(reductions), multiple).at(levels)
+        heads = create_heads(heads_of(config), width, tasks, pyramid=pyramid)
     if missing := [task for task in split.tasks if task not in heads]:
         raise ArtefactError(
             f"heads must hold a module for each of {', '.join(split.tasks)}, found none for "
             f"'{missing[0]}'. Add it."
         )
-    return MultiTaskModel(branched, {task: heads[task] for task in split.tasks}, config)
+    return MultiTaskModel(branched, {task: heads[task] for task in split.tasks}, config, multiple)
 
 
 def heads_of(config: Mapping[str, Any]) -> HeadsConfig:

@@ -18,7 +18,8 @@ from recon_search.model.backbone import create_backbone
 from recon_search.model.container import TaskModules
 from recon_search.model.facts import facts_of
 from recon_search.model.habits import Habits
-from recon_search.model.heads import create_heads
+from recon_search.model.heads import create_heads, read_maps
+from recon_search.model.pyramid import pad
 from recon_search.model.rotation import RotatedHead, fold_rotations, has_rotations
 from recon_search.model.source import untrained
 from recon_search.recipe import BackboneConfig, HeadConfig, HeadsConfig
@@ -34,12 +35,19 @@ class MultiTaskModel(Habits):
         backbone: gives `{task: features}`.
         heads: one head a task.
         config: what `save` needs to build the model anew (see `build_model`).
+        multiple: images whose sides are no multiples of it are padded with zeros, and what is
+            predicted for every pixel is cut to the image (see `pyramid.Pyramid`).
     """
 
     def __init__(
-        self, backbone: BranchedBackbone, heads: Mapping[str, nn.Module], config: Mapping[str, Any]
+        self,
+        backbone: BranchedBackbone,
+        heads: Mapping[str, nn.Module],
+        config: Mapping[str, Any],
+        multiple: int = 1,
     ) -> None:
         super().__init__()
+        self.multiple = multiple
         self.backbone = backbone
         self.heads = TaskModules(dict(heads))
         self.config = dict(config)
@@ -57,9 +65,31 @@ class MultiTaskModel(Habits):
         return sum(tensor.numel() for tensor in (*self.parameters(), *rotations))
 
     def forward(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Compute `{task: output}` for images (B, C, H, W), of all tasks or of those named."""
-        features = self.backbone(x, tasks)
-        return {task: self.heads[task](value) for task, value in features.items()}
+        """Compute `{task: output}` for images (B, C, H, W), of all tasks or of those named.
+
+        Outputs are (B, n), or (B, n, H, W) where a task reads a pyramid.
+        """
+        return self.read(self.features(x, tasks), x.shape[-2:])
+
+    def features(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Any]:
+        """Compute what the heads of all tasks read, or of those named."""
+        found: dict[str, Any] = self.backbone(pad(x, self.multiple), tasks)
+        return found
+
+    def read(self, features: Mapping[str, Any], size: Sequence[int]) -> dict[str, Tensor]:
+        """Compute the outputs of the tasks whose features are given.
+
+        Args:
+            features: what `features` gave.
+            size: height and width of the images.
+        """
+        maps = {task: own for task, own in features.items() if isinstance(own, list)}
+        dense = read_maps(self.heads, maps)  # type: ignore[arg-type]
+        height, width = size
+        return {
+            task: dense[task][..., :height, :width] if task in maps else self.heads[task](own)
+            for task, own in features.items()
+        }
 
     def save(self, directory: str | Path, **extra: Any) -> None:
         """Write a model directory: `model.safetensors`, `config.json`, `split.json`.
@@ -77,8 +107,17 @@ class MultiTaskModel(Habits):
         backbone = self.backbone.state_dict(prefix="backbone.")
         state = {**backbone, **heads.state_dict(prefix="heads.")}
         artefact.write_tensors(directory / "model.safetensors", state, {"format": FORMAT})
-        config = {"format": FORMAT, **self.config, "rotated": has_rotations(heads), **extra}
+        own = {**self.config, **self._maps()}
+        config = {"format": FORMAT, **own, "rotated": has_rotations(heads), **extra}
         artefact.write_json(directory / "config.json", config)
+
+    def _maps(self) -> dict[str, Any]:
+        """What is needed beside the backbone to compute the maps that heads read, if any do."""
+        reads = {task: self.backbone.reads(task) for task in self.tasks}
+        if "pyramid" not in reads.values():
+            return {}
+        levels = list(self.backbone.blueprint.call.indices)
+        return {"maps": {"reads": reads, "levels": levels, "multiple": self.multiple}}
 
 
 def build_model(
@@ -112,7 +151,7 @@ def build_model(
     if isinstance(heads, HeadConfig):
         heads = HeadsConfig(head=heads)
     names = tuple(task.name for task in tasks)
-    facts = facts_of(backbone, shape)
+    facts = facts_of(backbone, shape, tasks=tasks)
     eager = create_backbone(backbone, in_chans=shape[0], seed=seed)
     plan = split if split is not None else Split(names, {})
     branched = branch(eager, plan, analysis=facts.analysis)
@@ -124,7 +163,9 @@ def build_model(
         "head": heads.head.model_dump(),
         "tasks": [task.spec() for task in tasks],
     }
-    return MultiTaskModel(branched, create_heads(heads, facts.width, tasks, seed=seed), config)
+    made = create_heads(heads, facts.width, tasks, pyramid=facts.pyramid, seed=seed)
+    multiple = 1 if facts.pyramid is None else facts.pyramid.multiple
+    return MultiTaskModel(branched, made, config, multiple)
 
 
 @torch.no_grad()

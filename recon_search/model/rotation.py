@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recon_search.errors import TrainingError
+from recon_search.graph.branched import BranchedBackbone
 
 
 class Heads(Protocol):
@@ -95,6 +96,21 @@ def input_width(head: nn.Module) -> int:
         "RotoGrad needs heads with a linear layer or a convolution, whose first tells the "
         f"features' width, got {type(head).__name__} without. Use another head or method."
     )
+
+
+def check_reads(backbone: nn.Module | None) -> None:
+    """Make sure that no task reads a pyramid.
+
+    Raises:
+        TrainingError: one does.
+    """
+    if isinstance(backbone, BranchedBackbone):
+        for task in backbone.tasks:
+            if backbone.reads(task) == "pyramid":
+                raise TrainingError(
+                    f"RotoGrad rotates one vector or one map a task, '{task}' reads a pyramid of "
+                    "maps. Use another method."
+                )
 
 
 def check_heads(heads: Heads, backbone: nn.Module | None) -> None:

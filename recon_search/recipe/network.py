@@ -22,8 +22,12 @@ class BackboneConfig(Section):
     pretrained: bool = False  # timm's own weights, from its hub or the hub's cache
 
 
+DECODERS = ("fpn", "aspp")
+"""Kinds of necks, and of heads, that read a pyramid of maps."""
+
+
 def _unused_args(section: str, kind: str, args: dict[str, Any]) -> Iterator[str]:
-    if args and not is_import_path(kind):
+    if args and not is_import_path(kind) and kind not in DECODERS:
         yield (
             f'`{section}.args` needs a `{section}.kind` like "package.module:name", got {args} for '
             f"'{kind}'. Leave them out."
@@ -33,8 +37,11 @@ def _unused_args(section: str, kind: str, args: dict[str, Any]) -> Iterator[str]
 class NeckConfig(Section):
     """A hidden part that the heads of several tasks read through: an activation, then an MLP.
 
+    For tasks that predict for every pixel a decoder, `fpn` (`args.finest`: the finest reduction
+    that it reads, 4 by default) or `aspp` (`args.rates`: of dilation), `hidden` channels wide.
     Or one of one's own: `kind = "package.module:name"`, which is called with the width of the
-    features and `args`, and says by its output how wide it is.
+    features, or the lists of channels and reductions of the maps, and `args`, and says by its
+    output how wide it is.
     """
 
     kind: str = "mlp"
@@ -45,20 +52,22 @@ class NeckConfig(Section):
     @field_validator("kind")
     @classmethod
     def _check_kind(cls, kind: str) -> str:
-        if kind != "mlp" and not is_import_path(kind):
-            raise ValueError('must be "mlp" or "package.module:name"')
+        if kind not in ("mlp", *DECODERS) and not is_import_path(kind):
+            raise ValueError('must be "mlp", "fpn", "aspp" or "package.module:name"')
         return kind
 
     def broken_rules(self) -> Iterator[str]:
-        """Arguments are for necks of one's own."""
+        """Arguments are for necks of one's own and decoders."""
         yield from _unused_args("neck", self.kind, self.args)
 
 
 class HeadConfig(Section):
     """The head of a task: the features' activation, then a linear layer or an MLP.
 
+    Of a task that predicts for every pixel these are convolutions of size 1 on the coarsest map;
+    `fpn` and `aspp` put a decoder before them (see `NeckConfig`).
     Or a head of one's own: `kind = "package.module:name"`, which is called with the width of the
-    features, the number of outputs and `args`.
+    features, or the lists of channels and reductions of the maps, the number of outputs and `args`.
     """
 
     kind: str = "linear"
@@ -75,12 +84,12 @@ class HeadConfig(Section):
     @field_validator("kind")
     @classmethod
     def _check_kind(cls, kind: str) -> str:
-        if kind not in ("linear", "mlp") and not is_import_path(kind):
-            raise ValueError('must be "linear", "mlp" or "package.module:name"')
+        if kind not in ("linear", "mlp", *DECODERS) and not is_import_path(kind):
+            raise ValueError('must be "linear", "mlp", "fpn", "aspp" or "package.module:name"')
         return kind
 
     def broken_rules(self) -> Iterator[str]:
-        """Arguments are for heads of one's own."""
+        """Arguments are for heads of one's own and decoders."""
         yield from _unused_args("head", self.kind, self.args)
 
 

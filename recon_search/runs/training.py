@@ -222,7 +222,8 @@ def _settle(config: TrainConfig, run: Run) -> TrainConfig:
 
 
 def _empty_scores(training: Training, run: Run) -> ConflictScores:
-    facts = facts_of(training.backbone, run.schema.shape)
+    tasks = run.schema.select(training.tasks)
+    facts = facts_of(training.backbone, run.schema.shape, tasks=tasks)
     infos = facts.analysis.infos
     metadata = {
         "backbone": facts.identity,

@@ -31,8 +31,8 @@ def check(run: Run) -> int:
     for each in (recipe, *searched):
         _check_methods(each, names)
     check_weights(recipe.backbone, shape[0])
-    facts = facts_of(recipe.backbone, shape)
-    create_heads(recipe.heads, facts.width, run.schema.tasks)
+    facts = facts_of(recipe.backbone, shape, tasks=run.schema.tasks)
+    create_heads(recipe.heads, facts.width, run.schema.tasks, pyramid=facts.pyramid)
     n_layers = len(facts.analysis.layers)
     for each in (recipe, *searched):
         check_k(each, n_layers)

@@ -21,6 +21,7 @@ from recon_search.errors import ArtefactError, ReconSearchError, SplitError, nea
 from recon_search.model.backbone import create_backbone
 from recon_search.model.files import heads_of, load
 from recon_search.model.network import MultiTaskModel
+from recon_search.model.pyramid import pad
 from recon_search.recipe import BackboneConfig
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.training import copy_model
@@ -113,7 +114,12 @@ def export_timm(model: MultiTaskModel, task: str | None, target: Path) -> float:
         BackboneConfig(**model.config["backbone"]), in_chans=model.config["input"]["shape"][0]
     )
     _load(plain, target)
-    return _difference(plain.eval(), lambda x: model.backbone(x, [task])[task], model)
+    call = model.backbone.call_of(task)
+    return _difference(
+        lambda x: call.apply(plain.eval(), pad(x, model.multiple)),
+        lambda x: model.features(x, [task])[task],
+        model,
+    )
 
 
 def export_safetensors(model: MultiTaskModel, task: str | None, target: Path) -> float:
@@ -213,10 +219,24 @@ class _Alone(nn.Module):
         super().__init__()
         self.backbone = model.backbone.single(task)
         self.head = model.heads[task]
+        self.call = model.backbone.call_of(task)
+        self.multiple = model.multiple
         self.eval()
 
     def forward(self, images: Tensor) -> Any:
-        return self.head(self.backbone(images))
+        output = self.head(self.call.apply(self.backbone, pad(images, self.multiple)))
+        if self.call.kind == "forward":
+            return output
+        height, width = images.shape[-2:]
+        return output[..., :height, :width]
+
+
+def _read(model: MultiTaskModel, task: str) -> dict[str, Any]:
+    """Say what a head reads that reads maps, and what its images are padded to."""
+    call = model.backbone.call_of(task)
+    if call.kind == "forward":
+        return {}
+    return {"maps": {"levels": list(call.indices), "multiple": model.multiple}}
 
 
 def _program(model: MultiTaskModel, task: str | None) -> torch.export.ExportedProgram:
@@ -268,6 +288,7 @@ def _describe(model: MultiTaskModel, task: str) -> dict[str, Any]:
             "num_classes": config["backbone"]["features"],
             **config["backbone"]["args"],
         },
+        **_read(model, task),
         **heads_of(config).describe(task),
         "rotated": config.get("rotated", False),  # the head file then begins with a rotation
         "output": next(spec for spec in config["tasks"] if spec["name"] == task),

@@ -27,7 +27,7 @@ def run_all(run: Run) -> Comparison:
     save_figure(heat_map(scores), run.out / "conflicts.png")
     split = choose_split(run.recipe, scores, shape=run.schema.shape)
     split.save(run.out / "split.json")
-    facts = facts_of(run.recipe.backbone, run.schema.shape)
+    facts = facts_of(run.recipe.backbone, run.schema.shape, tasks=run.schema.tasks)
     anatomy = dissect(facts.analysis, split, title=facts.config.name)
     save_figure(picture(anatomy), run.out / "split.png")
     comparison = compare(run, split, scores)

@@ -122,7 +122,7 @@ def split_by_counts(run: Run, path: Path) -> Split:
     recipe = run.recipe
     if recipe.split.k is None:
         raise RecipeError("--counts needs `split.k`, the recipe has none. Pass --set split.k=25.")
-    facts = facts_of(recipe.backbone, run.schema.shape)
+    facts = facts_of(recipe.backbone, run.schema.shape, tasks=run.schema.tasks)
     split = Split.private(
         list(load_counts(path))[: recipe.split.k],
         run.schema.names,
@@ -130,7 +130,7 @@ def split_by_counts(run: Run, path: Path) -> Split:
         chosen={"rule": "published counts", "k": recipe.split.k},
         provenance=_versions(),
     )
-    split.check_trace(facts.analysis.trace)
+    split.check_trace(facts.analysis.pooled)
     return split
 
 
@@ -210,7 +210,7 @@ def load_split(path: Path, run: Run) -> Split:
         SplitError: it was made for another backbone, or its groups do not carry over.
     """
     split = Split.load(path).for_tasks(run.schema.names)
-    split.check_trace(facts_of(run.recipe.backbone, run.schema.shape).analysis.trace)
+    split.check_trace(facts_of(run.recipe.backbone, run.schema.shape).analysis.pooled)
     return split
 
 
@@ -226,7 +226,7 @@ def check_scores(scores: ConflictScores, run: Run) -> None:
             "Probe, or choose layers with recon_search.Split.private."
         )
     recipe, names = run.recipe, run.schema.names
-    facts = facts_of(recipe.backbone, run.schema.shape)
+    facts = facts_of(recipe.backbone, run.schema.shape, tasks=run.schema.tasks)
     ours = facts.identity
     theirs = scores.metadata["backbone"]
     is_same = theirs["digest"] == ours["digest"] and scores.layers == tuple(facts.analysis.layers)

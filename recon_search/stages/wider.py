@@ -32,7 +32,8 @@ def widen(config: BackboneConfig, split: Split, shape: Sequence[int]) -> Backbon
     facts, in_chans = facts_of(config, shape), shape[0]
     backbone, base = facts.analysis.trace.root, facts.n_parameters
     sizes = {info.name: info.n_parameters for info in facts.analysis.infos}
-    target = base + sum(sizes[name] * (len(groups) - 1) for name, groups in split.layers.items())
+    copies = {name: len(groups) - 1 for name, groups in split.layers.items() if name in sizes}
+    target = base + sum(sizes[name] * n for name, n in copies.items())
     defaults = inspect.signature(type(backbone).__init__).parameters
     for argument in WIDTH_ARGUMENTS:
         value = config.args.get(argument)

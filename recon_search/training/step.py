@@ -178,11 +178,11 @@ def forward(
         own = tuple(name for name in tasks if name in batch.targets)
         if not own:
             continue
-        found = model.backbone(inputs.normalise(batch.inputs), own)
-        for name in own:
-            features[name] = found[name]
-            if heads is None or name in heads:
-                outputs[name] = model.heads[name](found[name])
+        images = inputs.normalise(batch.inputs)
+        found = model.features(images, own)
+        features |= found
+        wanted = {name: found[name] for name in own if heads is None or name in heads}
+        outputs |= model.read(wanted, images.shape[-2:])
     return outputs, features
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from recon_search.graph.branched import BranchedBackbone
 from recon_search.graph.split import Split
@@ -54,23 +55,34 @@ def check_paths(network: BranchedBackbone, x: Tensor, tolerance: float = 1e-9) -
     network.zero_grad()
     outputs = network(x)
     assert tuple(outputs) == network.tasks
-    weights = {task: torch.randn(output.shape, dtype=x.dtype) for task, output in outputs.items()}
-    loss = torch.stack([(weights[task] * output).sum() for task, output in outputs.items()]).sum()
+    found = {task: pytree.tree_leaves(output) for task, output in outputs.items()}
+    weights = {task: [torch.randn_like(part) for part in parts] for task, parts in found.items()}
+    loss = torch.stack([weighted(parts, weights[task]) for task, parts in found.items()]).sum()
     torch.autograd.backward(loss)
     for task, model in plain.items():
         state = network.task_state_dict(task)
-        reference = model(x)
-        assert_close(outputs[task], reference, tolerance, f"output of {task}")
-        torch.autograd.backward((weights[task] * reference).sum())
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        reference = pytree.tree_leaves(network.call_of(task).apply(model, x))
+        assert len(found[task]) == len(reference)
+        for part, expected_part in zip(found[task], reference, strict=True):
+            assert_close(part, expected_part, tolerance, f"output of {task}")
+        torch.autograd.backward(weighted(reference, weights[task]))
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
                 expected[state[name].data_ptr()] += parameter.grad
         for name, tensor in model.state_dict().items():
+            if network.blueprint.layout.reads and torch.equal(tensor, before[name]):
+                continue  # a task that reads something else may have moved it
             assert_close(state[name], tensor, tolerance, f"{name} of {task} afterwards")
     names = {parameter.data_ptr(): name for name, parameter in network.named_parameters()}
     for pointer, parameter in own.items():
-        found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        assert_close(found, expected[pointer], tolerance, f"gradient of {names[pointer]}")
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        assert_close(gradient, expected[pointer], tolerance, f"gradient of {names[pointer]}")
+
+
+def weighted(parts: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """Return a loss that depends on every entry of every part."""
+    return torch.stack([(w * p).sum() for w, p in zip(weights, parts, strict=True)]).sum()
 
 
 def assert_close(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
