@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from recon_search.tasks import arguments, losses, maps, pixel_metrics
@@ -82,7 +81,7 @@ class Normals:
         """1 - cosine, the mean over valid pixels."""
         known = self._is_known(target)
         real = torch.where(known[:, None], target.float(), 0.0)
-        cosine = (F.normalize(output.float(), dim=1) * F.normalize(real, dim=1)).sum(1)
+        cosine = (losses.directions(output.float()) * losses.directions(real)).sum(1)
         return losses.mean_of_known(1 - cosine, known)
 
     def n_labels(self, target: Tensor) -> Tensor:
@@ -97,7 +96,7 @@ class Normals:
 
     def decode(self, output: Tensor) -> Tensor:
         """Return directions of length 1, float32 (B, 3, H, W)."""
-        return F.normalize(output.detach().float(), dim=1)
+        return losses.directions(output.detach().float())
 
     def spec(self) -> dict[str, Any]:
         """What `create_task` makes an equal task of."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
+from recon_search.tasks import losses
 from recon_search.tasks.metrics import IGNORED
 
 SEGMENTS = {"miou": 1, "pixel-accuracy": 1}
@@ -160,7 +160,7 @@ class Angles(PixelMetric):
         """Take in outputs and targets (B, 3, H, W), of any length."""
         known = self.is_known(target)
         pair = (each.movedim(1, -1)[known].double() for each in (output, target))
-        found, real = (F.normalize(each, dim=1, eps=1e-30) for each in pair)  # (N, 3)
+        found, real = map(losses.directions, pair)  # (N, 3)
         cosine = (found * real).sum(1).clamp(-1, 1)
         angles = self.keep(cosine.acos().rad2deg())  # in double: in single, 0 may become 0.03
         self.total += angles.sum()
