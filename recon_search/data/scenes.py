@@ -35,7 +35,7 @@ both unknown of the sky; and the borders of what stands before something else, o
 SMALLEST = 32
 """Side of the smallest canvas on which digits can be told apart."""
 
-MOST_ITEMS = 4
+MOST_ITEMS = 3
 TEXTURE = 32
 """Side of an item's cut-out, from which the canvas is sampled."""
 

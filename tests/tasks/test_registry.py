@@ -8,7 +8,9 @@ from recon_search.errors import ArtefactError, RecipeError
 from recon_search.tasks.binary import Binary
 from recon_search.tasks.classes import Classes
 from recon_search.tasks.depth import Depth
+from recon_search.tasks.edges import Edges
 from recon_search.tasks.labels import Labels
+from recon_search.tasks.normals import Normals
 from recon_search.tasks.registry import (
     KINDS,
     OF_CELLS,
@@ -17,6 +19,7 @@ from recon_search.tasks.registry import (
     fit_pixels,
     fit_task,
 )
+from recon_search.tasks.segments import Segments
 from recon_search.tasks.task import CellTask, PixelTask, class_names, units
 from recon_search.tasks.values import Values
 
@@ -187,6 +190,10 @@ def test_a_kind_reads_cells_or_pictures():
         (Binary("a"), {"kind": "binary", "name": "a"}),
         (Labels("a", 2), {"kind": "labels", "name": "a", "n_classes": 2}),
         (Values("a"), {"kind": "values", "name": "a", "n_values": 1}),
+        (Segments("a", 2), {"kind": "segments", "name": "a", "n_classes": 2}),
+        (Depth("a"), {"kind": "depth", "name": "a"}),
+        (Normals("a"), {"kind": "normals", "name": "a"}),
+        (Edges("a"), {"kind": "edges", "name": "a"}),
     ],
 )
 def test_a_setting_at_its_default_is_not_in_the_spec(task, spec):
