@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from recon_search.stages.predict import predict
     from recon_search.tasks.binary import Binary
     from recon_search.tasks.classes import Classes
+    from recon_search.tasks.depth import Depth
+    from recon_search.tasks.edges import Edges
     from recon_search.tasks.labels import Labels
+    from recon_search.tasks.normals import Normals
+    from recon_search.tasks.segments import Segments
     from recon_search.tasks.task import Task
     from recon_search.tasks.values import Values
 
@@ -37,10 +41,14 @@ _HOMES = {
     "BranchedBackbone": "graph.branched",
     "Classes": "tasks.classes",
     "ConflictScores": "conflict.scores",
+    "Depth": "tasks.depth",
+    "Edges": "tasks.edges",
     "Labels": "tasks.labels",
     "Listener": "runs.listener",
     "MultiTaskModel": "model.network",
+    "Normals": "tasks.normals",
     "ReconSearchError": "errors",
+    "Segments": "tasks.segments",
     "Split": "graph.split",
     "Task": "tasks.task",
     "TaskData": "data.task_data",
@@ -63,10 +71,14 @@ __all__ = [
     "BranchedBackbone",
     "Classes",
     "ConflictScores",
+    "Depth",
+    "Edges",
     "Labels",
     "Listener",
     "MultiTaskModel",
+    "Normals",
     "ReconSearchError",
+    "Segments",
     "Split",
     "Task",
     "TaskData",

@@ -29,13 +29,14 @@ def multi_digits(sizes: Mapping[PartName, int], canvas: int, seed: int) -> Compo
     schema = Schema(TASKS, (1, canvas, canvas), frozenset(task.name for task in TASKS))
 
     def read() -> Pools:
-        pools = divide(_digits(round(canvas * ITEM_SHARE)), (0.6, 0.2, 0.2), seed)
+        pools = divide(read_digits(round(canvas * ITEM_SHARE)), (0.6, 0.2, 0.2), seed)
         return {name: (pool, pool) for name, pool in zip(PARTS, pools, strict=True)}
 
     return Composed(schema, sizes, seed, read)
 
 
-def _digits(side: int) -> Pool:
+def read_digits(side: int) -> Pool:
+    """Return all digits, enlarged to a side."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -9,16 +9,20 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional
+from torchvision.tv_tensors import TVTensor
 
+from recon_search.data import dense_transforms
 from recon_search.data.augmentation import Augmentation
 from recon_search.data.source import PARTS, PartName
 from recon_search.data.task_data import TaskData
 from recon_search.data.transforms import Preparation
 from recon_search.errors import DataError, ReconSearchError, in_one_line, nearest
 from recon_search.tasks.binary import Binary
-from recon_search.tasks.classes import Classes
+from recon_search.tasks.classes import IGNORED, Classes
 from recon_search.tasks.labels import Labels
-from recon_search.tasks.task import CellTask, Task
+from recon_search.tasks.segments import Segments
+from recon_search.tasks.task import CellTask, PixelTask, Task
 
 
 class Key(NamedTuple):
@@ -72,12 +76,19 @@ class Reader:
         """
         image, targets = self.open(key.part, key.row)
         try:
-            if self.augmentation is None or key.order is None:
-                return self.preparation.fit(image), targets
-            if not self.augmentation.config.crops:
+            height, width = functional.get_size(image)
+            targets = dense_transforms.lay(self.data.tasks, targets, (height, width))
+            change = None if key.order is None else self.augmentation
+            if change is None or not change.config.crops:
                 image = self.preparation.fit(image)
-            found = self.augmentation(image, targets, (*key.order, key.row))
-            return found[0], dict(found[1])
+                targets = {
+                    name: self.preparation.bring(own) if isinstance(own, TVTensor) else own
+                    for name, own in targets.items()
+                }
+            if change is not None and key.order is not None:
+                image, moved = change(image, targets, (*key.order, key.row))
+                targets = dict(moved)
+            return image, dense_transforms.lift(targets)
         except Exception as error:  # of files, of decoders, of a data set of the user's own
             raise fault(self.data, key.part, key.row, error) from None
 
@@ -128,10 +139,16 @@ class Reader:
                 " Return both."
             )
         image, targets = found
-        return self.preparation.decode(image), self.settle(targets)
+        image = self.preparation.decode(image)
+        height, width = functional.get_size(image)
+        return image, self.settle(targets, (height, width))
 
-    def settle(self, targets: Any) -> dict[str, Tensor]:
+    def settle(self, targets: Any, size: tuple[int, int] = (1, 1)) -> dict[str, Tensor]:
         """Return the target of every task, those that are missing too.
+
+        Args:
+            targets: by task.
+            size: (H, W) of the image, for labels of pixels that are missing.
 
         Raises:
             DataError: a task is unknown, or a target is of no use to it.
@@ -146,7 +163,12 @@ class Reader:
                 f"Targets must be of the tasks {', '.join(self._tasks)}, got one for "
                 f"'{unknown[0]}'.{nearest(str(unknown[0]), self._tasks)}"
             )
-        return {name: self._settle(task, targets.get(name)) for name, task in self._tasks.items()}
+        return {
+            name: task.blank(size)
+            if isinstance(task, PixelTask) and targets.get(name) is None
+            else self._settle(task, targets.get(name))
+            for name, task in self._tasks.items()
+        }
 
     @cached_property
     def _tasks(self) -> dict[str, Task]:
@@ -182,6 +204,17 @@ class Reader:
             target = torch.as_tensor(value)
         except Exception:
             raise DataError(_refusal(task, "a number or a tensor", type(value).__name__)) from None
+        if isinstance(task, Segments):
+            known = target[target != IGNORED]
+            if target.is_floating_point() or ((known < 0) | (known >= task.n_classes)).any():
+                found = (
+                    target.dtype
+                    if target.is_floating_point()
+                    else f"{int(known.min())} to {int(known.max())}"
+                )
+                raise DataError(
+                    _refusal(task, f"of whole numbers from 0 to {task.n_classes - 1}", found)
+                )
         if missing is None:
             return target
         if target.ndim == 0 and missing.numel() == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from recon_search.data.arrays import read_arrays
 from recon_search.data.compose import Composed
 from recon_search.data.digits import multi_digits
 from recon_search.data.factory import call_factory
@@ -12,6 +13,7 @@ from recon_search.data.image_folder import read_folders
 from recon_search.data.images import Images
 from recon_search.data.mnist import SOURCES, multi_mnist
 from recon_search.data.parquet import read_parquet
+from recon_search.data.scenes import SMALLEST, Scenes, scenes
 from recon_search.data.source import PARTS, Source
 from recon_search.data.table import read_images_and_table
 from recon_search.data.task_data import TaskData
@@ -23,9 +25,10 @@ from recon_search.tasks.task import Task
 
 DEFAULTS = {
     "multi-digits": (24, 8_000, 2_000, 10_000),
+    "scenes": (64, 1_600, 400, 400),
     **dict.fromkeys(SOURCES, (36, 120000, 10000, 20000)),
 }
-"""Canvas and pairs in train, validation and test where the recipe says nothing."""
+"""Canvas, and pairs or scenes in train, validation and test where the recipe says nothing."""
 
 Tables = Mapping[str, TaskConfig]
 """The tables `[tasks.NAME]` of a recipe."""
@@ -34,6 +37,7 @@ READERS: dict[str, Callable[[DataConfig, Tables], TaskData]] = {
     "table": read_images_and_table,
     "image-folder": read_folders,
     "parquet": read_parquet,
+    "arrays": read_arrays,
 }
 """What reads a user's files, by `data.name`; a reader makes the tasks that `[tasks]` describes."""
 
@@ -94,7 +98,7 @@ def find_source(
     return replace(source, schema=replace(schema, tasks=_override(schema.tasks, tables)))
 
 
-def _compose(config: DataConfig) -> Composed:
+def _compose(config: DataConfig) -> Composed | Scenes:
     name = config.name
     default_canvas, *default_sizes = DEFAULTS[name]
     wanted = (config.train, config.validation, config.test)
@@ -105,8 +109,11 @@ def _compose(config: DataConfig) -> Composed:
     side = default_canvas if config.canvas is None else config.canvas
     if name == "multi-digits":
         return multi_digits(sizes, side, config.seed)
-    if side < 28:
-        raise DataError(f"`data.canvas` must be at least 28 for {name}, got {side}. Raise it.")
+    least = SMALLEST if name == "scenes" else 28
+    if side < least:
+        raise DataError(f"`data.canvas` must be at least {least} for {name}, got {side}. Raise it.")
+    if name == "scenes":
+        return scenes(sizes, side, config.seed)
     return multi_mnist(name, sizes, side, config.seed, config.root, config.download)
 
 

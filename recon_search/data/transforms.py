@@ -94,14 +94,17 @@ class Preparation:
 
     def fit(self, image: Image.Image | Tensor) -> Tensor:
         """Resize what `decode` returned; a tensor (channels, *size)."""
+        return to_tensor(self.bring(image))
+
+    def bring(self, image: Any) -> Any:
+        """Bring to its size what `decode` returned, or what lies on it (a tv_tensor)."""
         height, width = functional.get_size(image)
         if (height, width) == self.size:
-            return to_tensor(image)
+            return image
         if self.resize == "stretch":
-            return to_tensor(resize(image, self.size, self.interpolation))
-        covering = self._covering(height, width)
-        image = resize(image, covering, self.interpolation)
-        return to_tensor(functional.center_crop(image, list(self.size)))
+            return resize(image, self.size, self.interpolation)
+        image = resize(image, self._covering(height, width), self.interpolation)
+        return functional.center_crop(image, list(self.size))
 
     def spec(self) -> dict[str, Any]:
         """What `prepare` reads of it, beside shape and normalisation."""

@@ -16,9 +16,9 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 READ_BY = {
     "file": ("table", "parquet"),
-    "image": ("table", "parquet"),
+    "image": ("table", "parquet", "arrays"),
     "split": ("table", "parquet"),
-    "ratio": ("table", "image-folder", "parquet"),
+    "ratio": ("table", "image-folder", "parquet", "arrays"),
     "group": ("table", "parquet"),
     "missing": ("table", "parquet"),
     "delimiter": ("table",),
@@ -81,9 +81,9 @@ class DataConfig(Section):
     test: int | None = Field(default=None, gt=0)
     canvas: int | None = Field(default=None, ge=8)
     seed: Seed = 0
-    # name = "table", "image-folder", "parquet"
+    # name = "table", "image-folder", "parquet", "arrays"
     file: str | None = None  # table, CSV or Parquet: below the root, or anywhere
-    image: str | None = None  # column with an image's path below the root, or the image itself
+    image: str | None = None  # column with images, or their paths below the root; folder of arrays
     split: str | None = None  # column with train, validation or test
     ratio: tuple[Share, Share, Share] | None = (
         None  # of what is cut: where no column or folder says

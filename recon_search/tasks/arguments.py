@@ -20,7 +20,7 @@ def refusal(task: object, key: str, rule: str, found: object, step: str) -> Reci
 
 
 def settle(task: Any, known: Mapping[str, int]) -> None:
-    """Check name, weight, metrics and ignored cells, which every kind has, and settle their types.
+    """Check name, weight and metrics, which every kind has, and ignored cells, and settle them.
 
     Args:
         task: a frozen dataclass that is being made.
@@ -37,7 +37,8 @@ def settle(task: Any, known: Mapping[str, int]) -> None:
     for name in named:
         among(task.name, "metrics", name, known)
     put(task, "metrics", {name: known[name] for name in named})
-    put(task, "ignore", ignored(task.ignore))
+    if hasattr(task, "ignore"):
+        put(task, "ignore", ignored(task.ignore))
 
 
 def among(task: str, key: str, value: object, known: Collection[str]) -> None:
@@ -100,6 +101,25 @@ def classes(task: str, value: object) -> tuple[str, ...]:
     if value is None or (isinstance(value, (list, tuple)) and not value):
         return ()
     return names(task, "classes", value)
+
+
+def whole_numbers(task: str, key: str, value: Any) -> tuple[int, ...]:
+    """Check that an argument is a whole number, or a list of different ones; None is none."""
+    value = cells.plain(value)
+    found = (
+        list(value) if isinstance(value, (list, tuple)) else [value] if value is not None else []
+    )
+    is_whole = all(isinstance(each, int) and not isinstance(each, bool) for each in found)
+    if not is_whole or len(set(found)) < len(found):
+        rule = "a whole number, or a list of different ones"
+        raise refusal(task, key, rule, value, "Change it.")
+    return tuple(found)
+
+
+def unit(task: Any) -> None:
+    """Check that a unit is a text."""
+    if not isinstance(task.unit, str):
+        raise refusal(task.name, "unit", "a text", task.unit, 'Write unit = "kg".')
 
 
 def class_names(task: Any, least: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -19,6 +19,7 @@ class Meter:
         n_labels: counts labelled entries.
         metrics: from torchmetrics, by name; they ignore what has no label.
         percent: names of those that are shares, reported in percent.
+        names: of the values, where a metric returns several by name.
     """
 
     def __init__(
@@ -27,13 +28,14 @@ class Meter:
         n_labels: Callable[[Tensor], Tensor],
         metrics: Mapping[str, Metric],
         percent: frozenset[str] = frozenset(),
+        names: Sequence[str] = (),
     ) -> None:
         self._loss = loss
         self._n_labels = n_labels
         self._percent = percent
         for metric in metrics.values():
             metric.distributed_available_fn = _alone  # the first process alone evaluates
-        self._names = tuple(metrics)
+        self._names = tuple(names or metrics)
         # Groups are formed of metrics whose states are equal after one batch, be it by chance.
         self._metrics = MetricCollection(dict(metrics), compute_groups=False)
         # torchmetrics' MeanMetric leaves weights out where it keeps nan, which a loss may be.

@@ -1,4 +1,4 @@
-"""Tasks from cells of tables or from specs: `create_task(task.spec()) == task`."""
+"""Tasks from cells of tables, from pictures or from specs: `create_task(task.spec()) == task`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,31 @@ from recon_search.imports import call, import_callable, is_import_path
 from recon_search.tasks import arguments
 from recon_search.tasks.binary import Binary
 from recon_search.tasks.classes import Classes
+from recon_search.tasks.depth import Depth
+from recon_search.tasks.edges import Edges
 from recon_search.tasks.labels import Labels
-from recon_search.tasks.task import CellTask, Task
+from recon_search.tasks.normals import Normals
+from recon_search.tasks.segments import Segments
+from recon_search.tasks.task import CellTask, PixelTask, Task
 from recon_search.tasks.values import Values
 
-KINDS: dict[str, type[Classes] | type[Binary] | type[Labels] | type[Values]] = {
+OF_CELLS: dict[str, type[Classes] | type[Binary] | type[Labels] | type[Values]] = {
     "classes": Classes,
     "binary": Binary,
     "labels": Labels,
     "values": Values,
 }
+"""Kinds whose label of an image is a cell of a table."""
+
+OF_PIXELS: dict[str, type[Segments] | type[Depth] | type[Normals] | type[Edges]] = {
+    "segments": Segments,
+    "depth": Depth,
+    "normals": Normals,
+    "edges": Edges,
+}
+"""Kinds whose label of an image is a picture."""
+
+KINDS = {**OF_CELLS, **OF_PIXELS}
 """Every kind of task by its name in recipes and model directories."""
 
 
@@ -54,26 +69,69 @@ def fit_task(name: str, cells: Iterable[Any], options: Mapping[str, Any]) -> Cel
         LabelError: the cells are of no use to the kind.
         RecipeError: the kind is unknown or reads no cells, or an option is of no use to it.
     """
+    own = _fit(name, cells, options, OF_CELLS, "cells")
+    if not isinstance(own, CellTask):
+        raise RecipeError(
+            f"The kind of task '{own.name}' must read cells, {options['kind']} made a "
+            f"{type(own).__name__} without target, predict or units. Write these three."
+        )
+    return own
+
+
+def fit_pixels(name: str, pictures: Iterable[Any], options: Mapping[str, Any]) -> PixelTask:
+    """Make a task of the pictures of the training part that hold its labels.
+
+    Args:
+        name: of the task.
+        pictures: arrays as files hold them, in any order; most kinds do not look at them.
+        options: what a recipe says of the task: `kind`, and what `fit` of that kind takes.
+
+    Raises:
+        LabelError: the pictures are of no use to the kind.
+        RecipeError: the kind is unknown or reads no pictures, or an option is of no use to it.
+    """
+    own = _fit(name, pictures, options, OF_PIXELS, "pictures")
+    if not isinstance(own, PixelTask) or own.reads != "pyramid":
+        raise RecipeError(
+            f"The kind of task '{own.name}' must read pictures, {options['kind']} made a "
+            f"{type(own).__name__} without target, blank, decode, units or a pyramid. Write these."
+        )
+    return own
+
+
+def _fit(
+    name: str,
+    labels: Iterable[Any],
+    options: Mapping[str, Any],
+    kinds: Mapping[str, Any],
+    what: str,
+) -> Task:
     rest = dict(options)
     kind = rest.pop("kind", None)
     if isinstance(kind, str) and is_import_path(kind):
         make = import_callable(kind, f"The kind of task '{name}'")
         if not hasattr(make, "fit"):
             raise RecipeError(
-                f"The kind of task '{name}' must have a classmethod fit(name, cells, **options) to "
-                f"be made of a table, {kind} has none. Write it, or hand in data by a factory."
+                f"The kind of task '{name}' must have a classmethod fit(name, {what}, **options) "
+                f"to be made of files, {kind} has none. Write it, or hand in data by a factory."
             )
         try:
-            inspect.signature(make.fit).bind(name, cells, **rest)
+            inspect.signature(make.fit).bind(name, labels, **rest)
         except TypeError as error:
             raise RecipeError(
                 f"Task '{name}' must be given what {kind}.fit takes, got {', '.join(rest)}: "
                 f"{error}. Rename or remove it."
             ) from None
-        return _reading(_checked(make.fit(name, cells, **rest), kind), kind)
+        return _checked(make.fit(name, labels, **rest), kind)
     if kind not in KINDS:
         raise RecipeError(f"Task '{name}': {_unknown(kind)}")
-    return KINDS[kind].fit(name, cells, **rest)
+    if kind not in kinds:
+        raise RecipeError(
+            f"The kind of task '{name}' must read {what} ({', '.join(kinds)}), got '{kind}'. "
+            "Choose one of these, or data of another kind."
+        )
+    found: Task = kinds[kind].fit(name, labels, **rest)
+    return found
 
 
 def _unknown(kind: object) -> str:
@@ -88,14 +146,5 @@ def _checked(own: object, kind: str) -> Task:
         raise ArtefactError(
             f"The kind of a task must make a recon_search.Task, {kind} made "
             f"{type(own).__name__}. Give it what Task asks for."
-        )
-    return own
-
-
-def _reading(own: Task, kind: str) -> CellTask:
-    if not isinstance(own, CellTask):
-        raise RecipeError(
-            f"The kind of task '{own.name}' must read cells, {kind} made a "
-            f"{type(own).__name__} without target, predict or units. Write these three."
         )
     return own

@@ -89,6 +89,32 @@ class CellTask(Task, Protocol):
         """
 
 
+@runtime_checkable
+class PixelTask(Task, Protocol):
+    """A task whose label of an image is a picture; `registry.fit_pixels` makes it.
+
+    It reads a pyramid, and its outputs are (B, n_outputs, H, W) at the size of the input.
+    `n_labels` counts pixels.
+    """
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """By metric its unit: "%" of a share, "" of a plain number, or the user's own."""
+
+    def target(self, picture: Any) -> Tensor:
+        """Read the label of one sample, an array as files hold it, (H, W) or (H, W, n).
+
+        Raises:
+            LabelError: it has another shape, or values that are of no use.
+        """
+
+    def blank(self, size: tuple[int, int]) -> Tensor:
+        """Return the target of an image of this size (H, W) that has no label."""
+
+    def decode(self, output: Tensor) -> Tensor:
+        """Say in the user's terms what outputs mean: pictures (B, H, W), or (B, n, H, W)."""
+
+
 def directions(tasks: Iterable[Task]) -> dict[str, dict[str, int]]:
     """Return by task name the metrics that delta_m is made of, with their directions."""
     return {task.name: dict(task.metrics) for task in tasks}

@@ -67,8 +67,7 @@ class Values:
         arguments.put(self, "mean", arguments.numbers(name, "mean", mean, n, math.isfinite, ""))
         std = arguments.numbers(name, "std", std, n, lambda each: each > 0, "above 0")
         arguments.put(self, "std", std)
-        if not isinstance(self.unit, str):
-            raise arguments.refusal(name, "unit", "a text", self.unit, 'Write unit = "kg".')
+        arguments.unit(self)
         arguments.among(name, "criterion", self.criterion, CRITERIA)
         delta = self.huber_delta
         arguments.number(name, "huber_delta", delta, lambda each: each > 0, "above 0")

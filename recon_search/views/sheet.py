@@ -16,6 +16,7 @@ from recon_search.tasks.classes import Classes
 from recon_search.tasks.labels import Labels
 from recon_search.tasks.task import Task
 from recon_search.tasks.values import Values
+from recon_search.views.maps import paint
 
 IMAGES = 24
 COLUMNS = 6
@@ -29,26 +30,35 @@ NONE = "-"
 
 
 def contact_sheet(looked: Looked) -> Figure:
-    """Draw the first training images of an epoch with their labels."""
-    shown = list(looked.draw(IMAGES))
-    tasks = looked.tasks
-    rows = max(1, math.ceil(len(shown) / COLUMNS))
-    lines = min(len(tasks), LINES + 1)
+    """Draw the first training images of an epoch with their labels; those of pixels beside them."""
+    dense = [task for task in looked.tasks if task.reads == "pyramid"]
+    tasks = [task for task in looked.tasks if task.reads != "pyramid"]
+    wide = 1 + len(dense)
+    columns = max(1, COLUMNS // wide)
+    shown = list(looked.draw(IMAGES // wide + 1 if dense else IMAGES))
+    rows = max(1, math.ceil(len(shown) / columns))
+    lines = min(len(tasks), LINES + 1) + bool(dense)
     figure = Figure(
-        figsize=(2.1 * COLUMNS, (1.95 + 0.17 * lines) * rows + 0.4), layout="constrained"
+        figsize=(2.1 * columns * wide, (1.95 + 0.17 * lines) * rows + 0.4), layout="constrained"
     )
     figure.suptitle("Training images as the network gets them, before normalisation", fontsize=10)
-    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
         axes.axis("off")
     for axes, (image, targets) in zip(panels, shown, strict=False):
-        axes.imshow(_pixels(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        pixels = _pixels(image)
+        if dense:
+            maps = [paint(task, targets[task.name]) for task in dense]
+            pixels = np.hstack([np.broadcast_to(_coloured(pixels), maps[0].shape), *maps])
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         texts = [
             _shorten(f"{task.name}: {describe(task, targets.get(task.name))}")
             for task in tasks[:LINES]
         ]
         if len(tasks) > LINES:
             texts.append(f"... {len(tasks) - LINES} more tasks")
+        if dense:
+            texts.append(", ".join(["image", *(task.name for task in dense)]))
         axes.set_title("\n".join(texts).replace("$", r"\$"), fontsize=7, loc="left")
     return figure
 
@@ -75,6 +85,10 @@ def _pixels(image: Tensor) -> NDArray[Any]:
         least, greatest = float(pixels.min()), float(pixels.max())
         pixels = (255 * (pixels - least) / max(greatest - least, 1e-12)).astype(np.uint8)
     return pixels[:3].transpose(1, 2, 0) if len(pixels) >= 3 else pixels[0]
+
+
+def _coloured(pixels: NDArray[Any]) -> NDArray[Any]:
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def _shorten(text: str) -> str:

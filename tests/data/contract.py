@@ -125,5 +125,7 @@ class FeedContract:
             assert batch.targets.keys() <= set(feed.schema.names)
             assert tuple(batch.inputs.shape[1:]) == feed.schema.shape
             for task in feed.schema.select(tuple(batch.targets)):
-                labelled = int(task.n_labels(batch.targets[task.name]))
-                assert labelled == len(batch.inputs) or task.name not in feed.schema.complete
+                target = batch.targets[task.name]
+                labelled = int(task.n_labels(target))
+                every = len(batch.inputs) if target.ndim == 1 else target.numel()
+                assert labelled == every or task.name not in feed.schema.complete

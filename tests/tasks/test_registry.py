@@ -7,9 +7,20 @@ import pytest
 from recon_search.errors import ArtefactError, RecipeError
 from recon_search.tasks.binary import Binary
 from recon_search.tasks.classes import Classes
+from recon_search.tasks.depth import Depth
+from recon_search.tasks.edges import Edges
 from recon_search.tasks.labels import Labels
-from recon_search.tasks.registry import KINDS, create_task, fit_task
-from recon_search.tasks.task import CellTask, class_names, units
+from recon_search.tasks.normals import Normals
+from recon_search.tasks.registry import (
+    KINDS,
+    OF_CELLS,
+    OF_PIXELS,
+    create_task,
+    fit_pixels,
+    fit_task,
+)
+from recon_search.tasks.segments import Segments
+from recon_search.tasks.task import CellTask, PixelTask, class_names, units
 from recon_search.tasks.values import Values
 
 
@@ -132,6 +143,46 @@ def test_what_a_kind_of_ones_own_does_not_say_is_empty():
     assert [class_names(task) for task in tasks] == [(), ("0", "1"), ()]
 
 
+@dataclass(frozen=True)
+class OwnDepth(Depth):
+    """A kind of one's own, of pixels."""
+
+    def spec(self):
+        return {**super().spec(), "kind": f"{__name__}:OwnDepth"}
+
+
+def test_a_kind_of_ones_own_may_be_made_of_pictures():
+    options = {"kind": f"{__name__}:OwnDepth", "unit": "m"}
+    found = fit_pixels("x", iter(()), options)
+    assert found == OwnDepth("x", unit="m") == create_task(found.spec())
+    assert isinstance(found, PixelTask)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        *[(kind, f"must read pictures .*segments, .*got '{kind}'") for kind in OF_CELLS],
+        ("segmnets", "must be one of .*got 'segmnets'. Did you mean 'segments'"),
+        (None, "must be one of .*got None"),
+        (f"{__name__}:Own", r"'x' must read pictures, .*:Own made a Own without .*decode"),
+        (f"{__name__}:Blind", r"'x' must read pictures, .*made a Blind without target"),
+        (f"{__name__}:Oen", "The kind of task 'x' must exist.*Did you mean 'Own'"),
+    ],
+)
+def test_a_kind_that_reads_no_pictures_is_one_line(kind, message):
+    options = {"classes": ["a", "b"]} if str(kind).endswith("Own") else {}
+    with pytest.raises(RecipeError, match=message) as caught:
+        fit_pixels("x", ["a", "b"], {"kind": kind, **options})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_kind_reads_cells_or_pictures():
+    assert OF_CELLS.keys() | OF_PIXELS.keys() == KINDS.keys()
+    assert not OF_CELLS.keys() & OF_PIXELS.keys()
+    assert {kind.reads for kind in OF_PIXELS.values()} == {"pyramid"}
+    assert {kind.reads for kind in OF_CELLS.values()} == {"vector"}
+
+
 @pytest.mark.parametrize(
     ("task", "spec"),
     [
@@ -139,6 +190,10 @@ def test_what_a_kind_of_ones_own_does_not_say_is_empty():
         (Binary("a"), {"kind": "binary", "name": "a"}),
         (Labels("a", 2), {"kind": "labels", "name": "a", "n_classes": 2}),
         (Values("a"), {"kind": "values", "name": "a", "n_values": 1}),
+        (Segments("a", 2), {"kind": "segments", "name": "a", "n_classes": 2}),
+        (Depth("a"), {"kind": "depth", "name": "a"}),
+        (Normals("a"), {"kind": "normals", "name": "a"}),
+        (Edges("a"), {"kind": "edges", "name": "a"}),
     ],
 )
 def test_a_setting_at_its_default_is_not_in_the_spec(task, spec):

@@ -1,0 +1,108 @@
+"""Which way the surface at each pixel faces: cosine of the angle, angles in degrees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon_search.tasks import arguments, losses, maps, pixel_metrics
+from recon_search.tasks.meter import Meter
+
+EVERY = tuple(pixel_metrics.NORMALS)
+
+
+@dataclass(frozen=True)
+class Normals:
+    """Say which way the surface at each pixel faces.
+
+    Targets are float32 (B, 3, H, W); a pixel is not valid where they are zero or not finite.
+    Outputs are (B, 3, H, W), of any length: only their direction counts, and that of the targets.
+
+    Attributes:
+        name: of the task.
+        weight: of its loss, which is 1 - cosine.
+        metrics: those that delta_m is made of, given by their names: mean-angle, median-angle
+            (to 0.005 degrees), within-11.25, within-22.5, within-30 (shares of angles below that),
+            over the valid pixels of the part.
+    """
+
+    name: str
+    weight: float = 1.0
+    metrics: Any = field(default=EVERY, hash=False)
+    reads: ClassVar[Literal["pyramid"]] = "pyramid"
+    n_outputs: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        arguments.settle(self, pixel_metrics.NORMALS)
+
+    @classmethod
+    def fit(cls, name: str, pictures: Iterable[Any], **options: Any) -> Self:
+        """Make the task of its options; nothing of the training part is looked at.
+
+        Raises:
+            RecipeError: an option is unknown, or of no use.
+        """
+        return arguments.complete(cls, name, {}, options)
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Angles in degrees, and shares."""
+        return {name: "%" if name in pixel_metrics.WITHIN else "°" for name in self.metrics}
+
+    def target(self, picture: Any) -> Tensor:
+        """Read directions, float32 (3, H, W) of length 1, zero where not valid.
+
+        Of uint8 pictures, 0 to 255 stand for -1 to 1; black pixels, and those that are nearly grey
+        (shorter than a half), are not valid.
+
+        Raises:
+            LabelError: they have another shape.
+        """
+        found = maps.vectors(picture, self.name)
+        least = 0.0
+        if found.dtype == np.uint8:
+            found = np.where((found == 0).all(0), 0.0, found / 127.5 - 1)
+            least = 0.5
+        directions = torch.from_numpy(found.astype(np.float64))
+        length = directions.norm(dim=0)
+        known = length.isfinite() & (length > least)
+        return torch.where(known, directions / length, 0.0).float()
+
+    def blank(self, size: tuple[int, int]) -> Tensor:
+        """Return the target of an image of this size (H, W) that has no label."""
+        return torch.zeros(3, *size)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """1 - cosine, the mean over valid pixels."""
+        known = self._is_known(target)
+        real = torch.where(known[:, None], target.float(), 0.0)
+        cosine = (losses.directions(output.float()) * losses.directions(real)).sum(1)
+        return losses.mean_of_known(1 - cosine, known)
+
+    def n_labels(self, target: Tensor) -> Tensor:
+        """Number of valid pixels."""
+        return self._is_known(target).sum()
+
+    def meter(self) -> Meter:
+        """Its metrics, and the loss."""
+        found = pixel_metrics.Angles(self.metrics, self._is_known)
+        shares = frozenset(pixel_metrics.WITHIN)
+        return Meter(self.loss, self.n_labels, {"pixels": found}, shares, found.names)
+
+    def decode(self, output: Tensor) -> Tensor:
+        """Return directions of length 1, float32 (B, 3, H, W)."""
+        return losses.directions(output.detach().float())
+
+    def spec(self) -> dict[str, Any]:
+        """What `create_task` makes an equal task of."""
+        return arguments.spec(self, "normals")
+
+    @staticmethod
+    def _is_known(target: Tensor) -> Tensor:
+        """Where targets (B, 3, H, W) are valid, (B, H, W)."""
+        return target.isfinite().all(1) & (target != 0).any(1)
