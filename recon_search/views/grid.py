@@ -69,10 +69,12 @@ def with_maps(
 def lines_of(columns: Mapping[str, list[Any]], row: int, tasks: Sequence[Task]) -> list[str]:
     """What a grid says of the image of a row: its name, a line a task, and what stands beside."""
     lines = [str(next(iter(columns.values()))[row])[-LETTERS:]]
+    names = [task.name for task in tasks]
     dense = [task.name for task in tasks if task.reads == "pyramid"]
     for task in tasks:
         if task.name in columns and task.name not in dense:
-            value, share = columns[task.name][row], columns.get(f"{task.name} probability")
+            value, probable = columns[task.name][row], f"{task.name} probability"
+            share = None if probable in names else columns.get(probable)
             said = f"{value:.4g}" if isinstance(value, float) else str(value)
             unit = getattr(task, "unit", "")
             certain = "" if share is None else f" ({share[row]:.0%})"
