@@ -6,14 +6,14 @@ import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from recon_search.data import parts
-from recon_search.data.array_files import Labels, read_label
+from recon_search.data.array_files import Labels
+from recon_search.data.listed import ListedSamples, Pictures
 from recon_search.data.source import PARTS, PartName
 from recon_search.data.task_data import TaskData
 from recon_search.errors import DataError, LabelError, RecipeError
@@ -29,17 +29,6 @@ SHOWN = 5
 
 STRATIFIED = frozenset(["classes", "binary"])
 """Kinds of tasks whose labels a cut by ratio spreads evenly."""
-
-
-class Pictures(Protocol):
-    """The images of all samples."""
-
-    def read(self, row: int) -> Image:
-        """Decode one.
-
-        Raises:
-            DataError: it cannot be decoded.
-        """
 
 
 @dataclass(frozen=True)
@@ -71,41 +60,6 @@ class Listing:
     fingerprint: str = ""
     image_size: tuple[int, int] | None = None
     files: Mapping[str, Sequence[Path | None]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ListedSamples:
-    """One part.
-
-    Attributes:
-        pictures: of all parts.
-        rows: of this part, by their place among all.
-        labels: by task, the targets of this part, (N, ...); not of tasks of pixels.
-        files: what holds those of all parts.
-        dense: the tasks of pixels.
-    """
-
-    pictures: Pictures
-    rows: Sequence[int]
-    labels: Mapping[str, Tensor]
-    files: Mapping[str, Sequence[Path | None]] = field(default_factory=dict)
-    dense: Sequence[PixelTask] = ()
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[Image, dict[str, Tensor]]:
-        image, targets = self.pictures.read(self.rows[index]), self.targets(index)
-        for task in self.dense:
-            path = self.files[task.name][self.rows[index]]
-            if path is not None:
-                targets[task.name] = read_label(task, path)
-                _check_size(targets[task.name], image, path)
-        return image, targets
-
-    def targets(self, index: int) -> dict[str, Tensor]:
-        """Return the targets of a sample without its image, but for those of its pixels."""
-        return {task: own[index] for task, own in self.labels.items()}
 
 
 @dataclass(frozen=True)
@@ -348,15 +302,6 @@ def _read(task: CellTask, column: Sequence[Any], listing: Listing, faults: Fault
         except LabelError as error:
             faults.add(f"{place}: {error}")
     return torch.stack(found) if found else torch.empty(0)
-
-
-def _check_size(target: Tensor, image: Image, path: Path) -> None:
-    size = (image.height, image.width)
-    if tuple(target.shape[-2:]) != size:
-        raise DataError(
-            f"{path} must have the size of its image, {size}, found {tuple(target.shape[-2:])}. "
-            "Replace it."
-        )
 
 
 def _once(read: Callable[[Any], T]) -> Callable[[Any], T]:
