@@ -118,7 +118,7 @@ class Objective:
         """The run and the training that drawn values ask for."""
         recipe = with_values(self.recipe, values)
         limit = self.recipe.search.max_params or self.recipe.split.max_params
-        split = choose_split(recipe, self.scores, limit, shape=self.run.schema.shape)
+        split = choose_split(recipe, self.scores, limit, schema=self.run.schema)
         training = Training(
             self.scores.tasks,
             split if split.layers else None,
