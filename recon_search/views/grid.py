@@ -33,7 +33,7 @@ def prediction_grid(shown: Sequence[tuple[Image.Image, Sequence[str]]]) -> Figur
     for axes, (image, texts) in zip(panels, shown, strict=False):
         axes.imshow(image.convert("RGB"), interpolation="nearest")
         text = "\n".join(map(_shorten, texts))
-        axes.set_title(text.replace("$", r"\$"), fontsize=7, loc="left")  # no formula
+        axes.set_title(text, fontsize=7, loc="left")
     return figure
 
 
