@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from recon_search.cli.options import FILE, FOLDER, choose_device, device_option, tell
+
+if TYPE_CHECKING:
+    from recon_search.stages.predict import MapSize, Predictor
 
 
 @click.command()
@@ -21,6 +24,12 @@ from recon_search.cli.options import FILE, FOLDER, choose_device, device_option,
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--probabilities", is_flag=True, help="A column for every class.")
 @click.option("--skip-unreadable", is_flag=True, help="Leave out what is no image, and go on.")
+@click.option("--maps", type=FOLDER, help="Folder for what is said of every pixel: PNG of classes, "
+              "NPY of numbers [default: --out without its ending].")  # fmt: skip
+@click.option("--map-size", type=click.Choice(["network", "image"]), default="network",
+              show_default=True, help="As the network saw images, or brought back to each: classes "
+              "from the nearest pixel, numbers bilinearly, unknown if not seen.")  # fmt: skip
+@click.option("--paint", is_flag=True, help="Beside each map of numbers, a PNG to look at.")
 @click.option("--grid", type=FILE, help="Picture of the first images with what is said of them.")
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
@@ -33,6 +42,9 @@ def predict(
     batch_size: int,
     probabilities: bool,
     skip_unreadable: bool,
+    maps: Path | None,
+    map_size: MapSize,
+    paint: bool,
     grid: Path | None,
     device: str,
     as_json: bool,
@@ -41,23 +53,34 @@ def predict(
 
     IMAGES are files, folders, patterns in quotes, or tables with a column of paths. They are made
     ready as in training. The table has a column `file`, one for each task, in its own units and
-    class names, and behind it probabilities.
+    class names, and behind it probabilities. Of a task of pixels it holds the path of a map, as
+    seen from the table's folder: a PNG whose values are classes (the largest one: unknown), or a
+    NPY of depths, directions or probabilities (nan: unknown).
 
     Example: recon-search predict runs/mine/model 'photos/**/*.jpg' --out found.csv --grid found.png
     """
     from recon_search.data.gallery import Picture, find_pictures
+    from recon_search.data.pictures import read_picture
     from recon_search.errors import DataError, ReconSearchError
     from recon_search.stages.predict import Predictor
     from recon_search.views.counting import counting
-    from recon_search.views.grid import IMAGES, SIDE, lines_of, prediction_grid
+    from recon_search.views.grid import lines_of, n_shown, prediction_grid, with_maps
+    from recon_search.views.map_files import MapFiles
     from recon_search.views.plots import save_figure
     from recon_search.views.rows import check_ending, rows_file
 
     check_ending(out)
     if grid is not None and grid.suffix not in (".png", ".svg"):
         raise ReconSearchError(f"--grid must end in .png or .svg, got '{grid}'. Change the ending.")
-    predictor = Predictor.load(model, choose_device(device), every=probabilities)
+    predictor = Predictor.load(model, choose_device(device), every=probabilities, map_size=map_size)
+    if not predictor.dense and (maps is not None or paint or map_size != "network"):
+        raise ReconSearchError(
+            "--maps, --map-size and --paint are for tasks of pixels, of which the model has none. "
+            "Leave them out."
+        )
     pictures = find_pictures(images, column=column, root=root)
+    folder = out.with_suffix("") if maps is None else maps
+    files = MapFiles(folder, pictures, is_painted=paint)
     skipped: list[str] = []
 
     def skip(picture: Picture, error: DataError) -> None:
@@ -65,32 +88,48 @@ def predict(
         click.echo(f"skipped: {error}", err=True)
 
     shown: list[Any] = []
-    done = 0
+    done, n_maps = 0, len(predictor.dense)
     with counting("predict", "images") as tell_count, rows_file(out) as write:
         batches = predictor.predict(pictures, batch_size, skip if skip_unreadable else None)
         for read, columns in batches:
+            for row, picture in enumerate(read[: n_shown(n_maps) - len(shown) if grid else 0]):
+                lines = lines_of(columns, row, predictor.tasks)
+                seen = predictor.seen(read_picture(picture.path, picture.name, 3))
+                shown.append((with_maps(seen, columns, row, predictor.dense), lines))
+            for task in predictor.dense:
+                paths = files.write(task, read, columns[task.name])
+                columns[task.name] = [_from(out.parent, path) for path in paths]
             write(columns)
             done += len(read)
             tell_count(done + len(skipped), len(pictures))
-            for row, picture in enumerate(read[: IMAGES - len(shown) if grid else 0]):
-                lines = lines_of(columns, row, predictor.tasks)
-                shown.append((_thumbnail(picture.path, SIDE), lines))
         if not done:
             raise DataError(f"IMAGES must hold one image at least, none of {len(pictures)} is one.")
     if grid is not None:
-        save_figure(prediction_grid(shown), grid)
+        save_figure(prediction_grid(shown, n_maps), grid)
     if as_json:
-        written = {"out": str(out), "images": done, "skipped": skipped, "grid": grid and str(grid)}
+        written: dict[str, Any] = {"out": str(out), "images": done, "skipped": skipped}
+        written |= {"grid": grid and str(grid), **({"maps": str(folder)} if n_maps else {})}
         click.echo(json.dumps(written, indent=2))
         return
     tell(f"Written: {out}, {done:,} images" + f", {len(skipped):,} skipped" * bool(skipped))
+    if n_maps:
+        tell(f"Written: {folder}, {n_maps * done:,} maps {_size_of(predictor)}")
     if grid is not None:
         tell(f"Written: {grid}")
 
 
-def _thumbnail(path: Path, side: int) -> Any:
-    from recon_search.data.pictures import read_picture
+def _size_of(predictor: Predictor) -> str:
+    """Say how large maps are, and what of the images they show."""
+    preparation = predictor.preparation
+    height, width = preparation.size
+    is_cut = preparation.resize == "crop"
+    if predictor.map_size == "network":
+        how = "whose middle they show" if is_cut else "stretched"
+        return f"of {height} x {width}, the network's size, not the images', {how}; see --map-size"
+    return "of the images' sizes" + ", unknown outside the middle that the network saw" * is_cut
 
-    picture = read_picture(path, str(path), 3)
-    picture.thumbnail((side, side))
-    return picture
+
+def _from(folder: Path, path: Path) -> str:
+    """Return a path as seen from a folder that it lies in, else whole."""
+    path, folder = path.absolute(), folder.absolute()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from recon_search.data.pictures import read_picture
-from recon_search.errors import DataError, in_one_line
+from recon_search.errors import DataError, LabelError, in_one_line
+from recon_search.tasks.task import PixelTask
 
 
 def read_array(path: Path) -> NDArray[Any]:
@@ -31,6 +34,38 @@ def read_array(path: Path) -> NDArray[Any]:
             f"{path} must hold an array ({'npy' if path.suffix == '.npy' else 'a picture'}), it "
             f"does not load ({in_one_line(error)}). Replace it."
         ) from None
+
+
+def read_label(task: PixelTask, path: Path) -> Tensor:
+    """Read the label of a sample.
+
+    Raises:
+        DataError: it cannot be read, or is of no use to the task; names the file.
+    """
+    try:
+        return task.target(read_array(path))
+    except LabelError as error:
+        raise LabelError(f"{path}: {error}") from None
+
+
+@dataclass
+class Labels:
+    """The labels of a task, read one after another where somebody looks at them.
+
+    Attributes:
+        files: what holds each label, and what errors call it.
+        place: of what was read last; once all are read, of all.
+    """
+
+    files: Sequence[tuple[Path, str]]
+    place: str
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        whole = self.place
+        for path, place in self.files:
+            self.place = place
+            yield read_array(path)
+        self.place = whole
 
 
 def read_image(path: Path, channels: int) -> Tensor:

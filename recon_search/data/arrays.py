@@ -7,16 +7,15 @@ the test part, and validation is cut off the training part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from recon_search.artefact import digest
 from recon_search.data import parts
-from recon_search.data.array_files import read_array, read_image
+from recon_search.data.array_files import Labels, read_image, read_label
 from recon_search.data.contents import read_contents
 from recon_search.data.listing import SHOWN, Faults, check_tasks
 from recon_search.data.pictures import extensions
@@ -116,18 +115,6 @@ def read_arrays(config: DataConfig, tables: Mapping[str, TaskConfig]) -> TaskDat
         fingerprint=digest({name: content.digest for name, content in contents.items()}),
         describe=Places(rows),
     )
-
-
-def read_label(task: PixelTask, path: Path) -> Tensor:
-    """Read the label of a sample.
-
-    Raises:
-        DataError: it cannot be read, or is of no use to the task; names the file.
-    """
-    try:
-        return task.target(read_array(path))
-    except LabelError as error:
-        raise LabelError(f"{path}: {error}") from None
 
 
 def _find_parts(root: Path) -> dict[PartName, Path]:
@@ -258,31 +245,10 @@ def _complete(
     return {"train": found["train"], "validation": found["validation"], "test": rows["test"]}
 
 
-@dataclass
-class _Labels:
-    """The labels of a task, read one after another where somebody looks at them.
-
-    Attributes:
-        rows: their samples.
-        task: its name.
-        place: the file that was read last; once all are read, where they are.
-    """
-
-    rows: Sequence[Row]
-    task: str
-    place: Path
-
-    def __iter__(self) -> Iterator[Any]:
-        folder = self.place
-        for row in self.rows:
-            self.place = row.labels[self.task]
-            yield read_array(self.place)
-        self.place = folder
-
-
 def _fit(name: str, table: TaskConfig, rows: Sequence[Row]) -> PixelTask:
     """Make a task; errors name the file."""
-    labels = _Labels(rows, name, rows[0].labels[name].parent)
+    files = [(row.labels[name], str(row.labels[name])) for row in rows]
+    labels = Labels(files, str(rows[0].labels[name].parent))
     try:
         return fit_pixels(name, labels, {"kind": table.kind, **table.options})
     except LabelError as error:

@@ -53,13 +53,7 @@ class Composed:
     read: Callable[[], Pools]
 
     def __post_init__(self) -> None:
-        n = sum(self.sizes.values())
-        if (needed := n * math.prod(self.schema.shape)) > total_memory():
-            raise DataError(
-                f"Images must fit into memory ({in_gigabytes(total_memory())}), {n:,} of shape "
-                f"{self.schema.shape} need {in_gigabytes(needed)}. Lower data.canvas, or "
-                "data.train, data.validation and data.test."
-            )
+        check_room(self.sizes, self.schema.shape, math.prod(self.schema.shape))
 
     def open(self, device: torch.device, say: Say = silent) -> ResidentFeed:
         """Compose all pairs and move them to a device."""
@@ -76,6 +70,26 @@ class Composed:
                 ).to(device)
                 for index, name in enumerate(PARTS)
             },
+        )
+
+
+def check_room(sizes: Mapping[PartName, int], shape: tuple[int, ...], n_bytes: int) -> None:
+    """Refuse data that does not fit into memory, before any is made.
+
+    Args:
+        sizes: how many samples each part has.
+        shape: of an image.
+        n_bytes: of a sample.
+
+    Raises:
+        DataError: it does not fit.
+    """
+    n = sum(sizes.values())
+    if (needed := n * n_bytes) > total_memory():
+        raise DataError(
+            f"Images must fit into memory ({in_gigabytes(total_memory())}), {n:,} of shape "
+            f"{shape} need {in_gigabytes(needed)}. Lower data.canvas, or data.train, "
+            "data.validation and data.test."
         )
 
 

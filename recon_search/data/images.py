@@ -26,9 +26,10 @@ from recon_search.data.task_data import Samples, TaskData
 from recon_search.data.transforms import Preparation, Pretraining, decode
 from recon_search.errors import DataError, RecipeError
 from recon_search.recipe import DataConfig
+from recon_search.tasks.task import PixelTask
 
 SMALL = 2**30
-"""Bytes of images that `cache = "auto"` keeps at most."""
+"""Bytes of images, and of labels of their pixels, that `cache = "auto"` keeps at most."""
 
 GPU_SHARE = 0.25
 """Share of a GPU's free memory that it takes at most."""
@@ -218,6 +219,8 @@ class ImageFeed:
         fitted = [part for part in PARTS if self._is_kept_fitted(part)]
         channels, height, width = self.schema.shape
         size = channels * height * width * self._source.reader.preparation.dtype.itemsize
+        dense = [task for task in self.schema.tasks if isinstance(task, PixelTask)]
+        size += sum(task.blank((height, width)).nbytes for task in dense)
         needed = size * sum(map(self.n_samples, fitted))
         if needed > SMALL:
             return None

@@ -5,20 +5,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from recon_search.data import parts
+from recon_search.data.array_files import Labels
+from recon_search.data.listed import ListedSamples, Pictures
 from recon_search.data.source import PARTS, PartName
 from recon_search.data.task_data import TaskData
 from recon_search.errors import DataError, LabelError, RecipeError
 from recon_search.recipe import DataConfig, TaskConfig
 from recon_search.tasks import cells
-from recon_search.tasks.registry import fit_task
-from recon_search.tasks.task import CellTask
+from recon_search.tasks.registry import fit_pixels, fit_task
+from recon_search.tasks.task import CellTask, PixelTask
 
 T = TypeVar("T")
 
@@ -27,17 +29,6 @@ SHOWN = 5
 
 STRATIFIED = frozenset(["classes", "binary"])
 """Kinds of tasks whose labels a cut by ratio spreads evenly."""
-
-
-class Pictures(Protocol):
-    """The images of all samples."""
-
-    def read(self, row: int) -> Image:
-        """Decode one.
-
-        Raises:
-            DataError: it cannot be decoded.
-        """
 
 
 @dataclass(frozen=True)
@@ -49,12 +40,13 @@ class Listing:
         keys: what tells samples apart, wherever they lie; each once.
         places: where each is listed, as errors call it.
         pictures: their images.
-        cells: by task, what says the label of each.
+        cells: by task, what says the label of each; not of tasks of pixels.
         given: the part of each, where the data say it.
         groups: of each, where the recipe names them.
         options: by task, what the files say of it, such as its classes; the recipe goes first.
         fingerprint: of the files.
         image_size: (H, W) if it is that of all images.
+        files: by task of pixels, what holds the label of each; None for no label.
     """
 
     name: str
@@ -67,31 +59,7 @@ class Listing:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fingerprint: str = ""
     image_size: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class ListedSamples:
-    """One part.
-
-    Attributes:
-        pictures: of all parts.
-        rows: of this part, by their place among all.
-        labels: by task, the targets of this part, (N, ...).
-    """
-
-    pictures: Pictures
-    rows: Sequence[int]
-    labels: Mapping[str, Tensor]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[Image, dict[str, Tensor]]:
-        return self.pictures.read(self.rows[index]), self.targets(index)
-
-    def targets(self, index: int) -> dict[str, Tensor]:
-        """Return the targets of a sample without its image."""
-        return {task: own[index] for task, own in self.labels.items()}
+    files: Mapping[str, Sequence[Path | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,34 +104,44 @@ def assemble(listing: Listing, config: DataConfig, tables: Mapping[str, TaskConf
         DataError: a part is empty, a label is of no use, or a part has no label of a task.
         RecipeError: a task's options are of no use.
     """
-    without = _once(functools.partial(_without, missing=config.missing))
+    without = _once(functools.partial(without_missing, missing=config.missing))
     found = {task: [without(cell) for cell in column] for task, column in listing.cells.items()}
     rows = _cut(listing, config, tables, found)
     faults = Faults()
-    tasks = [
-        _fit(name, column, rows["train"], listing, _options(listing, tables, name), faults)
-        for name, column in found.items()
-    ]
+    train = rows["train"]
+    fitted: list[CellTask | PixelTask | None] = []
+    for name in tables:
+        options, column = _options(listing, tables, name), found.get(name)
+        if column is None:
+            fitted.append(_fit_pixels(name, train, listing, options, faults))
+        else:
+            fitted.append(_fit(name, column, train, listing, options, faults))
     faults.check()
-    labels = [_read(task, found[task.name], listing, faults) for task in tasks if task is not None]
+    tasks = [task for task in fitted if task is not None]
+    dense = [task for task in tasks if task.name in listing.files and isinstance(task, PixelTask)]
+    labels = {
+        task.name: _read(task, found[task.name], listing, faults)
+        for task in tasks
+        if isinstance(task, CellTask) and task.name in found
+    }
     faults.check()
     samples = {}
     for part in PARTS:
         index = torch.tensor(rows[part])
-        own = {}
-        for task, label in zip(tasks, labels, strict=True):
-            assert task is not None
-            own[task.name] = label[index]
-            if not int(task.n_labels(own[task.name])):
-                faults.add(
-                    f"{listing.name} must have labels of task '{task.name}' in every part, found "
-                    f"none in {part}. Label some, cut otherwise (`data.seed`, `data.ratio`), or "
-                    "leave the task out."
-                )
-        samples[part] = ListedSamples(listing.pictures, rows[part], own)
+        own = {name: label[index] for name, label in labels.items()}
+        for task in tasks:
+            files = listing.files.get(task.name)
+            if any(files[row] for row in rows[part]) if files else task.n_labels(own[task.name]):
+                continue
+            faults.add(
+                f"{listing.name} must have labels of task '{task.name}' in every part, found "
+                f"none in {part}. Label some, cut otherwise (`data.seed`, `data.ratio`), or "
+                "leave the task out."
+            )
+        samples[part] = ListedSamples(listing.pictures, rows[part], own, listing.files, dense)
     faults.check()
     return TaskData(
-        tasks=[task for task in tasks if task is not None],
+        tasks=tasks,
         parts=samples,
         image_size=listing.image_size,
         fingerprint=listing.fingerprint,
@@ -171,10 +149,10 @@ def assemble(listing: Listing, config: DataConfig, tables: Mapping[str, TaskConf
     )
 
 
-def _without(cell: Any, missing: Sequence[str]) -> Any:
+def without_missing(cell: Any, missing: Sequence[str]) -> Any:
     """Return a cell, None if it says no more than that there is no label."""
     if isinstance(cell, list):
-        entries = [_without(entry, missing) for entry in cell]
+        entries = [without_missing(entry, missing) for entry in cell]
         return entries if not entries or any(entry is not None for entry in entries) else None
     found = cells.text(cell)
     return None if found is None or found in missing else cell
@@ -279,6 +257,23 @@ def _fit(
             for row in wrong:
                 faults.add(f"{listing.places[row]}: {error}")
             left = [row for row in left if row not in set(wrong)]
+
+
+def _fit_pixels(
+    name: str,
+    rows: Sequence[int],
+    listing: Listing,
+    options: Mapping[str, Any],
+    faults: Faults,
+) -> PixelTask | None:
+    """Make a task of the training part's files; one that is of no use is named."""
+    given = ((listing.files[name][row], listing.places[row]) for row in rows)
+    labels = Labels([(path, place) for path, place in given if path is not None], listing.name)
+    try:
+        return fit_pixels(name, labels, options)
+    except DataError as error:
+        faults.add(f"{labels.place}: {error}")
+        return None
 
 
 def _rows_of(

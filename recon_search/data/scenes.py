@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recon_search.data.compose import Pool, divide
+from recon_search.data.compose import Pool, check_room, divide
 from recon_search.data.digits import read_digits
 from recon_search.data.resident import Part, ResidentFeed
 from recon_search.data.source import PARTS, PartName, Say, Schema, silent
@@ -45,6 +45,9 @@ INK = 0.3
 LIGHT = np.array([-0.5, 0.6, 0.62], np.float32)
 """Direction to the light: the same in all scenes, so that shading tells how a surface lies."""
 
+PIXEL = 3 + 8 + 4 + 12 + 8
+"""Bytes of a pixel: of the image, and of the targets of all tasks."""
+
 CHUNK = 200
 """Scenes that are rendered at once."""
 
@@ -65,6 +68,10 @@ class Scenes:
     schema: Schema
     sizes: Mapping[PartName, int]
     seed: int
+
+    def __post_init__(self) -> None:
+        _, height, width = self.schema.shape
+        check_room(self.sizes, self.schema.shape, PIXEL * height * width)
 
     def open(self, device: torch.device, say: Say = silent) -> ResidentFeed:
         """Render all scenes and move them to a device."""

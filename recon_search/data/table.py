@@ -1,4 +1,7 @@
-"""`table`: a folder of images and a CSV or Parquet file; a row an image, a column a task."""
+"""`table`: a folder of images and a CSV or Parquet file; a row an image, a column a task.
+
+Of a task of pixels the column holds the path of a label's file below the root: PNG, NPY.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,14 @@ from PIL.Image import Image
 from recon_search.artefact import digest
 from recon_search.data import parts
 from recon_search.data.contents import digest_of, one_size, read_contents
-from recon_search.data.listing import SHOWN, Faults, Listing, assemble, check_tasks
+from recon_search.data.listing import (
+    SHOWN,
+    Faults,
+    Listing,
+    assemble,
+    check_tasks,
+    without_missing,
+)
 from recon_search.data.pictures import read_picture
 from recon_search.data.source import PartName
 from recon_search.data.tables import Table, read_table
@@ -21,6 +31,7 @@ from recon_search.data.task_data import TaskData
 from recon_search.errors import DataError, RecipeError, nearest
 from recon_search.recipe import DataConfig, TaskConfig
 from recon_search.tasks import cells
+from recon_search.tasks.registry import reads_pixels
 
 
 @dataclass(frozen=True)
@@ -63,26 +74,40 @@ def read_images_and_table(config: DataConfig, tables: Mapping[str, TaskConfig]) 
     path = root / Path(config.file).expanduser()  # of an absolute one, itself
     table = read_table(path, wanted_columns(config, tables), config.delimiter)
     names = _find_images(table, config.image, root)
-    contents = read_contents(root, names)
-    faults = Faults()
     places = [f"{table.places[row]} ({name})" for row, name in enumerate(names)]
+    labels = {
+        name: _find_labels(table, name, own, config, root)
+        for name, own in tables.items()
+        if reads_pixels(own.kind, name)
+    }
+    named = dict.fromkeys(label for column in labels.values() for label in column if label)
+    contents = read_contents(root, dict.fromkeys([*names, *named]))
+    faults = Faults()
     for place, name in zip(places, names, strict=True):
         if fault := contents[name].fault:
             faults.add(f"{place}: {fault}")
     faults.check()
+    parts_of_digest: list[Any] = [
+        digest_of(path.read_bytes()),
+        {name: contents[name].digest for name in names},
+    ]
+    if named:
+        parts_of_digest.append({name: contents[name].digest for name in named})
     listing = Listing(
         name=table.name,
         keys=names,
         places=places,
         pictures=Files(root, names, places, config.channels),
-        cells=read_cells(table, tables),
+        cells=read_cells(table, {n: own for n, own in tables.items() if n not in labels}),
+        files={
+            name: [None if label is None else root / label for label in column]
+            for name, column in labels.items()
+        },
         options=options_of(tables),
-        image_size=one_size(contents.values()),
+        image_size=one_size(contents[name] for name in names),
         given=read_parts(table, config.split),
         groups=read_groups(table, config.group),
-        fingerprint=digest(
-            [digest_of(path.read_bytes()), {name: contents[name].digest for name in names}]
-        ),
+        fingerprint=digest(parts_of_digest),
     )
     return assemble(listing, config, tables)
 
@@ -199,14 +224,40 @@ def _find_images(table: Table, column: str, root: Path) -> list[str]:
     return names
 
 
-def _find_image(cell: Any, column: str, root: Path, *, look_near: bool) -> str:
+def _find_labels(
+    table: Table, task: str, own: TaskConfig, config: DataConfig, root: Path
+) -> list[str | None]:
+    """Find the files of a column that hold labels of pixels; None for an empty cell."""
+    if isinstance(own.target, list):
+        raise RecipeError(
+            f"`tasks.{task}.target` must be one column, of files, got {own.target}. Name one."
+        )
+    column = own.target or task
+    faults = Faults()
+    found: list[str | None] = []
+    for place, cell in zip(table.places, table.columns[column], strict=True):
+        try:
+            is_empty = without_missing(cell, config.missing) is None
+            near = len(faults) < SHOWN
+            found.append(
+                None if is_empty else _find_image(cell, column, root, "a label", look_near=near)
+            )
+        except DataError as error:
+            faults.add(f"{place}: task '{task}': {error}")
+    faults.check()
+    return found
+
+
+def _find_image(
+    cell: Any, column: str, root: Path, what: str = "an image", *, look_near: bool
+) -> str:
     text = "" if cell is None else str(cell).strip()
     if not text:
-        raise DataError(f"column '{column}' must name an image, found an empty cell. Fill it.")
+        raise DataError(f"column '{column}' must name {what}, found an empty cell. Fill it.")
     name = os.path.normpath(os.path.relpath(root / text, root))
     if name == ".." or name.startswith(f"..{os.sep}"):
         raise DataError(
-            f"an image must lie in the data root, {text} lies outside. Move it, or name another "
+            f"{what} must lie in the data root, {text} lies outside. Move it, or name another "
             "--data-root."
         )
     path = root / name
@@ -215,7 +266,7 @@ def _find_image(cell: Any, column: str, root: Path, *, look_near: bool) -> str:
         is_listed = look_near and folder.is_dir()
         known = [each.name for each in folder.iterdir()] if is_listed else []
         raise DataError(
-            f"an image must exist, found none at {path}.{nearest(path.name, known[:1000])} Check "
+            f"{what} must exist, found none at {path}.{nearest(path.name, known[:1000])} Check "
             "the cell, or --data-root."
         )
     return name

@@ -101,10 +101,13 @@ class Preparation:
         height, width = functional.get_size(image)
         if (height, width) == self.size:
             return image
-        if self.resize == "stretch":
-            return resize(image, self.size, self.interpolation)
-        image = resize(image, self._covering(height, width), self.interpolation)
-        return functional.center_crop(image, list(self.size))
+        image = resize(image, self.scaled(height, width), self.interpolation)
+        return image if self.resize == "stretch" else functional.center_crop(image, list(self.size))
+
+    def scaled(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size to which `bring` scales an image, whose middle it then cuts out."""
+        is_fixed = self.resize == "stretch" or (height, width) == self.size
+        return self.size if is_fixed else self._covering(height, width)
 
     def spec(self) -> dict[str, Any]:
         """What `prepare` reads of it, beside shape and normalisation."""
@@ -154,13 +157,21 @@ def prepare(image: Image.Image | Tensor, config: Mapping[str, Any]) -> Tensor:
     Raises:
         DataError: it is no image, or has another number of channels.
     """
-    channels, height, width = config["shape"]
-    scale = {text: scale for scale, text in SCALES.items()}[config["scale"]]
-    preparation = Preparation(
-        (height, width),
-        channels,
-        dtype=torch.uint8 if scale > 1 else torch.float32,
-        **{key: config[key] for key in ("resize", "crop", "interpolation") if key in config},
-    )
+    preparation, scale = preparation_of(config), _scale(config)
     mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
     return (preparation.fit(preparation.decode(image)).float() / scale - mean) / std
+
+
+def preparation_of(config: Mapping[str, Any]) -> Preparation:
+    """Return how images are brought to a model's size, given `config["input"]` of it."""
+    channels, height, width = config["shape"]
+    return Preparation(
+        (height, width),
+        channels,
+        dtype=torch.uint8 if _scale(config) > 1 else torch.float32,
+        **{key: config[key] for key in ("resize", "crop", "interpolation") if key in config},
+    )
+
+
+def _scale(config: Mapping[str, Any]) -> float:
+    return {text: scale for scale, text in SCALES.items()}[config["scale"]]

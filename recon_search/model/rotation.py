@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, ItemsView, Iterable
+from collections.abc import Callable, ItemsView, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -105,12 +105,21 @@ def check_reads(backbone: nn.Module | None) -> None:
         TrainingError: one does.
     """
     if isinstance(backbone, BranchedBackbone):
-        for task in backbone.tasks:
-            if backbone.reads(task) == "pyramid":
-                raise TrainingError(
-                    f"RotoGrad rotates one vector or one map a task, '{task}' reads a pyramid of "
-                    "maps. Use another method."
-                )
+        refuse_pyramids({task: backbone.reads(task) for task in backbone.tasks})
+
+
+def refuse_pyramids(reads: Mapping[str, str]) -> None:
+    """Make sure that no task reads a pyramid, given what each reads.
+
+    Raises:
+        TrainingError: one does.
+    """
+    for task, each in reads.items():
+        if each == "pyramid":
+            raise TrainingError(
+                f"RotoGrad rotates one vector or one map a task, '{task}' reads a pyramid of "
+                "maps. Use another method."
+            )
 
 
 def check_heads(heads: Heads, backbone: nn.Module | None) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from recon_search.conflict.rules import find_rule
 from recon_search.conflict.sums import bins_below
-from recon_search.methods.registry import check_method
+from recon_search.methods.registry import check_method, find_method
 from recon_search.model.backbone import check_weights
 from recon_search.model.facts import facts_of
 from recon_search.model.heads import create_heads
 from recon_search.model.room import check_room
+from recon_search.model.rotation import refuse_pyramids
 from recon_search.recipe import Recipe
 from recon_search.runs.run import Run
 from recon_search.search.space import check_space
@@ -30,12 +31,14 @@ def check(run: Run) -> int:
     for each in (recipe, *searched):
         _check_names(each)
     judged_tasks(run)
-    names, shape = run.schema.names, run.schema.shape
+    tasks, names, shape = run.schema.tasks, run.schema.names, run.schema.shape
     for each in (recipe, *searched):
         _check_methods(each, names)
+        if any(find_method(method).needs == "features" for method in _methods(each)):
+            refuse_pyramids({task.name: task.reads for task in tasks})
     check_room(recipe.backbone, check_weights(recipe.backbone, shape[0]), shape)
-    facts = facts_of(recipe.backbone, shape, recipe.train.freeze, tasks=run.schema.tasks)
-    create_heads(recipe.heads, facts.width, run.schema.tasks, pyramid=facts.pyramid)
+    facts = facts_of(recipe.backbone, shape, recipe.train.freeze, tasks=tasks)
+    create_heads(recipe.heads, facts.width, tasks, pyramid=facts.pyramid)
     n_layers = len(facts.analysis.layers)
     for each in (recipe, *searched):
         check_k(each, n_layers)
@@ -54,5 +57,10 @@ def _check_names(recipe: Recipe) -> None:
 def _check_methods(recipe: Recipe, tasks: tuple[str, ...]) -> None:
     """Check every method that a recipe names on the tasks it would combine."""
     check_method(recipe.train.method, recipe.train.options, tasks=tasks, where="train.options")
-    for method in (recipe.probe.method, *recipe.compare.methods):
+    for method in _methods(recipe)[1:]:
         check_method(method, tasks=tasks)
+
+
+def _methods(recipe: Recipe) -> tuple[str, ...]:
+    """Return the method that a recipe trains by, and the others that it names."""
+    return recipe.train.method, recipe.probe.method, *recipe.compare.methods

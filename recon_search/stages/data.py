@@ -27,6 +27,7 @@ from recon_search.recipe import Recipe
 from recon_search.tasks.binary import Binary
 from recon_search.tasks.classes import Classes
 from recon_search.tasks.labels import Labels
+from recon_search.tasks.segments import Segments
 from recon_search.tasks.task import Task, class_names
 from recon_search.tasks.values import Values
 
@@ -56,7 +57,10 @@ class Sample(NamedTuple):
 
 
 class Column:
-    """Targets of one task over one part, and which samples they are of."""
+    """Targets of one task over one part, and which samples they are of; of pixels what they hold.
+
+    That is the number of pixels with a label, or of each class.
+    """
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
@@ -76,6 +80,8 @@ class Column:
         """Return the numbers of the samples that have a label."""
         if not self._targets:
             return frozenset()
+        if task.reads == "pyramid":
+            return frozenset(itertools.compress(self._numbers, self.targets.sum(1).tolist()))
         try:
             n = torch.vmap(lambda target: task.n_labels(target[None]))(self.targets).tolist()
         except Exception:  # of a kind of one's own that counts in another way
@@ -102,7 +108,8 @@ class TaskFacts:
         name: of the task.
         kind: of the task.
         labelled: samples with a label, by part.
-        classes: samples of each class, or with each label, by part; empty for other kinds.
+        classes: samples of each class, or with each label, or with a pixel of each class, by part;
+            empty for other kinds.
         numbers: of each number its spread by part; empty for other kinds.
         unit: of the numbers.
     """
@@ -223,8 +230,8 @@ def examine(looked: Looked, tell: Tell = lambda: None) -> Examination:
     doubles: list[tuple[str, str]] = []
     repeated = 0
     for number, sample in enumerate(looked.read(unreadable, tell)):
-        for name, target in sample.targets.items():
-            columns[sample.part][name].add(number, target)
+        for task in looked.tasks:
+            columns[sample.part][task.name].add(number, _shorten(task, sample.targets[task.name]))
         other = first.setdefault(sample.content, sample)
         if other.part != sample.part:
             doubles.append((other.name, sample.name))
@@ -314,12 +321,27 @@ def _digest(image: Any) -> str:
     return found.hexdigest()
 
 
+def _shorten(task: Task, target: Tensor) -> Tensor:
+    """Return what is kept of a target: of that of pixels how many there are, (n,)."""
+    if task.reads != "pyramid":
+        return target
+    if isinstance(task, Segments):
+        known = target[(target >= 0) & (target < task.n_classes)]
+        return torch.bincount(known.long(), minlength=task.n_classes)
+    return task.n_labels(target[None])[None]
+
+
 def _describe(task: Task, columns: Mapping[PartName, Column]) -> TaskFacts:
     own = {part: column.targets for part, column in columns.items()}
     classes: dict[str, Counts] = {}
     for place, name in enumerate(class_names(task)):
         if isinstance(task, Classes | Binary):
             classes[name] = {part: int((column == place).sum()) for part, column in own.items()}
+        elif isinstance(task, Segments):
+            classes[name] = {
+                part: int((column[:, place] > 0).sum()) if len(column) else 0
+                for part, column in own.items()
+            }
         elif isinstance(task, Labels):
             classes[name] = {
                 part: int((column[:, place] == 1).sum()) if len(column) else 0

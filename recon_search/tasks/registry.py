@@ -99,6 +99,18 @@ def fit_pixels(name: str, pictures: Iterable[Any], options: Mapping[str, Any]) -
     return own
 
 
+def reads_pixels(kind: object, task: str) -> bool:
+    """Tell whether a kind's labels are pictures; of one that is unknown, no.
+
+    Raises:
+        ReconSearchError: a kind of one's own cannot be imported.
+    """
+    if isinstance(kind, str) and is_import_path(kind):
+        make = import_callable(kind, f"The kind of task '{task}'")
+        return getattr(make, "reads", "vector") == "pyramid"
+    return kind in OF_PIXELS
+
+
 def _fit(
     name: str,
     labels: Iterable[Any],

@@ -52,7 +52,7 @@ def paint(task: Task, picture: Tensor) -> NDArray[np.uint8]:
         levels = torch.where(known, (picture.clamp(-1, 1) + 1) * 127.5, UNKNOWN)
         return levels.movedim(0, 2).numpy().astype(np.uint8)
     if isinstance(task, Edges):
-        grey = (255 * picture.float().clamp(0, 1)).numpy().astype(np.uint8)
+        grey = (255 * picture.float().nan_to_num(UNKNOWN).clamp(0, 1)).numpy().astype(np.uint8)
         return np.repeat(grey[..., None], 3, 2)
     return np.full((*size, 3), UNKNOWN, np.uint8)
 

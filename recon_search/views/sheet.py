@@ -59,7 +59,7 @@ def contact_sheet(looked: Looked) -> Figure:
             texts.append(f"... {len(tasks) - LINES} more tasks")
         if dense:
             texts.append(", ".join(["image", *(task.name for task in dense)]))
-        axes.set_title("\n".join(texts).replace("$", r"\$"), fontsize=7, loc="left")
+        axes.set_title("\n".join(texts), fontsize=7, loc="left")
     return figure
 
 

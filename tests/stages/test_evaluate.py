@@ -7,9 +7,13 @@ import torch
 
 import recon_search as rs
 from recon_search.data.registry import find_source
+from recon_search.errors import RecipeError
 from recon_search.model.network import build_model
 from recon_search.recipe import load_recipe
+from recon_search.stages.evaluate import _match
 from recon_search.tasks.classes import Classes
+from recon_search.tasks.depth import Depth
+from recon_search.tasks.values import Values
 from tests.command import call
 from tests.stages.recipes import TINY
 
@@ -125,3 +129,16 @@ def test_a_model_that_has_more_tasks_than_the_recipe_is_measured_on_those_of_the
     save_model(tmp_path, Classes("more", 3), RIGHT, LEFT, input=INPUT)
     done = invoke("evaluate", "model", "tiny.toml", *CPU)
     assert list(json.loads(done.output)["metrics"]) == ["left", "right"]
+
+
+@pytest.mark.parametrize(
+    ("make", "units"),
+    [(Values, ("years", "months")), (Depth, ("m", "mm"))],
+    ids=["values", "depth"],
+)
+def test_numbers_in_another_unit_are_refused(make, units):
+    ours, theirs = (make("a", unit=unit) for unit in units)
+    with pytest.raises(RecipeError, match=f"must have the unit that .* {units[1]}, .*{units[0]}"):
+        _match([ours], {"a": theirs}, {})
+    for one, other in ((ours, ours), (ours, make("a")), (make("a"), ours)):
+        assert _match([one], {"a": other}, {}) == [(one, "a")]
