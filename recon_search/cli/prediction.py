@@ -65,7 +65,7 @@ def predict(
     from recon_search.stages.predict import Predictor
     from recon_search.views.counting import counting
     from recon_search.views.grid import lines_of, n_shown, prediction_grid, with_maps
-    from recon_search.views.map_files import MapFiles
+    from recon_search.views.map_files import map_files
     from recon_search.views.plots import save_figure
     from recon_search.views.rows import check_ending, rows_file
 
@@ -80,7 +80,8 @@ def predict(
         )
     pictures = find_pictures(images, column=column, root=root)
     folder = out.with_suffix("") if maps is None else maps
-    files = MapFiles(folder, pictures, is_painted=paint)
+    if predictor.dense and folder.is_file():
+        raise ReconSearchError(f"--maps must be a folder, got the file {folder}. Name another.")
     skipped: list[str] = []
 
     def skip(picture: Picture, error: DataError) -> None:
@@ -89,7 +90,11 @@ def predict(
 
     shown: list[Any] = []
     done, n_maps = 0, len(predictor.dense)
-    with counting("predict", "images") as tell_count, rows_file(out) as write:
+    with (
+        counting("predict", "images") as tell_count,
+        rows_file(out) as write,
+        map_files(folder, pictures, is_painted=paint) as files,
+    ):
         batches = predictor.predict(pictures, batch_size, skip if skip_unreadable else None)
         for read, columns in batches:
             for row, picture in enumerate(read[: n_shown(n_maps) - len(shown) if grid else 0]):

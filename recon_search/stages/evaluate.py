@@ -135,9 +135,9 @@ def _check_same(task: Task, theirs: Task) -> None:
         ("kind", task.spec()["kind"], theirs.spec()["kind"]),
         ("number of outputs", task.n_outputs, theirs.n_outputs),
     ]
-    named = [getattr(each, "unit", "") for each in (task, theirs)]
-    if all(named):  # of which one may not be said
-        facts.append(("unit", *named))
+    own, other_unit = (getattr(each, "unit", "") for each in (task, theirs))
+    if own and other_unit:  # one may not be said
+        facts.append(("unit", own, other_unit))
     for what, ours, other in facts:
         if ours != other:
             raise RecipeError(

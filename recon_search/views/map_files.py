@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,37 +27,62 @@ class MapFiles:
     """Writes maps into a folder for each task, named like their images.
 
     Args:
-        folder: of all, made if needed.
+        folder: of all.
+        place: where they stand until all are written.
         pictures: all of which maps may be written. What their paths differ in is kept.
         is_painted: whether a picture to look at is written beside each map of numbers.
     """
 
-    def __init__(self, folder: Path, pictures: Sequence[Picture], *, is_painted: bool) -> None:
-        self.folder, self._is_painted = folder, is_painted
+    def __init__(
+        self, folder: Path, place: Path, pictures: Sequence[Picture], *, is_painted: bool
+    ) -> None:
+        self.folder, self._place, self._is_painted = folder, place, is_painted
         self._names = _name(pictures)
 
     def write(self, task: Task, pictures: Sequence[Picture], maps: Sequence[Tensor]) -> list[Path]:
-        """Write what a task says of some images, and return the files.
+        """Write what a task says of some images, and return where the files will be.
 
         Classes (whole numbers, (H, W)) are the values of a PNG file: up to 255 of 8 bits, with
         colours, else of 16 bits; unknown is the largest value. Numbers are NPY, float32.
         """
+        below = Path(_plain(task.name))
         return [
-            self._write(task, found, self.folder / _plain(task.name) / self._names[picture.path])
+            self.folder / self._write(task, found, below / self._names[picture.path])
             for picture, found in zip(pictures, maps, strict=True)
         ]
+
+    def move(self) -> None:
+        """Bring what is written to its folder; files of the same names are replaced."""
+        for path in sorted(self._place.rglob("*")):
+            target = self.folder / path.relative_to(self._place)
+            if path.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+            else:
+                path.replace(target)
 
     def _write(self, task: Task, found: Tensor, stem: Path) -> Path:
         if found.ndim == 2 and not found.is_floating_point():
             path = _beside(stem, ".png")
-            _save(_picture_of(task, found), path)
+            _save(_picture_of(task, found), self._place / path)
             return path
         path = _beside(stem, ".npy")
-        with artefact.atomic(path) as temporary:
+        with artefact.atomic(self._place / path) as temporary:
             np.save(temporary, found.numpy(), allow_pickle=False)
         if self._is_painted:
-            _save(Image.fromarray(paint(task, found)), _beside(stem, ".png"))
+            _save(Image.fromarray(paint(task, found)), self._place / _beside(stem, ".png"))
         return path
+
+
+@contextmanager
+def map_files(
+    folder: Path, pictures: Sequence[Picture], *, is_painted: bool = False
+) -> Iterator[MapFiles]:
+    """Yield what writes maps; they are in their folder once the block has ended well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
+        found = MapFiles(folder, Path(place), pictures, is_painted=is_painted)
+        yield found
+        found.move()
 
 
 def _picture_of(task: Task, found: Tensor) -> Image.Image:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from recon_search.data.images import Images
+from recon_search.data import images
 from recon_search.data.registry import READERS
 from recon_search.data.source import PARTS
 from recon_search.errors import DataError, RecipeError
@@ -84,13 +84,24 @@ def test_a_cell_is_the_file_of_a_label(tmp_path):
 
 def test_what_is_missing_is_blank_and_the_rest_is_trained_on(tmp_path):
     write(tmp_path)
-    source = Images(read(tmp_path), DataConfig(name="table", image_size=(4, 4)))
+    source = images.Images(read(tmp_path), DataConfig(name="table", image_size=(4, 4)))
     assert source.schema.complete == {"species"}
     feed = source.open(torch.device("cpu"))
     ((batch,),) = feed.steps("train", 4)
     road, _, depth = source.schema.tasks
     assert [int(road.n_labels(own[None])) for own in batch.targets["road"]] == [16, 0, 16, 16]
     assert [int(depth.n_labels(own[None])) for own in batch.targets["depth"]] == [0, 16, 0, 16]
+
+
+@pytest.mark.parametrize(("limit", "is_kept"), [(16 * (3 + 8 + 4) * 8, True), (1900, False)])
+def test_labels_of_pixels_count_where_memory_is_short(tmp_path, monkeypatch, limit, is_kept):
+    """Eight samples of 16 pixels: 3 bytes each of an image, 8 of a class, 4 of a depth."""
+    write(tmp_path)
+    monkeypatch.setattr(images, "SMALL", limit)
+    source = images.Images(read(tmp_path), DataConfig(name="table", image_size=(4, 4)))
+    said = []
+    next(iter(source.open(torch.device("cpu"), said.append).steps("train", 4)))
+    assert bool(said) == is_kept
 
 
 def test_a_changed_mask_is_other_data(tmp_path):
@@ -142,7 +153,7 @@ def test_a_file_that_is_read_later_is_named_by_row_too(tmp_path, array, message)
         (tmp_path / "masks/05.npy").write_bytes(array)
     else:
         np.save(tmp_path / "masks/05.npy", array)
-    source = Images(read(tmp_path), DataConfig(name="table", image_size=(4, 4)))
+    source = images.Images(read(tmp_path), DataConfig(name="table", image_size=(4, 4)))
     with pytest.raises(DataError, match=message) as raised:
         list(source.open(torch.device("cpu")).steps("validation", 4))
     assert "\n" not in str(raised.value)

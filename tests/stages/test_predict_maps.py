@@ -19,7 +19,7 @@ from recon_search.tasks.depth import Depth
 from recon_search.tasks.edges import Edges
 from recon_search.tasks.normals import Normals
 from recon_search.tasks.segments import Segments
-from recon_search.views.map_files import MapFiles
+from recon_search.views.map_files import map_files
 from tests.command import call
 
 TASKS = (
@@ -198,9 +198,10 @@ def test_a_task_of_pixels_may_be_called_like_a_column(tmp_path):
 )
 def test_png_files_hold_every_class_and_what_is_unknown(tmp_path, n, values):
     picture = Picture("i.png", tmp_path / "i.png")
-    files = MapFiles(tmp_path / "maps", [picture], is_painted=False)
     found = torch.tensor([values], dtype=torch.int16)
-    (path,) = files.write(Segments("a", n), [picture], [found])
+    with map_files(tmp_path / "maps", [picture]) as files:
+        (path,) = files.write(Segments("a", n), [picture], [found])
+        assert not path.exists()
     read = read_array(path).astype(int).tolist()
     assert read == [[*values[:2], 255 if n < 256 else 65535]]
     task = Segments("a", n, ignore_index=read[0][2])
@@ -210,7 +211,35 @@ def test_png_files_hold_every_class_and_what_is_unknown(tmp_path, n, values):
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "../x", "ümlaut ?"])
 def test_no_name_of_a_task_leaves_the_folder(tmp_path, name):
     pictures = [Picture(p, tmp_path / p) for p in ("a/1.png", "a/1.jpg", "b/2.png")]
-    files = MapFiles(tmp_path / "maps", pictures, is_painted=False)
-    paths = files.write(Depth(name), pictures, [torch.ones(2, 2)] * 3)
+    with map_files(tmp_path / "maps", pictures) as files:
+        paths = files.write(Depth(name), pictures, [torch.ones(2, 2)] * 3)
+    assert all(path.is_file() for path in paths)
     assert len(set(paths)) == 3
     assert all(path.resolve().parents[2] == tmp_path / "maps" for path in paths)
+
+
+@pytest.mark.parametrize("has_some", [True, False])
+def test_an_image_that_cannot_be_read_leaves_no_maps(tmp_path, has_some):
+    save_model(tmp_path / "model")
+    if has_some:
+        write_images(tmp_path / "images", [(32, 40)] * 3)
+    (tmp_path / "images").mkdir(exist_ok=True)
+    (tmp_path / "images/z.png").write_bytes(b"no image")
+    before = sorted(tmp_path.iterdir())
+    done = call("predict", "model", "images", "--batch-size", 1, *CPU, cwd=tmp_path)
+    assert done.code == 2
+    assert "z.png must be an image" in done.error
+    assert sorted(tmp_path.iterdir()) == before
+    if has_some:
+        done = call("predict", "model", "images", "--skip-unreadable", *CPU, cwd=tmp_path)
+        assert done.code == 0
+        assert len(list((tmp_path / "predictions/edges").rglob("*.npy"))) == 3
+
+
+def test_a_file_in_the_place_of_the_folder_is_left_alone(given):
+    folder, _ = given
+    (folder / "taken").write_text("mine")
+    done = call("predict", "model", "images", "--out", "taken.csv", *CPU, cwd=folder)
+    assert (done.code, done.output) == (2, "")
+    assert "--maps must be a folder, got the file taken. Name another." in done.error
+    assert (folder / "taken").read_text() == "mine"

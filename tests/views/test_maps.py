@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from recon_search.recipe import parse_recipe
 from recon_search.stages.data import Looked
@@ -13,7 +14,9 @@ from recon_search.tasks.edges import Edges
 from recon_search.tasks.metrics import IGNORED
 from recon_search.tasks.normals import Normals
 from recon_search.tasks.segments import Segments
+from recon_search.views.grid import prediction_grid
 from recon_search.views.maps import paint, palette
+from recon_search.views.plots import save_figure
 from recon_search.views.sheet import contact_sheet
 
 KINDS = (Segments("a", 11), Depth("b"), Normals("c"), Edges("d"))
@@ -39,6 +42,9 @@ def test_what_is_decoded_can_be_painted(task):
 @pytest.mark.parametrize("task", KINDS)
 def test_what_is_unknown_is_black(task):
     assert (paint(task, task.blank((4, 5))) == 0).all()
+    if task.name != "a":  # of numbers, also what was not seen
+        size = (3, 4, 5) if task.name == "c" else (4, 5)
+        assert (paint(task, torch.full(size, math.nan)) == 0).all()
 
 
 def test_colours_say_what_there_is():
@@ -68,3 +74,11 @@ def test_a_contact_sheet_shows_labels_of_pixels_beside_their_images():
     assert len(shown) == 5
     assert {picture.shape for picture in shown} == {(32, 5 * 32, 3)}
     assert figure.axes[0].get_title(loc="left") == "image, what, depth, normals, edges"
+
+
+def test_a_dollar_in_the_name_of_a_task_is_one(tmp_path):
+    picture = Image.new("RGB", (8, 8))
+    save_figure(prediction_grid([(picture, ["price $: 3", "a $b$ c"])]), tmp_path / "g.svg")
+    text = (tmp_path / "g.svg").read_text()
+    for line in ("price $: 3", "a $b$ c"):
+        assert f"<!-- {line} -->" in text
