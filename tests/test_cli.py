@@ -193,7 +193,7 @@ def test_a_folder_in_which_nothing_was_computed_takes_another_recipe(tmp_path, i
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("backbone.name=resnet34", "and backbone (resnet34, digest"),
+        ("backbone.name=resnet34", "and backbone (resnet34, 75 layers"),
         ("tasks", "--scores must be of the recipe's tasks (left, right)"),
         ("metadata", "these lack backbone, layer_infos, recipe, seeds"),
     ],

@@ -113,6 +113,7 @@ OTHER = {
     "compare.controls": ["random"],
     "compare.rules": ["count"],
     "compare.ks": [4],
+    "compare.single": ["left"],
     "search.trials": 3,
     "search.seed": 1,
     "search.objective": "delta_m-flops",

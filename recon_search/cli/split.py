@@ -64,7 +64,7 @@ def split(
     if scores_path is not None:
         scores = ConflictScores.load(scores_path)
         check_scores(scores, run)
-        chosen = choose_split(recipe, scores, shape=run.schema.shape)
+        chosen = choose_split(recipe, scores, schema=run.schema)
     else:
         assert counts_path is not None
         chosen = split_by_counts(run, counts_path)

@@ -55,10 +55,16 @@ def load(
         if config["format"] == FIRST_FORMAT:
             config = _from_first(config)
         if heads is None and backbone is None:
+            tasks = [create_task(spec) for spec in config["tasks"]]
+            if (names := tuple(task.name for task in tasks)) != split.tasks:
+                raise ArtefactError(
+                    f"{path} must name the same tasks in config.json and split.json, found "
+                    f"{', '.join(names)} and {', '.join(split.tasks)}. Export the model again."
+                )
             model = build_model(
                 BackboneConfig(**{**config["backbone"], "weights": None}),
                 heads_of(config),
-                [create_task(spec) for spec in config["tasks"]],
+                tasks,
                 shape=config["input"]["shape"],
                 split=split,
             )

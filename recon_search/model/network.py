@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recon_search import artefact
-from recon_search.errors import BackboneError, SplitError
+from recon_search.errors import BackboneError, SplitError, nearest
 from recon_search.graph.admission import is_wrapper
 from recon_search.graph.branch import branch
 from recon_search.graph.branched import BranchedBackbone
@@ -150,10 +150,10 @@ def _check_parts(backbone: nn.Module, heads: Mapping[str, nn.Module]) -> None:
             f"A MultiTaskModel must have a branched backbone, got {type(backbone).__name__}. "
             f"{'Pass its .module.' if is_wrapped else 'Make it with recon_search.branch.'}"
         )
-    if set(heads) != set(eager.tasks):
+    if unknown := [name for name in heads if name not in eager.tasks]:
         raise SplitError(
-            f"A MultiTaskModel must have one head a task ({', '.join(eager.tasks)}), got heads "
-            f"of {', '.join(heads) or 'none'}. Name heads after tasks."
+            f"The heads of a MultiTaskModel must be named after its tasks "
+            f"({', '.join(eager.tasks)}), got '{unknown[0]}'.{nearest(unknown[0], eager.tasks)}"
         )
 
 

@@ -61,8 +61,9 @@ class CompareConfig(Section):
     ] = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
     rules: list[str] = []  # further splits: each of these rules at each of the sizes `ks`
     ks: list[Annotated[int, Field(gt=0)]] = []
+    single: list[str] = []  # tasks with a single-task model, of which delta_m is made; empty: all
 
-    @field_validator("methods", "controls", "rules", "ks")
+    @field_validator("methods", "controls", "rules", "ks", "single")
     @classmethod
     def _check_unique(cls, values: list[Any]) -> list[Any]:
         if twice := [value for value, n in Counter(values).items() if n > 1]:

@@ -6,13 +6,32 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+from recon_search.errors import RecipeError, nearest
 from recon_search.runs.result import Result
+from recon_search.runs.run import Run
+from recon_search.tasks.task import Task
 
 SCATTER = 0.05
 """Standard deviation over seeds, relative to the mean, above which a baseline is no yardstick."""
 
 PROGRESS = 0.05
 """Relative change of a metric over the last fifth of training above which it has not ended."""
+
+
+def judged_tasks(run: Run) -> tuple[Task, ...]:
+    """Return the tasks that have a single-task model, and of which delta_m is made.
+
+    Raises:
+        RecipeError: `compare.single` names a task that the data does not have.
+    """
+    names, wanted = run.schema.names, run.recipe.compare.single
+    for name in wanted:
+        if name not in names:
+            raise RecipeError(
+                f"`compare.single` must name tasks ({', '.join(names)}), got '{name}'."
+                f"{nearest(name, names)}"
+            )
+    return tuple(task for task in run.schema.tasks if not wanted or task.name in wanted)
 
 
 def doubts(

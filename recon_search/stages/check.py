@@ -13,6 +13,7 @@ from recon_search.model.rotation import refuse_pyramids
 from recon_search.recipe import Recipe
 from recon_search.runs.run import Run
 from recon_search.search.space import check_space
+from recon_search.stages.baselines import judged_tasks
 from recon_search.stages.split import check_k, reading_of
 from recon_search.training.optimisation import check_optimizer
 
@@ -29,6 +30,7 @@ def check(run: Run) -> int:
     searched = check_space(recipe)
     for each in (recipe, *searched):
         _check_names(each)
+    judged_tasks(run)
     tasks, names, shape = run.schema.tasks, run.schema.names, run.schema.shape
     for each in (recipe, *searched):
         _check_methods(each, names)

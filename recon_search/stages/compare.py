@@ -25,7 +25,7 @@ from recon_search.runs.pool import train_all
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training
-from recon_search.stages.baselines import describe_doubts, doubts
+from recon_search.stages.baselines import describe_doubts, doubts, judged_tasks
 from recon_search.stages.split import RANDOM_PARAMS, choose_by_rule, choose_control
 from recon_search.stages.wider import widen
 from recon_search.tasks.task import directions, units
@@ -56,7 +56,7 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
     differences are taken to it. The model to export is chosen on validation data among the split
     networks.
     """
-    recipe, tasks = run.recipe, run.schema.tasks
+    recipe, tasks = run.recipe, judged_tasks(run)
     lines = plan(run, split, scores)
     every = [training for line in lines for training in line.trainings]
     results = iter(train_all(every, run, "compare"))
@@ -78,7 +78,7 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
         single={task: collect(of, [task])[task] for task, of in single.items()},  # type: ignore[arg-type]
         single_parameters=sum(of[0].n_parameters for of in single.values()),
         rows=rows,
-        verdict=" ".join([verdict(rows), *_missing(run, lines)]),
+        verdict=" ".join([verdict(rows), *_left_out(run), *_missing(run, lines)]),
         best=choose_best(trained, single, judged_by),
         warning=describe_doubts(doubts(single, judged_by)),
         units=units(tasks),
@@ -114,7 +114,10 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
             ),
         )
 
-    lines = [line(f"single {t}", "single", method="joint", tasks=(t,)) for t in names]
+    lines = [
+        line(f"single {task.name}", "single", method="joint", tasks=(task.name,))
+        for task in judged_tasks(run)
+    ]
     for method in recipe.compare.methods:
         lines.append(line(f"{method}, unsplit", "joint", method=method))
         lines.append(line(f"{method}, split", "split", split, method=method))
@@ -148,6 +151,15 @@ def control_name(control: str, split: Split) -> str:
 
 def _seeds(run: Run) -> range:
     return range(run.recipe.seed, run.recipe.seed + run.recipe.compare.seeds)
+
+
+def _left_out(run: Run) -> list[str]:
+    """Say of which tasks delta_m is, where it is not of all."""
+    judged = [task.name for task in judged_tasks(run)]
+    if len(judged) == len(run.schema.names):
+        return []
+    few = ", ".join(f'"{name}"' for name in judged)
+    return [f"delta_m is of {len(judged)} of the {len(run.schema.names)} tasks: {few}."]
 
 
 def _missing(run: Run, lines: Sequence[Line]) -> list[str]:

@@ -130,7 +130,7 @@ def _is_of(run: Run, scores: ConflictScores) -> bool:
 def _stability(run: Run, scores: ConflictScores) -> tuple[int, float]:
     """How many layers the recipe would split, and which share of them another probe would."""
     recipe = run.recipe
-    k = max(1, len(choose_layers(recipe, scores, shape=run.schema.shape)))
+    k = max(1, len(choose_layers(recipe, scores, schema=run.schema)))
     reading = reading_of(recipe)
     return k, measure_reliability(scores, recipe.split.rule, reading, k).stability
 

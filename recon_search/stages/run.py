@@ -29,7 +29,7 @@ def run_all(run: Run) -> Comparison:
     except OutOfTime as left:
         raise OutOfTime(f"{left}; the comparison has not begun") from None
     save_figure(heat_map(scores), run.out / "conflicts.png")
-    split = choose_split(run.recipe, scores, shape=run.schema.shape)
+    split = choose_split(run.recipe, scores, schema=run.schema)
     split.save(run.out / "split.json")
     tasks = run.schema.tasks
     facts = facts_of(run.recipe.backbone, run.schema.shape, run.recipe.train.freeze, tasks=tasks)

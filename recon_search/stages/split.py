@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import recon_search
 from recon_search.conflict.grouping import cluster_tasks, group_tasks
 from recon_search.conflict.rules import Reading, n_parameters, rank, within_budget
 from recon_search.conflict.scores import ConflictScores
+from recon_search.data.source import Schema
 from recon_search.errors import RecipeError
 from recon_search.graph.split import Split, load_counts
 from recon_search.model.facts import facts_of
@@ -36,7 +36,7 @@ def choose_split(
     scores: ConflictScores,
     max_params: str | None = None,
     *,
-    shape: Sequence[int] = (),
+    schema: Schema | None = None,
 ) -> Split:
     """Choose the layers as the recipe's `[split]` says.
 
@@ -45,12 +45,12 @@ def choose_split(
         scores: of the probe.
         max_params: a budget beside `split.k`, as "1.2x" of the unsplit backbone; layers that do not
             fit are passed over.
-        shape: of one image, (C, H, W), which `split.max_flops` needs.
+        schema: of the data; `split.max_flops` needs its tasks and the shape of its images.
 
     Raises:
         RecipeError: `split.k` is larger than the number of layers, or the rule is unknown.
     """
-    chosen = choose_layers(recipe, scores, max_params, shape=shape)
+    chosen = choose_layers(recipe, scores, max_params, schema=schema)
     return plan(chosen, scores, recipe.split.rule, recipe)
 
 
@@ -59,7 +59,7 @@ def choose_layers(
     scores: ConflictScores,
     max_params: str | None = None,
     *,
-    shape: Sequence[int] = (),
+    schema: Schema | None = None,
 ) -> list[str]:
     """Choose the layers as the recipe's `[split]` says, worst first.
 
@@ -67,7 +67,7 @@ def choose_layers(
         recipe: the recipe.
         scores: of the probe.
         max_params: as `choose_split` takes it; and so the others.
-        shape: see `choose_split`.
+        schema: see `choose_split`.
 
     Raises:
         RecipeError: as `choose_split`.
@@ -81,12 +81,12 @@ def choose_layers(
     if recipe.split.k is not None:
         check_k(recipe, len(scores.layers))
     if recipe.split.max_flops is not None:
-        return _within_flops(ranking, scores, recipe, shape)
+        return _within_flops(ranking, scores, recipe, schema)
     return ranking[: recipe.split.k]
 
 
 def _within_flops(
-    ranking: list[str], scores: ConflictScores, recipe: Recipe, shape: Sequence[int]
+    ranking: list[str], scores: ConflictScores, recipe: Recipe, schema: Schema | None
 ) -> list[str]:
     """Take up to `split.k` layers in order while the network stays within `split.max_flops`.
 
@@ -94,7 +94,10 @@ def _within_flops(
     further layers cost nothing more.
     """
     assert recipe.split.max_flops is not None
-    analysis = facts_of(recipe.backbone, shape, recipe.train.freeze).analysis
+    if schema is None:
+        raise RecipeError("`split.max_flops` needs to know the data, got no schema. Pass schema=.")
+    facts = facts_of(recipe.backbone, schema.shape, recipe.train.freeze, tasks=schema.tasks)
+    analysis = facts.analysis
     limit, most = _factor(recipe.split.max_flops), recipe.split.k
     chosen: list[str] = []
     n_before = -1

@@ -21,6 +21,7 @@ from recon_search.search.ledger import Entry, Ledger
 from recon_search.search.space import Space, draw, with_values
 from recon_search.search.storage import PatientStorage, owner, recover
 from recon_search.search.tally import is_surplus
+from recon_search.stages.baselines import judged_tasks
 from recon_search.stages.split import choose_split
 from recon_search.tasks.scoring import delta_m
 from recon_search.tasks.task import Metrics, directions
@@ -118,7 +119,7 @@ class Objective:
         """The run and the training that drawn values ask for."""
         recipe = with_values(self.recipe, values)
         limit = self.recipe.search.max_params or self.recipe.split.max_params
-        split = choose_split(recipe, self.scores, limit, shape=self.run.schema.shape)
+        split = choose_split(recipe, self.scores, limit, schema=self.run.schema)
         training = Training(
             self.scores.tasks,
             split if split.layers else None,
@@ -135,7 +136,7 @@ class Objective:
         """Train, report every epoch; what the ledger keeps of it."""
         values: list[float] = []
         reported = set(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
-        judged_by = directions(run.schema.tasks)
+        judged_by = directions(judged_tasks(run))
         n_epochs = run.recipe.train.epochs
 
         def after_epoch(record: dict[str, Any]) -> None:
@@ -196,7 +197,7 @@ class Objective:
 
         Workers begin with different tasks; whoever finds one under way looks for another.
         """
-        tasks = list(self.scores.tasks)
+        tasks = [task.name for task in judged_tasks(self.run)]
         shift = number % len(tasks)
         waiting = {
             task: Training(

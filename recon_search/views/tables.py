@@ -156,16 +156,16 @@ def comparison_table(comparison: Comparison) -> Table:
     has_room = len(columns) <= MANY_COLUMNS
     for task, name in columns if has_room else ():
         heading = f"{task}\n{name} {comparison.unit(task, name)}".rstrip()
-        table.add_column(escape(heading), justify="right", no_wrap=True)
+        table.add_column(escape(heading), justify="right", overflow="fold")
     if not has_room:
-        table.add_column("worst task\n% to single", justify="right", no_wrap=True)
-        table.add_column("best task\n% to single", justify="right", no_wrap=True)
-    table.add_column("delta_m\n%", justify="right", no_wrap=True)
-    table.add_column("minus split\n(paired)", justify="right", no_wrap=True)
-    table.add_column("p", justify="right", no_wrap=True)
-    table.add_column("para-\nmeters", justify="right", no_wrap=True)
-    table.add_column("FLOPs", justify="right", no_wrap=True)
-    table.add_column(f"cos < {comparison.threshold}\n% of pairs", justify="right", no_wrap=True)
+        table.add_column("worst task\n% to single", justify="right", overflow="fold")
+        table.add_column("best task\n% to single", justify="right", overflow="fold")
+    table.add_column("delta_m\n%", justify="right", overflow="fold")
+    table.add_column("minus split\n(paired)", justify="right", overflow="fold")
+    table.add_column("p", justify="right", overflow="fold")
+    table.add_column("para-\nmeters", justify="right", overflow="fold")
+    table.add_column("FLOPs", justify="right", overflow="fold")
+    table.add_column(f"cos < {comparison.threshold}\n% of pairs", justify="right", overflow="fold")
     base = comparison.rows[0]
     singles = ["", ""]
     if has_room:

@@ -152,11 +152,10 @@ def test_every_method_wants_the_model_itself(method, wrap):
         (small, TASKS, BackboneError, "got ResNet. Make it with recon_search.branch."),
         (lambda: DistributedDataParallel(branched()), TASKS, BackboneError, "Pass its .module."),
         (dict, TASKS, BackboneError, "got dict"),
-        (branched, ("a",), SplitError, r"one head a task \(a, b\), got heads of a\."),
-        (branched, ("a", "b", "c"), SplitError, "got heads of a, b, c"),
-        (branched, (), SplitError, "got heads of none"),
+        (branched, ("a", "b", "c"), SplitError, r"named after its tasks \(a, b\), got 'c'"),
+        (branched, ("A", "b"), SplitError, "got 'A'"),
     ],
 )
-def test_a_model_has_a_branched_backbone_and_a_head_for_each_task(backbone, heads, error, message):
+def test_a_model_has_a_branched_backbone_and_heads_of_its_tasks(backbone, heads, error, message):
     with pytest.raises(error, match=message):
         rs.MultiTaskModel(backbone(), {task: nn.Linear(8, 2) for task in heads}, {})

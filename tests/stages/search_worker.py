@@ -17,7 +17,7 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.recipe import load_recipe
 from recon_search.runs.run import Run
 from recon_search.search import storage
-from recon_search.stages import search
+from recon_search.stages import search, study
 from recon_search.training import loop
 
 
@@ -33,7 +33,7 @@ def main():
         epoch = arguments[-1].epoch
         with (out / "epochs.txt").open("a") as file:
             file.write(f"{name} {path.parent.name} {epoch}\n")
-        is_trial = len(arguments[0].tasks) > 1
+        is_trial = len(arguments[0].learner.tasks) > 1
         if stop and is_trial and not (out / f"{name}.stopped").exists():
             (out / f"{name}.stopped").write_text(path.parent.name)
             while not (out / f"{name}.go").exists():
@@ -42,7 +42,7 @@ def main():
     loop._save = noting
     recipe = load_recipe(out / "recipe.toml")
     scores = ConflictScores.load(out / "scores.safetensors")
-    search.work(search.Job(Run(recipe, out), scores, url, "study"))
+    search.work(study.Job(Run(recipe, out), scores, url, "study"))
 
 
 if __name__ == "__main__":

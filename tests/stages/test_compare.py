@@ -12,6 +12,7 @@ from recon_search.runs.comparison import Comparison
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.stages import compare as stage
+from recon_search.stages.check import check
 from recon_search.stages.compare import plan
 from recon_search.stages.split import choose_split
 from tests.stages.recipes import TINY
@@ -136,3 +137,22 @@ def test_seeds_follow_the_recipes_own(tmp_path, trained):
 def test_rules_and_sizes_need_each_other():
     with pytest.raises(RecipeError, match=r"compare.ks"):
         recipe_with(rules=["count"])
+
+
+def test_delta_m_may_be_of_some_tasks_alone(tmp_path, trained):
+    """Of forty tasks nobody trains forty baselines."""
+    recipe = recipe_with(seeds=2, controls=["random"], single=[TASKS[1]])
+    scores, run = noisy_scores(recipe), Run(recipe, tmp_path)
+    lines = plan(run, choose_split(recipe, scores), scores)
+    assert [line.name for line in lines if line.role == "single"] == [f"single {TASKS[1]}"]
+    found = stage.compare(run, choose_split(recipe, scores), scores)
+    assert list(found.single) == list(found.directions) == [TASKS[1]]
+    assert found.verdict.endswith(f'delta_m is of 1 of the 2 tasks: "{TASKS[1]}".')
+    rows = {row.name: row for row in found.rows}
+    assert rows["joint, split"].delta_m == pytest.approx([1000 / each for each in (50, 51)])
+
+
+def test_a_task_to_be_judged_must_be_there():
+    run = Run(recipe_with(single=["lfet"]), Path("out"))
+    with pytest.raises(RecipeError, match=r"must name tasks .*got 'lfet'. Did you mean 'left'"):
+        check(run)

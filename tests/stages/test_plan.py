@@ -141,7 +141,7 @@ def test_the_command_prints_a_table_or_json(tmp_path, invoke):
     assert (values["workers"], values["n_trainings"]) == (2, 9)
     assert values["memory"] > 1e7
     done = invoke("plan", "tiny.toml", "--device", "cpu", "--workers", 1)
-    for word in ("joint, split", "joint, measured", "9 trainings, one at a time", "MiB"):
+    for word in ("joint, split", "joint, measured", "9 trainings, one at a time", "iB"):
         assert word in done.output
     assert not (tmp_path / "runs").exists()
 

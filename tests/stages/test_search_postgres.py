@@ -165,7 +165,9 @@ def test_every_trial_is_accounted_for_and_no_epoch_is_trained_twice(server, tmp_
             url = url_of(cable.port if name == "islander" else server)
             workers[name] = start_worker(tmp_path, url, name, "--stop-in-first-trial")
         for name in names:
-            wait_until((tmp_path / f"{name}.stopped").is_file, 240)
+            stopped, worker = tmp_path / f"{name}.stopped", workers[name]
+            wait_until(lambda at=stopped, of=worker: at.is_file() or of.poll() is not None, 240)
+            assert stopped.is_file(), (tmp_path / f"{name}.log").read_text()
         workers["victim"].send_signal(signal.SIGKILL)
         cable.cut()
         for name in names:  # the islander's next word to the database finds nobody

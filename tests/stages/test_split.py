@@ -314,7 +314,7 @@ def test_with_affinity_the_same_groups_share_every_layer(scores):
 def test_a_split_stays_within_its_flops(scores, limit):
     """As torch counts them on the branched network itself."""
     recipe = recipe_with(split={"k": None, "max_flops": f"{limit}x"})
-    split = choose_split(recipe, scores, shape=(1, 12, 12))
+    split = choose_split(recipe, scores, schema=run_with().schema)
     plain = create_backbone(recipe.backbone, in_chans=1)
     image = torch.zeros(1, 1, 12, 12)
 
@@ -337,8 +337,8 @@ def test_a_split_stays_within_its_flops(scores, limit):
 def test_a_limit_of_flops_goes_with_a_number_of_layers(scores):
     both = recipe_with(split={"k": 2, "max_flops": "1.9x"})
     alone = recipe_with(split={"k": None, "max_flops": "1.9x"})
-    few = choose_split(both, scores, shape=(1, 12, 12))
-    many = choose_split(alone, scores, shape=(1, 12, 12))
+    few = choose_split(both, scores, schema=run_with().schema)
+    many = choose_split(alone, scores, schema=run_with().schema)
     assert len(few.layers) == 2
     assert few.layers.keys() <= many.layers.keys()
     assert few.chosen["max_flops"] == "1.9x"
