@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from recon_search.cli.options import FILE, FOLDER, choose_device, device_option, tell
+from recon_search.cli.options import FILE, FOLDER, choose_device, device_option, tell, tell_json
 
 
 @click.command()
@@ -81,7 +80,7 @@ def predict(
         save_figure(prediction_grid(shown), grid)
     if as_json:
         written = {"out": str(out), "images": done, "skipped": skipped, "grid": grid and str(grid)}
-        click.echo(json.dumps(written, indent=2))
+        tell_json(written)
         return
     tell(f"Written: {out}, {done:,} images" + f", {len(skipped):,} skipped" * bool(skipped))
     if grid is not None:
