@@ -1,4 +1,4 @@
-"""A table that is streamed and augmented is trained on alike: after a kill, and by two processes."""
+"""A streamed, augmented table trains alike: after a kill in mid-epoch, and by two processes."""
 
 import json
 import signal
@@ -72,7 +72,7 @@ def test_a_training_killed_in_mid_epoch_leaves_the_same_bytes(whole):
 def test_two_processes_train_the_model_of_one(whole):
     """In single precision: to rounding, which a few steps magnify little."""
     with torchrun("recon_search", *command("two"), cwd=whole) as running:
-        output, _ = running.communicate(timeout=120)
+        running.communicate(timeout=120)
         assert running.returncode == 0, (whole / "errors").read_text()
     tensors, history = left_by(whole, "two")
     expected, one = left_by(whole, "whole")
