@@ -88,7 +88,7 @@ def number(cell: Any, task: str) -> float:
     if not math.isfinite(value) or "_" in found:  # Python reads 1_000
         raise LabelError(
             f"Task '{task}' must be given finite numbers, found {show(cell)}. Write a number like "
-            "12 or 0.5, or leave the cell empty."
+            "12 or 0.5, leave the cell empty, or name it in `ignore`."
         )
     return value
 
