@@ -130,7 +130,7 @@ def test_a_class_of_two_lines_is_named_in_one(tmp_path):
     rows = [{**row, "species": row["species"].replace("oak", "oak\nred")} for row in rows]
     rows[18]["species"] = "elm"
     write_csv(tmp_path / "labels.csv", rows)
-    with pytest.raises(DataError, match=r"row 28 .*beech, oak\\nred\), found 'elm'") as error:
+    with pytest.raises(DataError, match=r"row 30 .*beech, oak\\nred\), found 'elm'") as error:
         read(tmp_path, split="part")
     assert str(error.value).isprintable()
 
