@@ -10,7 +10,7 @@ from recon_search.runs.comparison import Comparison
 from recon_search.stages import judge
 from recon_search.stages.search import work
 from tests.command import call
-from tests.sources import REST
+from tests.sources import REST, write_source
 
 CPU = ("--device", "cpu", "--workers", 1)
 
@@ -65,3 +65,12 @@ def test_a_search_and_a_training_alone_end_too_and_json_has_null(invoke, tmp_pat
     assert result["test"]["a"]["accuracy"] >= 0
     assert "kept in memory" in done.error
     assert call("report", "out", cwd=tmp_path).code == 0
+
+
+def test_one_task_alone_is_refused_in_words_of_the_data(invoke, tmp_path):
+    write_source("image-folder", tmp_path)
+    text = (tmp_path / "mine.toml").read_text().replace("[tasks.place]\n", "")
+    (tmp_path / "mine.toml").write_text(text.replace('root = "trees"', 'root = "trees/animal"'))
+    code, _, error = invoke("validate", "mine.toml")
+    assert code == 2
+    assert "there must be two at least, the data have animal alone" in error

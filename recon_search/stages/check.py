@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recon_search.conflict.rules import find_rule
 from recon_search.conflict.sums import bins_below
+from recon_search.errors import RecipeError
 from recon_search.methods.registry import check_method
 from recon_search.model.backbone import check_weights
 from recon_search.model.facts import facts_of
@@ -29,6 +30,11 @@ def check(run: Run) -> int:
     for each in (recipe, *searched):
         _check_names(each)
     names, shape = run.schema.names, run.schema.shape
+    if len(names) < 2:
+        raise RecipeError(
+            f"Tasks conflict with each other, so there must be two at least, the data have "
+            f"{names[0]} alone. Add a table [tasks.NAME], or another label."
+        )
     for each in (recipe, *searched):
         _check_methods(each, names)
     check_room(recipe.backbone, check_weights(recipe.backbone, shape[0]), shape)

@@ -52,7 +52,7 @@ def text(cell: Any) -> str | None:
         return None
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
-    found = str(cell).strip()
+    found = (cell.decode(errors="replace") if isinstance(cell, bytes) else str(cell)).strip()
     if re.fullmatch(r"-?\d+\.0+", found):
         found = found[: found.index(".")]
     return None if found in MISSING else found
