@@ -78,7 +78,7 @@ def call(path: str, what: str, *args: Any, **kwargs: Any) -> Any:
     except Exception as error:  # whatever their code raises
         raise RecipeError(
             f"{what} {path} must not fail when called with ({_show(args, kwargs)}), it raised "
-            f"{type(error).__name__}: {in_one_line(error)}. Mend it."
+            f"{in_one_line(error)}. Mend it."
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from recon_search.cli.options import (
     run_directory,
     run_options,
     tell,
+    tell_json,
 )
 from recon_search.errors import ArtefactError
 
@@ -90,7 +90,7 @@ def rank(
     scores = ConflictScores.load(scores_path)
     reading = Reading(threshold, window)
     if as_json:
-        click.echo(json.dumps(ranking_summary(scores, rule, reading, k), indent=2))
+        tell_json(ranking_summary(scores, rule, reading, k))
         return
     console = make_console(minimum=110)
     console.print(ranking_table(scores, rule, reading, k))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from recon_search.cli.options import FILE, load_overridden, make_console, recipe_options, tell
+from recon_search.cli.options import (
+    FILE,
+    load_overridden,
+    make_console,
+    recipe_options,
+    tell,
+    tell_json,
+)
 
 if TYPE_CHECKING:
     from recon_search.recipe import Recipe
@@ -37,7 +43,7 @@ def data(as_json: bool, out: Path | None, **options: Any) -> None:
     looked = Looked(recipe)
     found = _examine(looked)
     if as_json:
-        click.echo(json.dumps(data_summary(found), indent=2))
+        tell_json(data_summary(found))
     else:
         _show(recipe, found, data_tables(found), double_lines(found))
         out = out or Path(f"{Path(options['recipe_path']).stem}-data.png")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
+
+from recon_search.cli.options import tell_json
 
 
 @click.command()
@@ -15,7 +15,7 @@ def doctor(as_json: bool) -> None:
 
     found = examine()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        tell_json(found)
         return
     for name in ("recon-search", "python", "platform", "cores"):
         click.echo(f"{name:<14} {found[name]}")

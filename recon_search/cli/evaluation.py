@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from recon_search.cli.options import (
     load_overridden,
     make_console,
     recipe_options,
+    tell_json,
 )
 
 
@@ -69,8 +68,4 @@ def evaluate(
         title = f"{model}, {part} data, {found.n_samples:,} images"
         make_console().print(metrics_table(title, found.metrics, found.units))
         return
-    metrics = {
-        task: {name: value if math.isfinite(value) else None for name, value in own.items()}
-        for task, own in found.metrics.items()
-    }
-    click.echo(json.dumps({"model": str(model), **asdict(found), "metrics": metrics}, indent=2))
+    tell_json({"model": str(model), **asdict(found)})

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from recon_search.cli.options import make_console
+from recon_search.cli.options import make_console, tell_json
 
 
 @click.group()
@@ -22,7 +20,7 @@ def ls_recipes(as_json: bool) -> None:
 
     rows = {name: describe(path) for name, path in shipped_recipes().items()}
     if as_json:
-        click.echo(json.dumps([{"name": n, "what": what} for n, what in rows.items()], indent=2))
+        tell_json([{"name": n, "what": what} for n, what in rows.items()])
         return
     width = max(map(len, rows))
     click.echo("\n".join(f"{name:<{width}}  {what}" for name, what in rows.items()))
@@ -35,7 +33,7 @@ def ls_methods(as_json: bool) -> None:
     from recon_search.views.methods import method_rows, method_table
 
     if as_json:
-        click.echo(json.dumps(method_rows(), indent=2))
+        tell_json(method_rows())
     else:
         make_console(minimum=150).print(method_table())
 
@@ -50,7 +48,7 @@ def ls_backbones(pattern: str, sizes: bool, as_json: bool) -> None:
 
     rows = backbone_rows(pattern, sizes=sizes)
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        tell_json(rows)
     elif sizes:
         make_console().print(backbone_table(rows))
     else:
@@ -67,6 +65,6 @@ def ls_layers(backbone: str, arguments: tuple[str, ...], as_json: bool) -> None:
 
     rows = layer_rows(backbone, arguments)
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        tell_json(rows)
     else:
         make_console(minimum=110).print(layer_table(backbone, rows))

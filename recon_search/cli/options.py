@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,7 @@ def open_run(
     read_inputs: Callable[[Run], None] | None = None,
     *,
     is_search: bool = False,
+    as_json: bool = False,
 ) -> Run:
     """Load the recipe, choose the device, open the run folder.
 
@@ -132,6 +134,7 @@ def open_run(
         options: of the command.
         read_inputs: reads what else the command takes, or refuses it, before anything is written.
         is_search: the command is `search`.
+        as_json: standard output is for JSON alone, so sentences go to standard error.
     """
     recipe = load_overridden(options)  # before the heavy imports, so that its errors come at once
 
@@ -145,7 +148,7 @@ def open_run(
     device = choose_device(options["device"])
     hours = options["max_hours"]
     deadline = None if hours is None else Deadline.after(hours)
-    listener = ConsoleListener(make_console())
+    listener = ConsoleListener(make_console(stderr=as_json))
     run = Run(recipe, out, device, options["workers"], listener, deadline)
     check(run)
     if read_inputs is not None:
@@ -171,16 +174,29 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def make_console(minimum: int = 0) -> Console:
+def make_console(minimum: int = 0, *, stderr: bool = False) -> Console:
     """A console; tables get at least `minimum` columns where output is piped."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(stderr=stderr)
     if not console.is_terminal and console.width < minimum:
-        return Console(width=minimum)
+        return Console(width=minimum, stderr=stderr)
     return console
 
 
 def tell(text: str) -> None:
     """Print a line as it is, brackets and all, however long."""
     make_console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def tell_json(value: Any) -> None:
+    """Print a value as JSON, which knows no number that is not finite: null stands for it."""
+    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from recon_search.cli.options import (
     recipe_options,
     run_directory,
     tell,
+    tell_json,
 )
 
 
@@ -62,7 +62,7 @@ def plan(
     with counting("plan", "networks") as tell_counts:
         found = make_plan(run, scores, tell_counts)
     if as_json:
-        click.echo(json.dumps(values(found), indent=2))
+        tell_json(values(found))
         return
     console = make_console(minimum=120)
     console.print(plan_table(found))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from recon_search.cli.options import FILE, FOLDER, choose_device, device_option, tell
+from recon_search.cli.options import FILE, FOLDER, choose_device, device_option, tell, tell_json
 
 if TYPE_CHECKING:
     from recon_search.stages.predict import MapSize, Predictor
@@ -114,7 +113,7 @@ def predict(
     if as_json:
         written: dict[str, Any] = {"out": str(out), "images": done, "skipped": skipped}
         written |= {"grid": grid and str(grid), **({"maps": str(folder)} if n_maps else {})}
-        click.echo(json.dumps(written, indent=2))
+        tell_json(written)
         return
     tell(f"Written: {out}, {done:,} images" + f", {len(skipped):,} skipped" * bool(skipped))
     if n_maps:

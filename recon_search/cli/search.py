@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recon_search.cli.options import FILE, make_console, open_run, recipe_options, run_options, tell
+from recon_search.cli.options import (
+    FILE,
+    make_console,
+    open_run,
+    recipe_options,
+    run_options,
+    tell,
+    tell_json,
+)
 
 if TYPE_CHECKING:
     from recon_search.runs.run import Run
@@ -107,7 +115,7 @@ def _show_study(name: str, url: str | None, out: Path | None, as_json: bool) -> 
     if out is not None:
         save_figure(search_plot(found), out / "search.png")
     if as_json:
-        click.echo(json.dumps(summary, indent=2))
+        tell_json(summary)
         return
     console = make_console(minimum=150)
     console.print(trial_table(summary))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from recon_search.cli.options import FILE, load_overridden, make_console, recipe_options, tell
+from recon_search.cli.options import (
+    FILE,
+    load_overridden,
+    make_console,
+    recipe_options,
+    tell,
+    tell_json,
+)
 
 
 @click.command()
@@ -95,7 +101,7 @@ def _show_split(
 
         save_figure(picture(anatomy), out)
     if as_json:
-        click.echo(json.dumps(rows(anatomy), indent=2))
+        tell_json(rows(anatomy))
         return
     console = make_console(minimum=110)
     console.print(outline(anatomy), highlight=False)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from recon_search.cli.options import FILE, make_console, open_run, recipe_options, run_options, tell
+from recon_search.cli.options import (
+    FILE,
+    make_console,
+    open_run,
+    recipe_options,
+    run_options,
+    tell,
+    tell_json,
+)
 
 if TYPE_CHECKING:
     from recon_search.runs.run import Run
@@ -34,11 +41,11 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
         nonlocal split
         split = None if split_path is None else load_split(split_path, run)
 
-    run = open_run(options, read_inputs)
+    run = open_run(options, read_inputs, as_json=as_json)
     result = train_one(run, split)
     if as_json:
         values = {**result.as_json(), "directory": str(result.directory)}
-        click.echo(json.dumps(values, indent=2))
+        tell_json(values)
         return
     assert result.test is not None
     for task, own in units(run.schema.tasks).items():

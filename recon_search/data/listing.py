@@ -81,8 +81,8 @@ class Faults:
         self._lines: list[str] = []
 
     def add(self, line: str) -> None:
-        """Take in one."""
-        self._lines.append(line)
+        """Take in one; what a cell holds that would break it is written as in Python."""
+        self._lines.append("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
 
     def __len__(self) -> int:
         return len(self._lines)

@@ -254,6 +254,8 @@ def _find_image(
     text = "" if cell is None else str(cell).strip()
     if not text:
         raise DataError(f"column '{column}' must name {what}, found an empty cell. Fill it.")
+    if not os.path.isfile(root / text):  # false for what can be no path, too
+        text = text.replace("\\", "/")  # as Windows writes paths
     name = os.path.normpath(os.path.relpath(root / text, root))
     if name == ".." or name.startswith(f"..{os.sep}"):
         raise DataError(
@@ -261,9 +263,9 @@ def _find_image(
             "--data-root."
         )
     path = root / name
-    if not path.is_file():
+    if not os.path.isfile(path):
         folder = path.parent
-        is_listed = look_near and folder.is_dir()
+        is_listed = look_near and os.path.isdir(folder)
         known = [each.name for each in folder.iterdir()] if is_listed else []
         raise DataError(
             f"{what} must exist, found none at {path}.{nearest(path.name, known[:1000])} Check "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ DELIMITERS = (",", ";", "\t", "|")
 """What separates the cells of a CSV file, the commonest first; the header shows which it is."""
 
 _COLUMNS_SHOWN = 12
+
+_TOLD = re.compile(r"sep=(.)\r?\n")
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,21 @@ def _read_csv(path: Path, wanted: Mapping[str, str], delimiter: str | None) -> T
         raise DataError(f"{path} must be readable, it is not ({error.strerror}).") from None
     header, records, places = None, [], []
     faults = Faults()
+    lines = io.StringIO(text, newline="")
+    if told := _TOLD.match(text):  # as Excel is told the delimiter
+        lines.seek(told.end())
+        delimiter = delimiter or told[1]
+    first = int(told is not None)
     reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter or _find_delimiter(text), strict=True
+        lines,
+        delimiter=delimiter or _find_delimiter(text),
+        skipinitialspace=True,  # before a quote, too
+        strict=True,
     )
-    start = 1
+    start = 1 + first
     try:
         for record in reader:
-            row, start = start, reader.line_num + 1
+            row, start = start, first + reader.line_num + 1
             if not any(cell.strip() for cell in record):
                 continue  # an empty line
             if header is None:

@@ -7,21 +7,22 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from scipy.stats import ttest_rel
 
 from recon_search import artefact
 from recon_search.errors import ArtefactError, TrainingError
 from recon_search.runs.result import Result
-from recon_search.tasks.scoring import delta_m, mean_and_deviation
-from recon_search.tasks.task import Metrics
+from recon_search.tasks.scoring import delta_m, mean_and_deviation, measured
+from recon_search.tasks.task import Directions, Metrics
 
 FORMAT = "recon-search/comparison/2"
 FIRST_FORMAT = "recon-search/comparison/1"
 SIGNIFICANCE = 0.05
 
 Role = Literal["joint", "split", "rule", "control"]
+JudgedPart = Literal["validation", "test"]
 Values = dict[str, dict[str, list[float]]]
 """By task and metric, one value a seed."""
 
@@ -173,9 +174,10 @@ def make_rows(
         single: the single-task models by task, one a seed.
         directions: by task, the metrics that delta_m is made of.
     """
+    judged_by = judged_on("test", single, directions)
     deltas = [
         [
-            delta_m(_test(result), _single(single, seed, "test"), directions)
+            delta_m(_test(result), _single(single, seed, "test"), judged_by)
             for seed, result in enumerate(line.results)
         ]
         for line in trained
@@ -220,11 +222,12 @@ def choose_best(
     Raises:
         TrainingError: delta_m is a number for none of them.
     """
+    judged_by = judged_on("validation", single, directions)
     candidates = [
         Best(
             line.name,
             result.seed,
-            delta_m(result.validation, _single(single, seed, "validation"), directions),
+            delta_m(result.validation, _single(single, seed, "validation"), judged_by),
             str(result.directory),
         )
         for line in trained
@@ -238,6 +241,39 @@ def choose_best(
             " split networks. Look at the labels of the validation data."
         )
     return max(known, key=lambda candidate: candidate.validation_delta_m)
+
+
+def judged_on(
+    part: JudgedPart,
+    single: Mapping[str, Sequence[Result]],
+    directions: Mapping[str, Mapping[str, int]],
+) -> Directions:
+    """Return the metrics that delta_m is made of on a part: see `measured`."""
+    n_seeds = len(next(iter(single.values())))
+    return measured(directions, [_single(single, seed, part) for seed in range(n_seeds)])
+
+
+def describe_unmeasured(
+    single: Mapping[str, Sequence[Result]], directions: Mapping[str, Mapping[str, int]]
+) -> str:
+    """Name the metrics that data have no number for in one line; empty where there are none."""
+    found = []
+    for part in get_args(JudgedPart):
+        known = judged_on(part, single, directions)
+        lacking = [
+            f"{name} of '{task}'"
+            for task, own in directions.items()
+            for name in own
+            if name not in known.get(task, {})
+        ]
+        if lacking:
+            found.append(f"on {part} data {', '.join(lacking)}")
+    if not found:
+        return ""
+    return (
+        f"Warning: delta_m leaves out what is no number: {'; '.join(found)}. Look for parts "
+        "without a label, or with a single class or value, in `recon-search data`."
+    )
 
 
 def paired_p_value(values: Sequence[float], reference: Sequence[float]) -> float | None:
@@ -288,9 +324,7 @@ def _test(result: Result) -> Metrics:
     return result.test
 
 
-def _single(
-    single: Mapping[str, Sequence[Result]], seed: int, part: Literal["validation", "test"]
-) -> Metrics:
+def _single(single: Mapping[str, Sequence[Result]], seed: int, part: JudgedPart) -> Metrics:
     """Metrics of the single-task models of one seed."""
     found = {}
     for task, results in single.items():

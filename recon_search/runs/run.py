@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import uuid
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -32,6 +32,8 @@ class Run:
         listener: hears how the work goes; workers in other processes have none.
         deadline: ends the work in order (see `OutOfTime`); None lets it take its time.
         data: given from Python; None where the recipe names it.
+        token: of the data as they are now. Runs that are made of this one share what was read; one
+            that is made anew reads anew, for files may have changed, or the working folder.
     """
 
     recipe: Recipe
@@ -41,6 +43,7 @@ class Run:
     listener: Listener = field(default=SILENT, compare=False)
     deadline: Deadline | None = field(default=None, compare=False)
     data: TaskData | None = field(default=None, compare=False)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
 
     @property
     def schema(self) -> Schema:
@@ -62,12 +65,10 @@ class Run:
 
     @property
     def _wanted(self) -> _Wanted:
-        recipe, data = self.recipe, self.data
+        recipe = self.recipe
         pretraining = find_pretraining(recipe.backbone, recipe.data.statistics)
         tasks = {name: task.model_dump(mode="json") for name, task in recipe.tasks.items()}
-        parts: list[Any] = [recipe.data.model_dump(mode="json"), tasks, repr(pretraining)]
-        if data is not None:
-            parts += [data.fingerprint or id(data), [task.spec() for task in data.tasks]]
+        parts = [self.token, recipe.data.model_dump(mode="json"), tasks, repr(pretraining)]
         return _Wanted(digest(parts), self, pretraining)
 
 
@@ -80,7 +81,7 @@ class _Wanted:
     pretraining: Pretraining | None = field(compare=False)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=2)
 def _source(wanted: _Wanted) -> Source:
     recipe, data = wanted.run.recipe, wanted.run.data
     return find_source(recipe.data, recipe.tasks, given=data, pretraining=wanted.pretraining)

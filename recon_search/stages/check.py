@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recon_search.conflict.rules import find_rule
 from recon_search.conflict.sums import bins_below
+from recon_search.errors import RecipeError
 from recon_search.methods.registry import check_method, find_method
 from recon_search.model.backbone import check_weights
 from recon_search.model.facts import facts_of
@@ -32,6 +33,11 @@ def check(run: Run) -> int:
         _check_names(each)
     judged_tasks(run)
     tasks, names, shape = run.schema.tasks, run.schema.names, run.schema.shape
+    if len(names) < 2:
+        raise RecipeError(
+            f"Tasks conflict with each other, so there must be two at least, the data have "
+            f"{names[0]} alone. Add a table [tasks.NAME], or another label."
+        )
     for each in (recipe, *searched):
         _check_methods(each, names)
         if any(find_method(method).needs == "features" for method in _methods(each)):

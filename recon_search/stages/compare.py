@@ -18,6 +18,7 @@ from recon_search.runs.comparison import (
     Trained,
     choose_best,
     collect,
+    describe_unmeasured,
     make_rows,
     verdict,
 )
@@ -71,6 +72,7 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
     ]
     judged_by = directions(tasks)
     rows = make_rows(trained, single, judged_by)
+    warnings = describe_unmeasured(single, judged_by), describe_doubts(doubts(single, judged_by))
     comparison = Comparison(
         seeds=list(_seeds(run)),
         threshold=recipe.split.threshold,
@@ -80,7 +82,7 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
         rows=rows,
         verdict=" ".join([verdict(rows), *_left_out(run), *_missing(run, lines)]),
         best=choose_best(trained, single, judged_by),
-        warning=describe_doubts(doubts(single, judged_by)),
+        warning=" ".join(filter(None, warnings)),
         units=units(tasks),
     )
     comparison.save(run.out / FILE)

@@ -279,11 +279,26 @@ def advise(found: Examination) -> list[str]:
                 "for both."
             )
     for task in found.tasks:
+        lines += _unmeasured(task)
         trained = {name: own["train"] for name, own in task.classes.items()}
         if absent := [name for name, n in trained.items() if not n]:
             named = ", ".join(absent[:3]) + ", ..." * (len(absent) > 3)
             lines.append(f"{task.name}: no training sample of {named}.")
     return lines
+
+
+def _unmeasured(task: TaskFacts) -> Iterator[str]:
+    """Name the parts in which some metric of a task will be no number."""
+    for part in PARTS[1:]:
+        if not task.labelled[part]:
+            yield f"{task.name}: no label in the {part} part, so it has no metric there."
+            continue
+        if task.kind in ("classes", "binary"):
+            seen = [name for name, own in task.classes.items() if own[part]]
+            if len(seen) == 1:
+                yield f"{task.name}: {seen[0]} alone in the {part} part, so auroc is nan there."
+        if any(part in own and own[part].least == own[part].greatest for own in task.numbers):
+            yield f"{task.name}: a single value in the {part} part, so r2 is nan there."
 
 
 def _read_images(source: Images, unreadable: list[str], tell: Tell) -> Iterator[Sample]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -154,7 +155,10 @@ def export_program(model: MultiTaskModel, task: str | None, target: Path) -> flo
 
 
 def export_onnx(model: MultiTaskModel, task: str | None, target: Path) -> float:
-    """Write ONNX with a dynamic batch, input `images` and one output a task, named like it."""
+    """Write ONNX with a dynamic batch, input `images` and one output a task, named like it.
+
+    Where a task is called `images`, the input is called `images_`.
+    """
     missing = [
         name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)
     ]
@@ -165,26 +169,43 @@ def export_onnx(model: MultiTaskModel, task: str | None, target: Path) -> float:
         )
     import onnxruntime
 
+    outputs = [task] if task is not None else list(model.tasks)
+    given = "images"
+    while given in outputs:
+        given += "_"
     with artefact.atomic(target) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, about its dependencies
-        torch.onnx.export(
+        program = torch.onnx.export(
             _Deployed(model, task),
             (_images(model),),
-            str(temporary),
             dynamo=True,
-            external_data=False,
             verbose=False,
-            input_names=["images"],
-            output_names=[task] if task is not None else list(model.tasks),
+            input_names=[given],
+            output_names=outputs,
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
         )
+        assert program is not None
+        _rename_inner(program.model.graph, {given, *outputs})
+        program.save(str(temporary), external_data=False)
     session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> tuple[Tensor, ...]:
-        outputs = session.run(None, {"images": images.numpy()})
+        outputs = session.run(None, {given: images.numpy()})
         return tuple(torch.from_numpy(output) for output in outputs)
 
     return _difference(run, _Deployed(model, task), model)
+
+
+def _rename_inner(graph: Any, taken: Collection[str]) -> None:
+    """Rename what an ONNX graph computes on its way and calls like a task, such as `relu`."""
+    ends = {id(value) for value in (*graph.inputs, *graph.outputs)}
+    inner = [value for node in graph for value in node.outputs if id(value) not in ends]
+    known = {value.name for value in inner} | {*graph.initializers, *taken}
+    numbers = itertools.count(1)
+    for value in [*inner, *graph.initializers.values()]:
+        if value.name in taken:
+            tried = (f"{value.name}_{number}" for number in numbers)
+            value.name = next(name for name in tried if name not in known)
 
 
 EXPORTERS: dict[str, Exporter] = {

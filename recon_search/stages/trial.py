@@ -23,7 +23,7 @@ from recon_search.search.storage import PatientStorage, owner, recover
 from recon_search.search.tally import is_surplus
 from recon_search.stages.baselines import judged_tasks
 from recon_search.stages.split import choose_split
-from recon_search.tasks.scoring import delta_m
+from recon_search.tasks.scoring import delta_m, measured
 from recon_search.tasks.task import Metrics, directions
 from recon_search.training.loop import Report
 
@@ -136,7 +136,7 @@ class Objective:
         """Train, report every epoch; what the ledger keeps of it."""
         values: list[float] = []
         reported = set(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
-        judged_by = directions(judged_tasks(run))
+        judged_by = measured(directions(judged_tasks(run)), [single])
         n_epochs = run.recipe.train.epochs
 
         def after_epoch(record: dict[str, Any]) -> None:

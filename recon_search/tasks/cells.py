@@ -52,7 +52,7 @@ def text(cell: Any) -> str | None:
         return None
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
-    found = str(cell).strip()
+    found = (cell.decode(errors="replace") if isinstance(cell, bytes) else str(cell)).strip()
     if re.fullmatch(r"-?\d+\.0+", found):
         found = found[: found.index(".")]
     return None if found in MISSING else found
@@ -88,7 +88,7 @@ def number(cell: Any, task: str) -> float:
     if not math.isfinite(value) or "_" in found:  # Python reads 1_000
         raise LabelError(
             f"Task '{task}' must be given finite numbers, found {show(cell)}. Write a number like "
-            "12 or 0.5, or leave the cell empty."
+            "12 or 0.5, leave the cell empty, or name it in `ignore`."
         )
     return value
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from recon_search.tasks.task import Directions, Metrics
 
@@ -25,6 +26,32 @@ def delta_m(metrics: Metrics, single: Metrics, directions: Directions) -> float:
     """
     tasks = [_relative(metrics[task], single[task], own) for task, own in directions.items()]
     return 100 * sum(tasks) / len(tasks)
+
+
+def measured(directions: Directions, baselines: Iterable[Metrics]) -> Directions:
+    """Return what delta_m can be made of: the metrics that are a number for a baseline at least.
+
+    Data may have no number for a metric: AUROC where a class is absent, anything where a task has
+    no label. Then no network has one, and delta_m is of the other metrics. A metric that some
+    networks alone have no number for remains, and makes their delta_m nan.
+
+    Args:
+        directions: the tasks that enter, and of each the metrics that do.
+        baselines: metrics of single-task models, all on the same data.
+
+    Returns:
+        Directions; those that were given if nothing is left.
+    """
+    known = list(baselines)
+    found = {
+        task: {
+            name: direction
+            for name, direction in own.items()
+            if not all(math.isnan(metrics[task][name]) for metrics in known)
+        }
+        for task, own in directions.items()
+    }
+    return {task: own for task, own in found.items() if own} or directions
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:

@@ -1,7 +1,9 @@
 """Functions that recipes of the tests name by import path."""
 
+from dataclasses import replace
+
 import recon_search as rs
-from tests.data.samples import of_feed, of_tensors
+from tests.data.samples import Listed, of_feed, of_tensors
 
 Left, Right = rs.Classes("left", 3), rs.Classes("right", 4)
 
@@ -26,6 +28,16 @@ def digits(train, validation=32, test=32):
         name="multi-digits", train=train, validation=validation, test=test, canvas=12
     )
     return of_feed(find_source(config).open("cpu"))
+
+
+def unlabelled(parts=(), n=40):
+    """A class that has no label in some parts, and one whose labels are all there."""
+    found = of_tensors((3, 16, 16), sizes={"train": n, "validation": 20, "test": 20})
+    cut = {
+        part: Listed((image, {**targets, "b": None}) for image, targets in found.parts[part])
+        for part in parts
+    }
+    return replace(found, parts={**found.parts, **cut})
 
 
 def nothing():

@@ -1,6 +1,7 @@
 """A folder of images and a table: read as written, or refused with file and row."""
 
 import os
+import re
 import shutil
 
 import numpy as np
@@ -75,6 +76,63 @@ def test_tables_of_other_programs_are_read_alike(tmp_path, options):
     first, other = read(tmp_path / "a", split="part"), read(tmp_path / "b", split="part")
     assert first.tasks == other.tasks
     assert [names(first, part) for part in PARTS] == [names(other, part) for part in PARTS]
+
+
+SPELLED = {
+    "a line that tells Excel the delimiter": lambda text: "sep=;\r\n" + text.replace(",", ";"),
+    "quotes after blanks": lambda text: re.sub(r",([^,\n]*)", r', "\1"', text),
+    "blank lines": lambda text: "\n" + text.replace("\n", "\n\n") + "  \n,,,,,\n",
+    "line ends of old": lambda text: text.replace("\n", "\r"),
+    "folders as Windows has them": lambda text: text.replace("a/", ".\\a\\"),
+}
+
+
+@pytest.mark.parametrize("case", SPELLED)
+def test_what_other_programs_write_is_read_alike(tmp_path, case):
+    write_photos(tmp_path)
+    expected = read(tmp_path, split="part")
+    path = tmp_path / "labels.csv"
+    path.write_text(SPELLED[case](path.read_text()), newline="")
+    found = read(tmp_path, split="part")
+    for part in PARTS:
+        assert names(found, part) == names(expected, part)
+        for task in TASKS:
+            mine, theirs = (data.parts[part].labels[task] for data in (found, expected))
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+def test_rows_after_a_line_for_excel_are_counted_as_an_editor_does(tmp_path):
+    write_photos(tmp_path)
+    path = tmp_path / "labels.csv"
+    path.write_text("sep=,\n" + path.read_text().replace("a/02.png", "a/2.png"))
+    with pytest.raises(DataError, match=r"labels\.csv row 5: an image must exist"):
+        read(tmp_path, split="part")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a/0\n2.png", r"a/0\\n2\.png"), ("p" * 300, "p" * 300), ("a/\x002.png", r"a/\\x002\.png")],
+    ids=["of two lines", "too long", "with a zero byte"],
+)
+def test_what_can_be_no_path_is_one_printable_line(tmp_path, name, shown):
+    rows = write_photos(tmp_path)
+    rows[2]["file"] = name
+    write_csv(tmp_path / "labels.csv", rows)
+    with pytest.raises(
+        DataError, match=rf"row 4: an image must exist, found none .*{shown}"
+    ) as error:
+        read(tmp_path, split="part")
+    assert str(error.value).isprintable()
+
+
+def test_a_class_of_two_lines_is_named_in_one(tmp_path):
+    rows = write_photos(tmp_path)
+    rows = [{**row, "species": row["species"].replace("oak", "oak\nred")} for row in rows]
+    rows[18]["species"] = "elm"
+    write_csv(tmp_path / "labels.csv", rows)
+    with pytest.raises(DataError, match=r"row 30 .*beech, oak\\nred\), found 'elm'") as error:
+        read(tmp_path, split="part")
+    assert str(error.value).isprintable()
 
 
 def test_a_delimiter_may_be_given_where_the_header_misleads(tmp_path):

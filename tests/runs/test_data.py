@@ -15,6 +15,7 @@ from recon_search.runs.pool import train_all
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training, train
 from tests.data.factories import digits
+from tests.data.files import photo_rows, write_photos
 from tests.data.samples import of_tensors
 from tests.stages.recipes import TINY
 
@@ -202,3 +203,26 @@ def test_given_data_is_known_by_its_content_or_its_fingerprint(tmp_path):
     assert len(found) == 6
     other = of_tensors(fingerprint="v1", missing=3)
     assert identity(other) == identity(of_tensors(fingerprint="v1")), "what it says is believed"
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["edited", "another folder"])
+def test_data_that_have_changed_are_read_anew_in_the_same_process(tmp_path, monkeypatch, is_moved):
+    """As in a notebook: the recipe is the same, what it names is not."""
+    recipe = parse_recipe(
+        {
+            **tomllib.loads(TINY),
+            "data": {"name": "table", "root": "p", "file": "labels.csv", "image": "file"},
+            "tasks": {"species": {"kind": "classes"}, "healthy": {"kind": "binary"}},
+        }
+    )
+    rows = photo_rows(40)
+    write_photos(tmp_path / "p", rows)
+    monkeypatch.chdir(tmp_path)
+    first = Run(recipe, tmp_path)
+    assert first.schema.tasks[0].class_names == ("beech", "oak")
+    folder = tmp_path / "other" if is_moved else tmp_path
+    write_photos(folder / "p", [{**row, "species": row["species"] and "fir"[:1 + i % 3]}
+                                for i, row in enumerate(rows)])  # fmt: skip
+    monkeypatch.chdir(folder)
+    assert Run(recipe, tmp_path).schema.tasks[0].class_names == ("f", "fi", "fir")
+    assert first.with_recipe(recipe).schema is first.schema

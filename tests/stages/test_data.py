@@ -399,3 +399,19 @@ def test_samples_are_told_apart_where_a_task_has_some_of_them_only(kind):
 )
 def test_bars_show_whatever_is_not_zero(counts, text):
     assert bars(counts) == text
+
+
+@pytest.mark.parametrize(
+    ("column", "kept", "line"),
+    [
+        ("species", "oak", "species: oak alone in the test part, so auroc is nan there."),
+        ("healthy", "yes", "healthy: yes alone in the test part, so auroc is nan there."),
+        ("age", "3", "age: a single value in the test part, so r2 is nan there."),
+    ],
+)
+def test_parts_in_which_a_metric_is_no_number_are_named(
+    tmp_path, invoke, photos, column, kept, line
+):
+    same = [{**row, column: kept} if row["part"] == "test" else row for row in photos]
+    write_rows(tmp_path, same)
+    assert call_json(invoke)["advice"] == [line]

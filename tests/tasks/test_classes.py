@@ -289,3 +289,7 @@ def test_arrays_do_as_lists_do():
     assert Classes("x", 2, class_names=names, class_weights=torch.from_numpy(weights)) == expected
     fitted = Classes.fit("x", np.array(["a", "b"]), classes=names, class_weights=weights)
     assert fitted == dataclasses.replace(expected, class_weights=[2 / 3, 4 / 3])
+
+
+def test_bytes_are_the_text_they_hold():
+    assert Classes.fit("c", [b"oak", "beech ", "oak"]).class_names == ("beech", "oak")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recon_search.tasks.scoring import delta_m, mean_and_deviation
+from recon_search.tasks.scoring import delta_m, mean_and_deviation, measured
 from tests.tasks.contract import LAW
 
 VALUES = st.floats(0.01, 1000)
@@ -110,6 +110,19 @@ def test_a_baseline_of_zero_and_one_below_it_keep_the_sign():
     assert delta_m({"a": {"score": 0.0}}, {"a": {"score": 0.0}}, read) == 0
     better = delta_m({"a": {"score": -1.0}}, {"a": {"score": -2.0}}, read)
     assert better == pytest.approx(50)
+
+
+def test_what_no_baseline_has_a_number_for_is_left_out_and_nothing_else():
+    """And with it a task that is left without a metric; not all of them."""
+    nan = math.nan
+    judged_by = {"a": {"x": 1, "y": -1}, "b": {"x": 1}}
+    first = {"a": {"x": nan, "y": 2.0}, "b": {"x": nan}}
+    second = {"a": {"x": nan, "y": 3.0}, "b": {"x": 1.0}}
+    assert measured(judged_by, [first]) == {"a": {"y": -1}}
+    assert measured(judged_by, [first, second]) == {"a": {"y": -1}, "b": {"x": 1}}
+    assert measured(judged_by, [second, second]) == {"a": {"y": -1}, "b": {"x": 1}}
+    none = {"a": {"x": nan, "y": nan}, "b": {"x": nan}}
+    assert measured(judged_by, [none]) == judged_by
 
 
 def test_a_single_value_has_no_spread():
