@@ -115,7 +115,8 @@ def _comparison_sections(out: Path) -> list[str]:
 def _split_section(out: Path, recipe: Recipe, split: Split) -> list[str]:
     """The network that the split makes."""
     model = artefact.read_json(out / "model" / "config.json", "model's config.json")
-    tasks = [create_task(spec) for spec in model["tasks"]]
+    known = model.get("tasks")  # models of the first format have numbers of classes there
+    tasks = [create_task(spec) for spec in known] if isinstance(known, list) else []
     shape, frozen = model["input"]["shape"], recipe.train.freeze
     facts = facts_of(recipe.backbone, shape, frozen, tasks=tasks)
     anatomy = dissect(facts.analysis, split, title=facts.config.name)
