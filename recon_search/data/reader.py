@@ -164,8 +164,8 @@ class Reader:
                 f"'{unknown[0]}'.{nearest(str(unknown[0]), self._tasks)}"
             )
         return {
-            name: task.blank(size)
-            if isinstance(task, PixelTask) and targets.get(name) is None
+            name: self._dense[name].blank(size)
+            if name in self._dense and targets.get(name) is None
             else self._settle(task, targets.get(name))
             for name, task in self._tasks.items()
         }
@@ -173,6 +173,11 @@ class Reader:
     @cached_property
     def _tasks(self) -> dict[str, Task]:
         return {task.name: task for task in self.data.tasks}
+
+    @cached_property
+    def _dense(self) -> dict[str, PixelTask]:
+        """Tasks of pixels; looked for once, since whether a protocol is met is slow to tell."""
+        return {name: task for name, task in self._tasks.items() if isinstance(task, PixelTask)}
 
     @cached_property
     def _missing(self) -> dict[str, Tensor]:
