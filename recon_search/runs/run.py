@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -63,6 +63,11 @@ class Run:
         """Return the same run without its listener, for another process."""
         return replace(self, listener=SILENT)
 
+    def reading(self, feed: Feed, *, out: Path) -> Run:
+        """Return the same run in another folder, which reads from a feed given."""
+        own = {each.name: getattr(self, each.name) for each in fields(Run)}
+        return _Reading(**{**own, "out": out}, shown=feed)
+
     @property
     def _wanted(self) -> _Wanted:
         recipe = self.recipe
@@ -70,6 +75,19 @@ class Run:
         tasks = {name: task.model_dump(mode="json") for name, task in recipe.tasks.items()}
         parts = [self.token, recipe.data.model_dump(mode="json"), tasks, repr(pretraining)]
         return _Wanted(digest(parts), self, pretraining)
+
+
+@dataclass(frozen=True)
+class _Reading(Run):
+    """A run whose feed is given."""
+
+    shown: Feed | None = field(default=None, compare=False)
+
+    @property
+    def feed(self) -> Feed:
+        """The one that was given."""
+        assert self.shown is not None
+        return self.shown
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ import contextlib
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from recon_search.data.source import Feed, Inputs, PartName, Schema, Step
+from recon_search.data.source import PartName, Step
+from recon_search.data.view import FeedView
 from recon_search.model.network import MultiTaskModel
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training, fit_training
@@ -58,10 +59,8 @@ def time_steps(training: Training, run: Run) -> Span:
     Nothing is written. Random states are left as they were.
     """
     watched = _Watched(run.feed, run.recipe.train.accumulate)
-    values = {each.name: getattr(run, each.name) for each in fields(Run)}
-    stage = _Stage(**{**values, "out": NOWHERE}, watched=watched)
     with torch.random.fork_rng(), contextlib.suppress(_Enough):
-        fit_training(training, stage)
+        fit_training(training, run.reading(watched, out=NOWHERE))
     return Span.of(watched.seconds[1:] or watched.seconds)
 
 
@@ -80,41 +79,20 @@ class _Enough(Exception):  # noqa: N818 - no error
 
 
 @dataclass(frozen=True)
-class _Watched:
+class _Watched(FeedView):
     """A feed that ends the work once enough of its steps were timed.
 
     Attributes:
-        feed: the whole.
         accumulate: batches that make a step.
         seconds: that each batch took, from when it was asked for until the next was.
     """
 
-    feed: Feed
     accumulate: int
     seconds: list[float] = field(default_factory=list)
 
-    @property
-    def schema(self) -> Schema:
-        """What it holds."""
-        return self.feed.schema
-
-    @property
-    def inputs(self) -> Inputs:
-        """How inputs are made ready."""
-        return self.feed.inputs
-
-    @property
-    def device(self) -> torch.device:
-        """Where batches are."""
-        return self.feed.device
-
-    def n_samples(self, part: PartName) -> int:
-        """Number of inputs in a part."""
-        return self.feed.n_samples(part)
-
     def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
         """So many that enough are timed before an epoch ends."""
-        return self.feed.n_steps(part, size, shuffled=shuffled) + (STEPS + 2) * self.accumulate
+        return super().n_steps(part, size, shuffled=shuffled) + (STEPS + 2) * self.accumulate
 
     def steps(
         self,
@@ -128,7 +106,7 @@ class _Watched:
         started = last = time.perf_counter()
         group, number = 0.0, 0
         while True:
-            for step in self.feed.steps(part, size, order, share=share):
+            for step in super().steps(part, size, order, share=share):
                 yield step
                 if self.device.type == "cuda":
                     torch.cuda.synchronize(self.device)
@@ -145,16 +123,3 @@ class _Watched:
 
     def close(self) -> None:
         """End nothing."""
-
-
-@dataclass(frozen=True)
-class _Stage(Run):
-    """A run that reads its data through a watched feed."""
-
-    watched: _Watched | None = None
-
-    @property
-    def feed(self) -> Feed:
-        """The watched one."""
-        assert self.watched is not None
-        return self.watched

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from recon_search.data.source import Feed, Inputs, PartName, Schema, Step
+from recon_search.data.source import Inputs, PartName, Schema, Step
+from recon_search.data.view import FeedView
 from recon_search.errors import DataError, RecipeError, nearest
 from recon_search.model.files import load
 from recon_search.model.inputs import inputs_of
@@ -163,35 +163,30 @@ def _meant(task: Task, theirs: Task) -> Task:
 
 
 @dataclass(frozen=True)
-class _View:
+class _View(FeedView):
     """A feed as a model sees it: with its names of tasks, and made ready as it is used to.
 
     Attributes:
-        feed: the data.
-        schema: with the model's tasks.
-        inputs: how the model's images are made ready.
+        seen: the schema, with the model's tasks.
+        prepared: how the model's images are made ready.
         names: the model's names of the feed's tasks.
         tell: hears of progress.
     """
 
-    feed: Feed
-    schema: Schema
-    inputs: Inputs
+    seen: Schema
+    prepared: Inputs
     names: Mapping[str, str]
     tell: Tell | None
 
     @property
-    def device(self) -> torch.device:
-        """Where batches are."""
-        return self.feed.device
+    def schema(self) -> Schema:
+        """With the model's tasks."""
+        return self.seen
 
-    def n_samples(self, part: PartName) -> int:
-        """Number of inputs in a part."""
-        return self.feed.n_samples(part)
-
-    def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
-        """Number of steps that `steps` yields."""
-        return self.feed.n_steps(part, size, shuffled=shuffled)
+    @property
+    def inputs(self) -> Inputs:
+        """As the model's images are made ready."""
+        return self.prepared
 
     def steps(
         self,
@@ -202,8 +197,8 @@ class _View:
         share: tuple[int, int] = (0, 1),
     ) -> Iterator[Step]:
         """Cut a part into steps (see `Feed.steps`)."""
-        done, total = 0, self.feed.n_samples(part)
-        for step in self.feed.steps(part, size, order, share=share):
+        done, total = 0, self.n_samples(part)
+        for step in super().steps(part, size, order, share=share):
             for batch in step:
                 self._check(batch.inputs)
             yield tuple(
@@ -227,7 +222,3 @@ class _View:
             f"Images must be {kinds[self.inputs.scale == 1]} as the model was trained on, those of "
             f"the recipe are {kinds[inputs.is_floating_point()]}. Convert them."
         )
-
-    def close(self) -> None:
-        """End what runs between steps."""
-        self.feed.close()

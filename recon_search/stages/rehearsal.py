@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from recon_search.data.source import Feed, Inputs, PartName, Schema, Step
+from recon_search.data.source import Inputs, PartName, Step
+from recon_search.data.view import FeedView
 from recon_search.errors import RecipeError, ReconSearchError, in_one_line
 from recon_search.graph.cost import cost_of
 from recon_search.graph.split import Split
@@ -65,7 +66,7 @@ def rehearse(run: Run) -> str:
     with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
         for number, (recipe, training) in enumerate(trainings):
             glimpse = _Glimpse(run.feed, min(n_images, recipe.train.batch_size))
-            stage = _Stage(recipe, Path(folder) / str(number), run.device, glimpse=glimpse)
+            stage = run.with_recipe(recipe).reading(glimpse, out=Path(folder) / str(number))
             try:
                 for n_epochs in (1, 2):
                     _train(training, stage, n_epochs)
@@ -81,21 +82,14 @@ def rehearse(run: Run) -> str:
 
 
 @dataclass(frozen=True)
-class _Glimpse:
+class _Glimpse(FeedView):
     """A feed of which no more than the first images of each part are seen.
 
     Attributes:
-        feed: the whole.
         size: how many images.
     """
 
-    feed: Feed
     size: int
-
-    @property
-    def schema(self) -> Schema:
-        """What it holds."""
-        return self.feed.schema
 
     @property
     def inputs(self) -> Inputs:
@@ -103,14 +97,9 @@ class _Glimpse:
         each = torch.full((self.schema.shape[0],), 0.5, device=self.device)
         return Inputs(each, each)
 
-    @property
-    def device(self) -> torch.device:
-        """Where batches are."""
-        return self.feed.device
-
     def n_samples(self, part: PartName) -> int:
         """Number of images."""
-        return min(self.size, self.feed.n_samples(part))
+        return min(self.size, super().n_samples(part))
 
     def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
         """One."""
@@ -126,23 +115,6 @@ class _Glimpse:
     ) -> Iterator[Step]:
         """Yield the first images of a part."""
         return itertools.islice(self.feed.steps(part, self.size), 1)
-
-    def close(self) -> None:
-        """Let go of what the whole holds open."""
-        self.feed.close()
-
-
-@dataclass(frozen=True)
-class _Stage(Run):
-    """A run that sees no more of its data than a glimpse."""
-
-    glimpse: _Glimpse | None = None
-
-    @property
-    def feed(self) -> Feed:
-        """The glimpse."""
-        assert self.glimpse is not None
-        return self.glimpse
 
 
 class _Enough(Exception):  # noqa: N818 - no error
@@ -176,7 +148,7 @@ def _affordable(facts: Facts, tasks: tuple[str, ...], n_trainings: int) -> int:
     return next((n for n in (IMAGES, 2) if n * work <= MOST_FLOPS), 0)
 
 
-def _train(training: Training, stage: _Stage, n_epochs: int) -> None:
+def _train(training: Training, stage: Run, n_epochs: int) -> None:
     """Train, or go on from the checkpoint, until an epoch is over; each has one step."""
 
     def stop(record: dict[str, Any]) -> None:

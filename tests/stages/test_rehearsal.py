@@ -5,9 +5,13 @@ import tomllib
 import pytest
 import torch
 
+import recon_search as rs
+from recon_search.data.source import PARTS
+from recon_search.data.task_data import TaskData
 from recon_search.errors import RecipeError, ReconSearchError, TrainingError
 from recon_search.memory import total_memory
-from recon_search.recipe import parse_recipe
+from recon_search.recipe import DataConfig, parse_recipe
+from recon_search.runs import run as running
 from recon_search.runs.run import Run
 from recon_search.stages import rehearsal
 from recon_search.stages.check import check
@@ -120,3 +124,36 @@ def test_seeds_that_generators_refuse_are_refused_by_the_recipe(path, seed):
     (raw.setdefault(section[0], {}) if section else raw)[key] = seed
     with pytest.raises(RecipeError, match=f"`{path}`: input should be"):
         parse_recipe(raw)
+
+
+def test_data_are_found_and_opened_once_for_all_trainings(tmp_path, monkeypatch):
+    found = []
+    find = running.find_source
+
+    def note(*arguments, **options):
+        found.append(arguments)
+        return find(*arguments, **options)
+
+    monkeypatch.setattr(running, "find_source", note)
+    run = make_run(tmp_path / "out", search={"space": {"train.method": ["imtl-l"], "split.k": [1]}})
+    rehearse(run)
+    assert len(found) == 1
+
+
+def test_data_given_from_python_are_rehearsed_with(tmp_path):
+    given = make_run(tmp_path / "out", compare={"methods": ["joint"], "controls": ["random"]})
+    feed = given.feed
+    parts = {
+        part: [
+            (
+                image,
+                {"hue": int(batch.targets["left"][row]), "right": int(batch.targets["right"][row])},
+            )
+            for (batch,) in feed.steps(part, 8)
+            for row, image in enumerate(batch.inputs)
+        ]
+        for part in PARTS
+    }
+    data = TaskData([rs.Classes("hue", 10), rs.Classes("right", 10)], parts)
+    recipe = given.recipe.model_copy(update={"data": DataConfig(name="given", channels=1)})
+    assert rehearse(Run(recipe, tmp_path / "out", data=data)) == ""
