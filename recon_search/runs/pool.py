@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,54 +107,50 @@ class _Workers:
     executor: ProcessPoolExecutor
     steps: multiprocessing.Queue[tuple[str, Progress]]
 
-    @classmethod
-    def start(cls, n: int) -> _Workers:
-        context = multiprocessing.get_context("spawn")
-        steps: multiprocessing.Queue[tuple[str, Progress]] = context.Queue()
-        arguments = (steps, os.getpid())
-        executor = ProcessPoolExecutor(
-            n, mp_context=context, initializer=_start_worker, initargs=arguments
-        )
-        return cls(executor, steps)
 
-    def stop(self, *, is_done: bool) -> None:
-        """Let them go; with work left, without waiting for what is begun."""
-        self.executor.shutdown(wait=is_done, cancel_futures=not is_done)
-
-
-_kept: dict[int, _Workers] | None = None
+_kept: ExitStack | None = None
+_by_number: dict[int, _Workers] = {}
 
 
 @contextmanager
 def kept_workers() -> Iterator[None]:
     """Let every `train_all` inside use the same processes, which start and read the data once."""
     global _kept
-    _kept = {}
-    is_done = False
-    try:
-        yield
-        is_done = True
-    finally:
-        kept, _kept = _kept, None
-        for workers in kept.values():
-            workers.stop(is_done=is_done)
+    with ExitStack() as _kept:
+        try:
+            yield
+        finally:
+            _kept = None
+            _by_number.clear()
 
 
 @contextmanager
 def _workers(n: int) -> Iterator[_Workers]:
     """The kept workers, or some for this block alone."""
-    if _kept is not None:
-        if n not in _kept:
-            _kept[n] = _Workers.start(n)
-        yield _kept[n]
+    if _kept is None:
+        with _started(n) as workers:
+            yield workers
         return
-    workers = _Workers.start(n)
-    is_done = False
+    if n not in _by_number:
+        _by_number[n] = _kept.enter_context(_started(n))
+    yield _by_number[n]
+
+
+@contextmanager
+def _started(n: int) -> Iterator[_Workers]:
+    """Start workers, and let them go in the end: in an error without waiting for what is begun."""
+    context = multiprocessing.get_context("spawn")
+    steps: multiprocessing.Queue[tuple[str, Progress]] = context.Queue()
+    arguments = (steps, os.getpid())
+    executor = ProcessPoolExecutor(
+        n, mp_context=context, initializer=_start_worker, initargs=arguments
+    )
     try:
-        yield workers
-        is_done = True
-    finally:
-        workers.stop(is_done=is_done)
+        yield _Workers(executor, steps)
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    executor.shutdown()
 
 
 def _tell(steps: multiprocessing.Queue[tuple[str, Progress]], listener: Listener) -> None:

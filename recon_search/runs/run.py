@@ -14,6 +14,7 @@ from recon_search.data.registry import find_source
 from recon_search.data.source import Feed, Schema, Source
 from recon_search.data.task_data import TaskData
 from recon_search.data.transforms import Pretraining
+from recon_search.model.facts import Facts, facts_of
 from recon_search.model.pretraining import find_pretraining
 from recon_search.recipe import Recipe
 from recon_search.runs.deadline import Deadline
@@ -54,6 +55,12 @@ class Run:
     def feed(self) -> Feed:
         """The data on the device, loaded once for all trainings of a process."""
         return _feed(self._wanted, self.device)
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the recipe's backbone, on these images and for what these tasks read."""
+        recipe, schema = self.recipe, self.schema
+        return facts_of(recipe.backbone, schema.shape, recipe.train.freeze, tasks=schema.tasks)
 
     def with_recipe(self, recipe: Recipe) -> Run:
         """Return the same run with another recipe."""

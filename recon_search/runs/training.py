@@ -20,7 +20,7 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.data.transforms import SCALES
 from recon_search.errors import RecipeError
 from recon_search.graph.split import Split
-from recon_search.model.facts import facts_of
+from recon_search.model.facts import Facts, facts_of
 from recon_search.model.files import load
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, Recipe, TrainConfig
@@ -75,6 +75,11 @@ class Training:
             measured=FORMAT if self.train.measure_every else None,
             start=None if self.start is None else self.start.identity(run),
         )
+
+    def facts(self, run: Run) -> Facts:
+        """What is known of its backbone, for what its tasks read."""
+        tasks = run.schema.select(self.tasks)
+        return facts_of(self.backbone, run.schema.shape, self.train.freeze, tasks=tasks)
 
     def directory(self, run: Run) -> Path:
         """The folder of this training, named by its identity."""
@@ -249,8 +254,7 @@ def _settle(config: TrainConfig, run: Run) -> TrainConfig:
 
 def empty_scores(training: Training, run: Run) -> ConflictScores:
     """Return scores of a training's layers and tasks in which nothing was counted yet."""
-    tasks = run.schema.select(training.tasks)
-    facts = facts_of(training.backbone, run.schema.shape, training.train.freeze, tasks=tasks)
+    facts = training.facts(run)
     infos = facts.analysis.infos
     metadata: dict[str, Any] = {
         "backbone": facts.identity,

@@ -7,7 +7,6 @@ from recon_search.conflict.sums import bins_below
 from recon_search.errors import RecipeError
 from recon_search.methods.registry import check_method, find_method
 from recon_search.model.backbone import check_weights
-from recon_search.model.facts import facts_of
 from recon_search.model.heads import create_heads
 from recon_search.model.room import check_room
 from recon_search.model.rotation import refuse_pyramids
@@ -43,7 +42,7 @@ def check(run: Run) -> int:
         if any(find_method(method).needs == "features" for method in _methods(each)):
             refuse_pyramids({task.name: task.reads for task in tasks})
     check_room(recipe.backbone, check_weights(recipe.backbone, shape[0]), shape)
-    facts = facts_of(recipe.backbone, shape, recipe.train.freeze, tasks=tasks)
+    facts = run.facts
     create_heads(recipe.heads, facts.width, tasks, pyramid=facts.pyramid)
     n_layers = len(facts.analysis.layers)
     for each in (recipe, *searched):

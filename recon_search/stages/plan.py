@@ -15,7 +15,6 @@ from recon_search.conflict.rules import RULES
 from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.cost import cost_of
 from recon_search.graph.split import Split
-from recon_search.model.facts import Facts, facts_of
 from recon_search.model.network import build_model
 from recon_search.model.source import untrained
 from recon_search.recipe import LEAST_SEEDS
@@ -193,7 +192,7 @@ class _Planner:
         first = line.trainings[0]
         if self._is_guess(line) and first.split is not None:
             base = self._size(replace(first, split=None))
-            sizes = sorted(info.n_parameters for info in self._facts(first).analysis.infos)
+            sizes = sorted(info.n_parameters for info in first.facts(self.run).analysis.infos)
             copies = len(first.tasks) - 1
             most = base[0] + copies * sum(sizes[-len(first.split.layers) :])
             parameters, flops = [base[0], most], [base[1], *flops]
@@ -203,7 +202,7 @@ class _Planner:
         """Parameters and FLOPs of a training's network, heads included."""
         network = self._network(training)
         split = training.split or Split(training.tasks, {})
-        facts = self._facts(training)
+        facts = training.facts(self.run)
         cost = cost_of(facts.analysis.trace, facts.analysis.lay_out(split), facts.analysis.inputs)
         return cost.total_parameters + network.parameters, cost.total_flops + network.flops
 
@@ -248,15 +247,6 @@ class _Planner:
             self._networks[kind] = _Network.of(known, self.run)
         return self._networks[kind]
 
-    def _facts(self, training: Training) -> Facts:
-        return _facts(training, self.run)
-
-
-def _facts(training: Training, run: Run) -> Facts:
-    """What is known of a training's backbone."""
-    tasks = run.schema.select(training.tasks)
-    return facts_of(training.backbone, run.schema.shape, training.train.freeze, tasks=tasks)
-
 
 @dataclass(frozen=True)
 class _Network:
@@ -291,7 +281,7 @@ class _Network:
         ).to(run.device)
         flops = count_flops(model, torch.zeros(1, *shape, device=run.device))
         setup = time.perf_counter() - started
-        facts = _facts(training, run)
+        facts = training.facts(run)
         layout = facts.analysis.lay_out(training.split or Split(training.tasks, {}))
         cost = cost_of(facts.analysis.trace, layout, facts.analysis.inputs)
         return cls(

@@ -15,9 +15,8 @@ import torch
 from recon_search.data.source import Inputs, PartName, Step
 from recon_search.data.view import FeedView
 from recon_search.errors import RecipeError, ReconSearchError, in_one_line
-from recon_search.graph.cost import cost_of
 from recon_search.graph.split import Split
-from recon_search.model.facts import Facts, facts_of
+from recon_search.model.facts import Facts
 from recon_search.model.source import untrained
 from recon_search.recipe import Recipe
 from recon_search.runs.run import Run
@@ -54,8 +53,7 @@ def rehearse(run: Run) -> str:
     """
     names, name = run.schema.names, run.recipe.backbone.name
     check_window(run)
-    tasks = run.schema.tasks
-    facts = facts_of(run.recipe.backbone, run.schema.shape, run.recipe.train.freeze, tasks=tasks)
+    facts = run.facts
     trainings = list(_trainings(run, list(facts.analysis.layers)))
     n_images = _affordable(facts, names, len(trainings))
     if not n_images:
@@ -141,8 +139,7 @@ def _affordable(facts: Facts, tasks: tuple[str, ...], n_trainings: int) -> int:
     """How many images a batch may have, `IMAGES` at most; 0 where even two take too long."""
     if facts.n_parameters > MOST_PARAMETERS:
         return 0
-    plain = facts.analysis.lay_out(Split(tasks, {}))
-    flops = cost_of(facts.analysis.trace, plain, facts.analysis.inputs).base_flops
+    flops = sum(facts.analysis.flops.values())
     # Two steps, each a forward pass, a backward pass a task and one for all; and two to judge.
     work = n_trainings * flops * (2 * (1 + 2 * (len(tasks) + 1)) + 2)
     return next((n for n in (IMAGES, 2) if n * work <= MOST_FLOPS), 0)

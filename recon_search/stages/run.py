@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from recon_search.graph.anatomy import dissect
-from recon_search.model.facts import facts_of
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.pool import kept_workers
@@ -31,8 +30,7 @@ def run_all(run: Run) -> Comparison:
     save_figure(heat_map(scores), run.out / "conflicts.png")
     split = choose_split(run.recipe, scores, schema=run.schema)
     split.save(run.out / "split.json")
-    tasks = run.schema.tasks
-    facts = facts_of(run.recipe.backbone, run.schema.shape, run.recipe.train.freeze, tasks=tasks)
+    facts = run.facts
     anatomy = dissect(facts.analysis, split, title=facts.config.name)
     save_figure(picture(anatomy), run.out / "split.png")
     comparison = compare(run, split, scores)

@@ -126,15 +126,14 @@ def split_by_counts(run: Run, path: Path) -> Split:
     recipe = run.recipe
     if recipe.split.k is None:
         raise RecipeError("--counts needs `split.k`, the recipe has none. Pass --set split.k=25.")
-    facts = facts_of(recipe.backbone, run.schema.shape, recipe.train.freeze, tasks=run.schema.tasks)
     split = Split.private(
         list(load_counts(path))[: recipe.split.k],
         run.schema.names,
-        backbone=facts.identity,
+        backbone=run.facts.identity,
         chosen={"rule": "published counts", "k": recipe.split.k},
         provenance=_versions(),
     )
-    split.check_trace(facts.analysis.pooled)
+    split.check_trace(run.facts.analysis.pooled)
     return split
 
 
@@ -214,8 +213,7 @@ def load_split(path: Path, run: Run) -> Split:
         SplitError: it was made for another backbone, or its groups do not carry over.
     """
     split = Split.load(path).for_tasks(run.schema.names)
-    facts = facts_of(run.recipe.backbone, run.schema.shape, run.recipe.train.freeze)
-    split.check_trace(facts.analysis.pooled)
+    split.check_trace(run.facts.analysis.pooled)
     return split
 
 
@@ -230,8 +228,7 @@ def check_scores(scores: ConflictScores, run: Run) -> None:
             f"--scores must be what `recon-search probe` wrote, these lack {', '.join(missing)}. "
             "Probe, or choose layers with recon_search.Split.private."
         )
-    recipe, names = run.recipe, run.schema.names
-    facts = facts_of(recipe.backbone, run.schema.shape, recipe.train.freeze, tasks=run.schema.tasks)
+    names, facts = run.schema.names, run.facts
     ours = facts.identity
     theirs = scores.metadata["backbone"]
     is_same = theirs["digest"] == ours["digest"] and scores.layers == tuple(facts.analysis.layers)
