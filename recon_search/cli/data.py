@@ -19,7 +19,8 @@ from recon_search.cli.options import (
 
 if TYPE_CHECKING:
     from recon_search.recipe import Recipe
-    from recon_search.stages.data import Examination, Looked
+    from recon_search.stages.data import Looked
+    from recon_search.stages.findings import Examination
 
 
 @click.command()
@@ -84,7 +85,7 @@ def _examine(looked: Looked) -> Examination:
 
 
 def _show(recipe: Recipe, found: Examination, tables: Any, doubles: list[str]) -> None:
-    from recon_search.stages.data import advise
+    from recon_search.stages.findings import advise
 
     config = recipe.data
     where = f" in {config.root}" if config.root else ""

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, Self, TypeGuard, TypeVar
 
 from recon_search.errors import ArtefactError, LabelError, RecipeError, nearest
 from recon_search.tasks import cells
@@ -234,3 +234,16 @@ def complete(
                 f"{nearest(key, allowed)} Rename or remove it."
             )
     return make(name=name, **found, **options)
+
+
+class OfOptions:
+    """A kind whose tasks are made of their options: nothing of the training part is looked at."""
+
+    @classmethod
+    def fit(cls, name: str, pictures: Iterable[Any], **options: Any) -> Self:
+        """Make the task of its options.
+
+        Raises:
+            RecipeError: an option is unknown, or of no use.
+        """
+        return complete(cls, name, {}, options)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ CRITERIA = ("l1", "silog")
 
 
 @dataclass(frozen=True)
-class Depth:
+class Depth(arguments.OfOptions):
     """Say how far each pixel is.
 
     Targets are float32 (B, H, W), or (B, 1, H, W), in the user's unit; a pixel is not valid where
@@ -56,15 +55,6 @@ class Depth:
             self.name, "invariance", self.invariance, lambda each: 0 <= each <= 1, "in [0, 1]"
         )
         arguments.number(self.name, "scale", self.scale, lambda each: each > 0, "above 0")
-
-    @classmethod
-    def fit(cls, name: str, pictures: Iterable[Any], **options: Any) -> Self:
-        """Make the task of its options; nothing of the training part is looked at.
-
-        Raises:
-            RecipeError: an option is unknown, or of no use.
-        """
-        return arguments.complete(cls, name, {}, options)
 
     @property
     def units(self) -> dict[str, str]:

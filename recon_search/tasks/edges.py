@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from recon_search.tasks.metrics import IGNORED
 
 
 @dataclass(frozen=True)
-class Edges:
+class Edges(arguments.OfOptions):
     """Say of each pixel whether it is one: on a border, or salient.
 
     Targets are int64 (B, H, W), or (B, 1, H, W): 1 for yes, 0 for no, `IGNORED` where there is no
@@ -56,15 +55,6 @@ class Edges:
         ignored = arguments.whole_numbers(name, "ignore_index", self.ignore_index)
         arguments.put(self, "ignore_index", ignored)
         arguments.number(name, "threshold", self.threshold, lambda each: each >= 0, "from 0 on")
-
-    @classmethod
-    def fit(cls, name: str, pictures: Iterable[Any], **options: Any) -> Self:
-        """Make the task of its options; nothing of the training part is looked at.
-
-        Raises:
-            RecipeError: an option is unknown, or of no use.
-        """
-        return arguments.complete(cls, name, {}, options)
 
     @property
     def units(self) -> dict[str, str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ EVERY = tuple(pixel_metrics.NORMALS)
 
 
 @dataclass(frozen=True)
-class Normals:
+class Normals(arguments.OfOptions):
     """Say which way the surface at each pixel faces.
 
     Targets are float32 (B, 3, H, W); a pixel is not valid where they are zero or not finite.
@@ -39,15 +38,6 @@ class Normals:
 
     def __post_init__(self) -> None:
         arguments.settle(self, pixel_metrics.NORMALS)
-
-    @classmethod
-    def fit(cls, name: str, pictures: Iterable[Any], **options: Any) -> Self:
-        """Make the task of its options; nothing of the training part is looked at.
-
-        Raises:
-            RecipeError: an option is unknown, or of no use.
-        """
-        return arguments.complete(cls, name, {}, options)
 
     @property
     def units(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recon_search.data.source import PARTS
-from recon_search.stages.data import RELIABLE, Examination, TaskFacts, advise
+from recon_search.stages.findings import RELIABLE, Examination, TaskFacts, advise
 
 SHOWN = 20
 """Classes of a task, unreadable samples, doubles and pairs of tasks that are shown."""

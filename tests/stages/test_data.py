@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from recon_search.recipe import parse_recipe
-from recon_search.stages.data import Column, Looked, Overlap, advise, examine
+from recon_search.stages.data import Looked, examine
+from recon_search.stages.findings import Column, Overlap, advise
 from recon_search.tasks.classes import Classes
 from recon_search.views.data import bars, shorten
 from recon_search.views.sheet import contact_sheet, describe
