@@ -1,30 +1,41 @@
-"""What a comparison has found: rows with roles, paired differences, a verdict, the best model."""
+"""What a comparison has found: rows with roles, paired differences, a price, the best model."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from scipy.stats import ttest_rel
-
 from recon_search import artefact
-from recon_search.errors import ArtefactError, TrainingError
-from recon_search.runs.result import Result
-from recon_search.tasks.scoring import delta_m, mean_and_deviation, measured
-from recon_search.tasks.task import Directions, Metrics
+from recon_search.errors import ArtefactError
+from recon_search.runs.paired import Difference, adjust, paired
 
-FORMAT = "recon-search/comparison/2"
+FORMAT = "recon-search/comparison/3"
+SECOND_FORMAT = "recon-search/comparison/2"
 FIRST_FORMAT = "recon-search/comparison/1"
-SIGNIFICANCE = 0.05
 
-Role = Literal["joint", "split", "rule", "control"]
-JudgedPart = Literal["validation", "test"]
+Role = Literal["joint", "split", "rule", "control", "separate"]
 Values = dict[str, dict[str, list[float]]]
 """By task and metric, one value a seed."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a network costs, and what it gives for that.
+
+    A mixture of joint training and separate networks, some of one and some of the other, could be
+    had for any cost between theirs: its delta_m lies on the straight line between the two. What
+    stands above that line is worth its price, what stands below is not.
+
+    Attributes:
+        ratio: cost in multiples of the first joint network's.
+        above: delta_m minus that of the line at the same cost, paired by seed, in points; None
+            where separate networks cost no more than the joint one, or are not there.
+    """
+
+    ratio: float
+    above: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,8 @@ class Row:
 
     Attributes:
         name: what to call it.
-        role: an unsplit network, the split one, a split by another rule, or a control.
+        role: an unsplit network, the split one, a split by another rule, a control, or a network of
+            its own for every task.
         method: by which it was trained.
         metrics: on test data.
         delta_m: on test data, against the single-task models of the same seed, one value a seed.
@@ -41,10 +53,12 @@ class Row:
         flops: of one forward pass for all tasks, mean over seeds.
         conflicts: share of (step, layer, pair) triples with cos < S, mean over seeds; None if not
             measured.
-        minus_split: mean and standard deviation over seeds of delta_m minus the split's; None for
-            the split itself.
-        p_value: of the paired t test against the split; None for it, for fewer than two seeds, and
-            where all differences are equal.
+        minus_split: delta_m minus the split's, p values corrected over the rows of its role; None
+            for the split itself.
+        loss: mean over tasks of the test loss relative to that of the single-task model, in
+            percent, one value a seed: less noisy than metrics that count. Positive is better, as of
+            delta_m.
+        prices: by "FLOPs" and "parameters".
     """
 
     name: str
@@ -55,17 +69,16 @@ class Row:
     n_parameters: float
     flops: float
     conflicts: float | None
-    minus_split: tuple[float, float] | None
-    p_value: float | None
+    minus_split: Difference | None
+    loss: list[float] = field(default_factory=list)
+    prices: dict[str, Price] = field(default_factory=dict)
 
     @property
     def outcome(self) -> Literal["beaten", "better", "level"]:
-        """Whether the split beats it, loses to it, or cannot be told from it."""
-        if self.minus_split is None or self.p_value is None or self.minus_split[0] == 0:
+        """Whether the split beats it, loses to it, or neither."""
+        if self.minus_split is None or not self.minus_split.is_significant:
             return "level"
-        if not (self.p_value < SIGNIFICANCE and math.isfinite(self.minus_split[0])):
-            return "level"
-        return "beaten" if self.minus_split[0] < 0 else "better"
+        return "beaten" if self.minus_split.mean < 0 else "better"
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,7 @@ class Comparison:
         directions: by task, the metrics that delta_m is made of.
         single: test metrics of the single-task models.
         single_parameters: of all of them together.
-        rows: the unsplit network trained by the first method comes first.
+        rows: the unsplit network trained by the first method comes first, separate networks last.
         verdict: whether the split helped, in words.
         best: the model to export.
         warning: why the single-task models may be no yardstick; empty if nothing speaks against.
@@ -123,20 +136,22 @@ class Comparison:
 
     @classmethod
     def load(cls, path: Path) -> Comparison:
-        """Read what `save` wrote, or what the first version did.
+        """Read what `save` wrote, or what earlier versions did.
 
         Raises:
             ArtefactError: the file is missing, damaged or of another format.
         """
         values = artefact.read_json(path, "comparison")
-        artefact.check_format(values, FORMAT, path, FIRST_FORMAT)
+        artefact.check_format(values, FORMAT, path, FIRST_FORMAT, SECOND_FORMAT)
         try:
-            if values.pop("format") == FIRST_FORMAT:
+            version = values.pop("format")
+            if version == FIRST_FORMAT:
                 values = _from_first(values)
-            rows = [
-                Row(**{**row, "minus_split": row["minus_split"] and tuple(row["minus_split"])})
-                for row in values["rows"]
-            ]
+            if version != FORMAT:
+                rows = [Row(**_without(row, "p_value")) for row in values["rows"]]
+                rows = priced(compared([replace(row, minus_split=None) for row in rows]))
+            else:
+                rows = [_read_row(row) for row in values["rows"]]
             return cls(**{**values, "rows": rows, "best": Best(**values["best"])})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
@@ -145,192 +160,60 @@ class Comparison:
             ) from None
 
 
-@dataclass(frozen=True)
-class Trained:
-    """One line before it is judged: results of one way of training, one a seed.
-
-    Attributes:
-        name: what to call it.
-        role: see `Row`.
-        results: in the order of the seeds.
-        conflicts: as `Row` has them.
-    """
-
-    name: str
-    role: Role
-    results: Sequence[Result]
-    conflicts: float | None = None
-
-
-def make_rows(
-    trained: Sequence[Trained],
-    single: Mapping[str, Sequence[Result]],
-    directions: Mapping[str, Mapping[str, int]],
-) -> list[Row]:
-    """Judge every line by its test metrics, paired by seed, against the first of role `split`.
-
-    Args:
-        trained: in the order of the table.
-        single: the single-task models by task, one a seed.
-        directions: by task, the metrics that delta_m is made of.
-    """
-    judged_by = judged_on("test", single, directions)
-    deltas = [
-        [
-            delta_m(_test(result), _single(single, seed, "test"), judged_by)
-            for seed, result in enumerate(line.results)
-        ]
-        for line in trained
+def compared(rows: Sequence[Row]) -> list[Row]:
+    """Take the differences to the split; the rows of a role are a family of comparisons."""
+    ours = next((place for place, row in enumerate(rows) if row.role == "split"), None)
+    if ours is None:
+        return list(rows)
+    found: list[Difference | None] = [
+        None if place == ours else paired(row.delta_m, rows[ours].delta_m)
+        for place, row in enumerate(rows)
     ]
-    ours = next(place for place, line in enumerate(trained) if line.role == "split")
-    rows = []
-    for place, (line, values) in enumerate(zip(trained, deltas, strict=True)):
-        differences = [a - b for a, b in zip(values, deltas[ours], strict=True)]
-        rows.append(
-            Row(
-                name=line.name,
-                role=line.role,
-                method=line.results[0].method,
-                metrics=collect(line.results, directions),
-                delta_m=values,
-                n_parameters=statistics.fmean(result.n_parameters for result in line.results),
-                flops=statistics.fmean(result.flops for result in line.results),
-                conflicts=line.conflicts,
-                minus_split=None if place == ours else mean_and_deviation(differences),
-                p_value=None if place == ours else paired_p_value(values, deltas[ours]),
-            )
-        )
-    return rows
+    for role in get_args(Role):
+        family = [place for place, row in enumerate(rows) if row.role == role]
+        for place, own in zip(family, adjust([found[place] for place in family]), strict=True):
+            found[place] = own
+    return [replace(row, minus_split=own) for row, own in zip(rows, found, strict=True)]
 
 
-def collect(results: Sequence[Result], tasks: Mapping[str, Any]) -> Values:
-    """Gather test metrics by task and metric, one value a seed."""
-    return {
-        task: {name: [_test(r)[task][name] for r in results] for name in _test(results[0])[task]}
-        for task in tasks
-        if task in _test(results[0])
+def priced(rows: Sequence[Row]) -> list[Row]:
+    """Hold every row's delta_m against the line from joint training to separate networks."""
+    joint = next((row for row in rows if row.role == "joint"), rows[0])
+    apart = next((row for row in rows if row.role == "separate"), None)
+
+    def price(row: Row, cost: str) -> Price:
+        first, own = getattr(joint, cost), getattr(row, cost)
+        span = 0.0 if apart is None else getattr(apart, cost) - first
+        if span <= 0:
+            return Price(own / first)
+        assert apart is not None
+        share = (own - first) / span
+        line = [
+            (1 - share) * low + share * high
+            for low, high in zip(joint.delta_m, apart.delta_m, strict=True)
+        ]
+        return Price(own / first, paired(row.delta_m, line))
+
+    costs = {"FLOPs": "flops", "parameters": "n_parameters"}
+    return [
+        replace(row, prices={name: price(row, cost) for name, cost in costs.items()})
+        for row in rows
+    ]
+
+
+def _read_row(row: dict[str, Any]) -> Row:
+    prices = {
+        name: Price(own["ratio"], _read_difference(own["above"]))
+        for name, own in row["prices"].items()
     }
+    return Row(**{**row, "minus_split": _read_difference(row["minus_split"]), "prices": prices})
 
 
-def choose_best(
-    trained: Sequence[Trained],
-    single: Mapping[str, Sequence[Result]],
-    directions: Mapping[str, Mapping[str, int]],
-) -> Best:
-    """Choose the model to export among the networks of role `split`, on validation data alone.
-
-    Raises:
-        TrainingError: delta_m is a number for none of them.
-    """
-    judged_by = judged_on("validation", single, directions)
-    candidates = [
-        Best(
-            line.name,
-            result.seed,
-            delta_m(result.validation, _single(single, seed, "validation"), judged_by),
-            str(result.directory),
-        )
-        for line in trained
-        if line.role == "split"
-        for seed, result in enumerate(line.results)
-    ]
-    known = [each for each in candidates if not math.isnan(each.validation_delta_m)]
-    if not known:
-        raise TrainingError(
-            f"A model to export must have a validation delta_m, it is nan for all {len(candidates)}"
-            " split networks. Look at the labels of the validation data."
-        )
-    return max(known, key=lambda candidate: candidate.validation_delta_m)
-
-
-def judged_on(
-    part: JudgedPart,
-    single: Mapping[str, Sequence[Result]],
-    directions: Mapping[str, Mapping[str, int]],
-) -> Directions:
-    """Return the metrics that delta_m is made of on a part: see `measured`."""
-    n_seeds = len(next(iter(single.values())))
-    return measured(directions, [_single(single, seed, part) for seed in range(n_seeds)])
-
-
-def describe_unmeasured(
-    single: Mapping[str, Sequence[Result]], directions: Mapping[str, Mapping[str, int]]
-) -> str:
-    """Name the metrics that data have no number for in one line; empty where there are none."""
-    found = []
-    for part in get_args(JudgedPart):
-        known = judged_on(part, single, directions)
-        lacking = [
-            f"{name} of '{task}'"
-            for task, own in directions.items()
-            for name in own
-            if name not in known.get(task, {})
-        ]
-        if lacking:
-            found.append(f"on {part} data {', '.join(lacking)}")
-    if not found:
-        return ""
-    return (
-        f"Warning: delta_m leaves out what is no number: {'; '.join(found)}. Look for parts "
-        "without a label, or with a single class or value, in `recon-search data`."
-    )
-
-
-def paired_p_value(values: Sequence[float], reference: Sequence[float]) -> float | None:
-    """Two-sided p value of the paired t test; None where it is not defined.
-
-    That is for fewer than two pairs, and where all differences are equal.
-    """
-    differences = [a - b for a, b in zip(values, reference, strict=True)]
-    if len(values) < 2 or not all(map(math.isfinite, differences)):
+def _read_difference(values: dict[str, Any] | None) -> Difference | None:
+    if values is None:
         return None
-    largest = max(map(abs, [*values, *reference]))
-    if max(differences) - min(differences) <= 1e-12 * largest:  # equal up to rounding
-        return None
-    return float(ttest_rel(values, reference).pvalue)
-
-
-def verdict(rows: Sequence[Row]) -> str:
-    """Say in words whether the split beats joint training and each control."""
-    split = next(row for row in rows if row.role == "split")
-    others = [row for row in rows if row.role != "split"]
-    if all(row.outcome == "beaten" for row in others):
-        head = "Success: the split beats everything it was compared with."
-    else:
-        head = "Not a success by this tool's standard: a split must beat all it is compared with."
-    sentences = [head]
-    against = {"joint": "joint training", "rule": "splits by rule", "control": "controls"}
-    for role, what in against.items():
-        said = {
-            "beats": [row for row in others if row.role == role and row.outcome == "beaten"],
-            "cannot be told from": [
-                row for row in others if row.role == role and row.outcome == "level"
-            ],
-            "loses to": [row for row in others if row.role == role and row.outcome == "better"],
-        }
-        parts = [f"{verb} {_list(found)}" for verb, found in said.items() if found]
-        if parts:
-            sentences.append(f'Against {what}: "{split.name}" {"; ".join(parts)}.')
-    return " ".join(sentences)
-
-
-def _list(rows: Sequence[Row]) -> str:
-    *most, last = (f'"{row.name}"' for row in rows)
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def _test(result: Result) -> Metrics:
-    assert result.test is not None
-    return result.test
-
-
-def _single(single: Mapping[str, Sequence[Result]], seed: int, part: JudgedPart) -> Metrics:
-    """Metrics of the single-task models of one seed."""
-    found = {}
-    for task, results in single.items():
-        result = results[seed]
-        found[task] = (result.validation if part == "validation" else _test(result))[task]
-    return found
+    interval = values["interval"]
+    return Difference(**{**values, "interval": interval and tuple(interval)})
 
 
 def _from_first(values: dict[str, Any]) -> dict[str, Any]:
@@ -345,3 +228,7 @@ def _from_first(values: dict[str, Any]) -> dict[str, Any]:
     del best["label"]
     directions = {task: {"accuracy": 1} for task in accuracy}
     return {**values, "single": accuracy, "rows": rows, "best": best, "directions": directions}
+
+
+def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}

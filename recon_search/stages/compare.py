@@ -12,20 +12,19 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.split import Split
 from recon_search.model.source import untrained
 from recon_search.recipe import BackboneConfig
-from recon_search.runs.comparison import (
-    Comparison,
-    Role,
+from recon_search.runs.comparison import Comparison, Role
+from recon_search.runs.judging import (
     Trained,
     choose_best,
     collect,
     describe_unmeasured,
     make_rows,
-    verdict,
 )
 from recon_search.runs.pool import train_all
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training
+from recon_search.runs.verdict import verdict
 from recon_search.stages.baselines import describe_doubts, doubts, judged_tasks
 from recon_search.stages.split import RANDOM_PARAMS, choose_by_rule, choose_control
 from recon_search.stages.wider import widen
@@ -77,7 +76,7 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
         seeds=list(_seeds(run)),
         threshold=recipe.split.threshold,
         directions=judged_by,
-        single={task: collect(of, [task])[task] for task, of in single.items()},  # type: ignore[arg-type]
+        single={task: collect(of, {task: ()})[task] for task, of in single.items()},
         single_parameters=sum(of[0].n_parameters for of in single.values()),
         rows=rows,
         verdict=" ".join([verdict(rows), *_left_out(run), *_missing(run, lines)]),

@@ -18,7 +18,7 @@ from recon_search.graph.naming import one_line
 from recon_search.runs.comparison import Comparison
 
 COLOURS = {"joint": "#7f7f7f", "split": "#c44e52", "rule": "#dd8452", "control": "#4c72b0"}
-MARKERS = {"joint": "s", "split": "*", "rule": "o", "control": "D"}
+MARKERS = {"joint": "s", "split": "*", "rule": "o", "control": "D", "separate": "P"}
 
 
 def heat_map(scores: ConflictScores, thresholds: Sequence[float] | None = None) -> Figure:
@@ -42,7 +42,7 @@ def heat_map(scores: ConflictScores, thresholds: Sequence[float] | None = None) 
 
 def comparison_plot(comparison: Comparison) -> Figure:
     """Draw delta_m of every row: one dot a seed, the mean as a bar."""
-    rows = comparison.rows[::-1]
+    rows = [row for row in comparison.rows[::-1] if row.role != "separate"]
     figure = Figure(figsize=(8, 1.2 + 0.36 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for height, row in enumerate(rows):
@@ -60,7 +60,10 @@ def comparison_plot(comparison: Comparison) -> Figure:
 
 
 def trade_off_plot(comparison: Comparison) -> Figure:
-    """Draw mean delta_m against parameters and against FLOPs, relative to the unsplit network."""
+    """Draw mean delta_m against parameters and against FLOPs, relative to the unsplit network.
+
+    The dashed line is what mixtures of joint training and separate networks would give.
+    """
     rows = comparison.rows
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
@@ -73,7 +76,15 @@ def trade_off_plot(comparison: Comparison) -> Figure:
             axes.plot(
                 x, y, marker, color=colour, markersize=8, alpha=0.85, label=one_line(row.name)
             )
-        axes.axhline(0, color="black", linewidth=0.8)
+        ends = [rows[0], *(row for row in rows if row.role == "separate")]
+        axes.plot(
+            [getattr(row, cost) / getattr(rows[0], cost) for row in ends],
+            [float(np.mean(row.delta_m)) for row in ends],
+            "--",
+            color="grey",
+            linewidth=0.9,
+            zorder=0,
+        )
         axes.margins(x=0.1, y=0.1)
         axes.grid(alpha=0.3)
         for side in ("top", "right"):

@@ -15,6 +15,7 @@ from recon_search.conflict.reliability import Reliability, measure_reliability
 from recon_search.conflict.rules import Reading, rank
 from recon_search.conflict.scores import ConflictScores
 from recon_search.runs.comparison import Comparison, Row
+from recon_search.runs.paired import Difference
 from recon_search.tasks.scoring import delta_m, mean_and_deviation
 from recon_search.tasks.task import Metrics
 
@@ -147,33 +148,53 @@ def describe_reliability(found: Reliability, k: int, n_probes: int, n_layers: in
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """The comparison: metrics, delta_m with spread, cost, conflicts, and the paired difference."""
+    """The comparison: metrics, delta_m, the paired difference to the split, cost and its worth."""
     n_seeds = len(comparison.seeds)
     over = f"mean ± standard deviation over {n_seeds} seeds" if n_seeds > 1 else "one seed"
-    table = Table(title=f"Test data, {over}", title_justify="left")
+    intervals = (
+        "In brackets 95 % confidence intervals; p Holm-corrected within joint, controls and rules; "
+        "above line: delta_m minus that of a mixture of joint training and separate networks of "
+        "the same cost."
+    )
+    table = Table(
+        title=f"Test data, {over}",
+        title_justify="left",
+        caption=intervals if n_seeds > 1 else None,
+        caption_justify="left",
+    )
     table.add_column("network", no_wrap=True)
     columns = [(task, name) for task, own in comparison.directions.items() for name in own]
     has_room = len(columns) <= MANY_COLUMNS
-    for task, name in columns if has_room else ():
-        heading = f"{task}\n{name} {comparison.unit(task, name)}".rstrip()
-        table.add_column(escape(heading), justify="right", overflow="fold")
-    if not has_room:
-        table.add_column("worst task\n% to single", justify="right", overflow="fold")
-        table.add_column("best task\n% to single", justify="right", overflow="fold")
-    table.add_column("delta_m\n%", justify="right", overflow="fold")
-    table.add_column("minus split\n(paired)", justify="right", overflow="fold")
-    table.add_column("p", justify="right", overflow="fold")
-    table.add_column("para-\nmeters", justify="right", overflow="fold")
-    table.add_column("FLOPs", justify="right", overflow="fold")
-    table.add_column(f"cos < {comparison.threshold}\n% of pairs", justify="right", overflow="fold")
+    headings = [
+        escape(f"{task}\n{name} {comparison.unit(task, name)}".rstrip()) for task, name in columns
+    ]
+    extremes = ["worst task\n% to single", "best task\n% to single"]
+    prices = list(comparison.rows[0].prices)
+    for heading in (
+        *(headings if has_room else extremes),
+        "delta_m\n%",
+        "minus split\n(paired)",
+        "p",
+        "loss\n%",
+        "para-\nmeters",
+        "FLOPs",
+        *(f"above line\n{name}" for name in prices),
+        f"cos < {comparison.threshold}\n% of pairs",
+    ):
+        table.add_column(heading, justify="right", overflow="fold")
     base = comparison.rows[0]
-    singles = ["", ""]
-    if has_room:
-        singles = [_spread(comparison.single[task][name]) for task, name in columns]
-    ratio = comparison.single_parameters / base.n_parameters
-    table.add_row("single-task models", *singles, "0", "", "", f"{ratio:.2f}x", "", "", style="dim")
+    if all(row.role != "separate" for row in comparison.rows):
+        singles = ["", ""]
+        if has_room:
+            singles = [_spread(comparison.single[task][name]) for task, name in columns]
+        ratio = comparison.single_parameters / base.n_parameters
+        cells = [*singles, "0", "", "", "", f"{ratio:.2f}x", "", *([""] * len(prices)), ""]
+        table.add_row("single-task models", *cells, style="dim")
     for row in comparison.rows:
         difference = row.minus_split
+        p_value = None if difference is None else difference.adjusted
+        heights = [own.above for own in row.prices.values()]
+        is_end = row.role == "separate" or row is base
         table.add_row(
             escape(row.name),
             *(
@@ -181,13 +202,15 @@ def comparison_table(comparison: Comparison) -> Table:
                 if has_room
                 else _extremes(row, comparison)
             ),
-            _spread(row.delta_m, sign=True),
-            "" if difference is None else _show(difference, n_seeds, sign=True),
-            "" if row.p_value is None else f"{row.p_value:.3f}",
+            "0" if row.role == "separate" else _spread(row.delta_m, sign=True),
+            "" if difference is None else _interval(difference),
+            "" if p_value is None else f"{p_value:.3f}",
+            _spread(row.loss, sign=True) if row.loss and row.role != "separate" else "",
             f"{row.n_parameters / base.n_parameters:.2f}x",
             f"{row.flops / base.flops:.2f}x",
+            *("" if each is None or is_end else _interval(each) for each in heights),
             "" if row.conflicts is None else f"{100 * row.conflicts:.1f}",
-            style="bold" if row.role == "split" else None,
+            style={"split": "bold", "separate": "dim"}.get(row.role),
         )
     return table
 
@@ -229,3 +252,12 @@ def _show(spread: tuple[float, float], n: int, *, sign: bool) -> str:
     """A mean and its deviation; one value has none."""
     mean = f"{spread[0]:{'+' if sign else ''}.2f}"
     return mean if n == 1 else f"{mean} ± {spread[1]:.2f}"
+
+
+def _interval(difference: Difference) -> str:
+    """A mean and its confidence interval, if it has one."""
+    mean = f"{difference.mean:+.2f}"
+    if difference.interval is None:
+        return mean
+    low, high = difference.interval
+    return escape(f"{mean} [{low:+.2f}, {high:+.2f}]")

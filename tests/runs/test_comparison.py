@@ -2,24 +2,17 @@
 
 import json
 import math
-import random
-import statistics
 from pathlib import Path
 
 import pytest
 from scipy import stats
 
 from recon_search.errors import ArtefactError, TrainingError
-from recon_search.runs.comparison import (
-    Comparison,
-    Row,
-    Trained,
-    choose_best,
-    make_rows,
-    paired_p_value,
-    verdict,
-)
+from recon_search.runs.comparison import Comparison, Row
+from recon_search.runs.judging import Trained, choose_best, make_rows
+from recon_search.runs.paired import Difference
 from recon_search.runs.result import Result
+from recon_search.runs.verdict import verdict
 
 JUDGED_BY = {"a": {"accuracy": 1}, "b": {"error": -1}}
 
@@ -49,8 +42,8 @@ def line(name, role, *pairs, **kwargs):
 
 
 def row(name, role, difference=None, p_value=None):
-    spread = None if difference is None else (difference, 1.0)
-    return Row(name, role, "joint", {}, [0.0], 1, 1, None, spread, p_value)
+    found = None if difference is None else Difference(difference, 1.0, None, p_value, p_value)
+    return Row(name, role, "joint", {}, [0.0], 1, 1, None, found)
 
 
 @pytest.mark.parametrize(
@@ -72,65 +65,32 @@ def test_a_row_is_beaten_where_the_split_is_significantly_better(difference, p_v
     assert row("x", "control", difference, p_value).outcome == outcome
 
 
-def test_the_verdict_is_a_success_where_all_are_beaten():
-    rows = [
-        row("joint, unsplit", "joint", -5.0, 0.01),
-        row("joint, split", "split"),
-        row("random 3 layers", "control", -1.0, 0.04),
-    ]
-    assert verdict(rows) == (
-        "Success: the split beats everything it was compared with. "
-        'Against joint training: "joint, split" beats "joint, unsplit". '
-        'Against controls: "joint, split" beats "random 3 layers".'
-    )
-
-
-def test_the_verdict_keeps_beaten_level_and_better_apart():
-    rows = [
-        row("joint, unsplit", "joint", -5.0, 0.01),
-        row("joint, split", "split"),
-        row("pcgrad, unsplit", "joint", -5.0, 0.5),
-        row("pcgrad, split", "split", 1.0, 0.5),
-        row("first", "control", 2.0, 0.01),
-        row("wide", "control", -2.0, 0.02),
-        row("rule mass, 3 layers", "rule", -2.0, None),
-    ]
-    assert verdict(rows) == (
-        "Not a success by this tool's standard: a split must beat all it is compared with. "
-        'Against joint training: "joint, split" beats "joint, unsplit"; cannot be told from '
-        '"pcgrad, unsplit". Against splits by rule: "joint, split" cannot be told from "rule mass, '
-        '3 layers". Against controls: "joint, split" beats "wide"; loses to "first".'
-    )
-
-
-def test_several_names_are_a_list():
-    rows = [row("s", "split"), *(row(name, "control", -1.0, 0.01) for name in "xyz")]
-    assert 'beats "x", "y" and "z".' in verdict(rows)
-
-
 def test_rows_are_paired_by_seed_and_signed_by_direction():
     ours = line("ours", "split", (60.0, 20.0), (50.0, 10.0), (55.0, 20.0))
     joint = line("joint", "joint", (50.0, 20.0), (50.0, 20.0), (45.0, 20.0), size=20)
-    first, second = make_rows([joint, ours], singles(3), JUDGED_BY)
+    first, second, apart = make_rows([joint, ours], singles(3), JUDGED_BY)
     # (+20 % + 0) / 2, (0 + 50 %) / 2, (+10 % + 0) / 2; a lower error is better.
     assert second.delta_m == pytest.approx([10.0, 25.0, 5.0])
     assert first.delta_m == pytest.approx([0.0, 0.0, -5.0])
     differences = [-10.0, -25.0, -10.0]
-    mean, deviation = first.minus_split
-    assert mean == pytest.approx(-15.0)
-    assert deviation == pytest.approx(math.sqrt(75.0))
-    t = mean / (deviation / math.sqrt(3))
-    assert first.p_value == pytest.approx(2 * stats.t.sf(abs(t), df=2))
-    assert first.p_value == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
-    assert (second.minus_split, second.p_value) == (None, None)
+    found = first.minus_split
+    assert found.mean == pytest.approx(-15.0)
+    assert found.deviation == pytest.approx(math.sqrt(75.0))
+    t = found.mean / (found.deviation / math.sqrt(3))
+    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(t), df=2))
+    assert found.p_value == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+    assert found.adjusted == found.p_value, "it is alone in its role"
+    assert second.minus_split is None
+    assert (apart.name, apart.role, apart.delta_m) == ("separate networks", "separate", [0.0] * 3)
+    assert (apart.n_parameters, apart.flops) == (20, 60)
     assert (first.role, second.role) == ("joint", "split")
     assert (first.n_parameters, first.flops) == (20, 60)
     assert first.metrics["a"]["accuracy"] == [50.0, 50.0, 45.0]
 
     swapped = Trained("joint", "joint", [joint.results[i] for i in (2, 1, 0)])
-    other = make_rows([swapped, ours], singles(3), JUDGED_BY)[0]
-    assert other.minus_split[0] == pytest.approx(mean)
-    assert other.p_value != pytest.approx(first.p_value), "seeds are pairs"
+    other = make_rows([swapped, ours], singles(3), JUDGED_BY)[0].minus_split
+    assert other.mean == pytest.approx(found.mean)
+    assert other.p_value != pytest.approx(found.p_value), "seeds are pairs"
 
 
 def test_the_first_split_is_the_reference_whatever_its_name_says():
@@ -140,7 +100,7 @@ def test_the_first_split_is_the_reference_whatever_its_name_says():
         line("y, split", "split", (70.0, 20.0), (60.0, 20.0)),
     ]
     rows = make_rows(lines, singles(2), JUDGED_BY)
-    assert [each.minus_split is None for each in rows] == [False, True, False]
+    assert [each.minus_split is None for each in rows] == [False, True, False, False]
 
 
 def test_the_model_to_export_is_chosen_on_validation_data():
@@ -167,9 +127,12 @@ def test_every_part_is_measured_against_the_baselines_of_that_part():
 
 
 def test_one_seed_makes_a_row():
-    (only,) = make_rows([line("s", "split", (60.0, 20.0), method="pcgrad")], singles(1), JUDGED_BY)
+    only, apart = make_rows(
+        [line("s", "split", (60.0, 20.0), method="pcgrad")], singles(1), JUDGED_BY
+    )
     assert (only.method, only.delta_m) == ("pcgrad", pytest.approx([10.0]))
     assert only.metrics["b"] == {"error": [20.0], "loss": [9.0]}
+    assert apart.minus_split == Difference(pytest.approx(-10.0), 0.0)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -187,64 +150,12 @@ def test_models_without_any_delta_m_are_one_line():
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("nan", [math.nan, math.inf])
-def test_one_pair_that_is_no_number_leaves_no_p_value(nan):
-    assert paired_p_value([1.0, 2.0, nan], [0.0, 0.5, 0.0]) is None
-    assert paired_p_value([1.0, 2.0, 0.0], [0.0, 0.5, nan]) is None
-
-
-def test_small_differences_are_no_rounding_where_the_values_are_small():
-    scale = 1e-9
-    found = paired_p_value([1 * scale, 4 * scale, 2 * scale], [0.0, 1 * scale, 1 * scale])
-    assert found == pytest.approx(stats.ttest_1samp([1.0, 3.0, 1.0], 0).pvalue)
-    # Of these the largest value and not the smallest says what rounding is.
-    assert paired_p_value([1e6 + 1e-8, 1e-3], [1e6, 1e-3]) is None
-
-
 def test_every_seed_is_a_candidate_against_its_own_baseline():
     base = singles(2)
     base["a"][1] = result(25.0, 0.0, 1, tasks=("a",))  # seed 1: half as good alone
     lines = [Trained("s", "split", [result(60.0, 20.0, 0), result(50.0, 20.0, 1)])]
     best = choose_best(lines, base, JUDGED_BY)
     assert (best.seed, best.validation_delta_m) == (1, pytest.approx(50.0))
-
-
-@pytest.mark.parametrize(
-    ("values", "reference"),
-    [([1.0], [2.0]), ([], []), ([1.0, 2.0], [1.0, 2.0]), ([3.0, 4.0], [1.0, 2.0])],
-)
-def test_there_is_no_p_value_without_pairs_or_without_spread(values, reference):
-    assert paired_p_value(values, reference) is None
-
-
-def test_two_pairs_have_a_p_value():
-    assert paired_p_value([1.0, 2.0], [0.0, 3.0]) == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("n", [2, 3, 8])
-@pytest.mark.parametrize("seed", range(3))
-def test_the_p_value_is_that_of_the_paired_t_test(n, seed):
-    draw = random.Random(seed)
-    values, reference = ([draw.gauss(0, 1) for _ in range(n)] for _ in range(2))
-    differences = [a - b for a, b in zip(values, reference, strict=True)]
-    t = statistics.fmean(differences) / (statistics.stdev(differences) / math.sqrt(n))
-    expected = 2 * stats.t.sf(abs(t), df=n - 1)
-    found = paired_p_value(values, reference)
-    assert found == pytest.approx(expected)
-    assert found == pytest.approx(stats.ttest_rel(values, reference).pvalue)
-    assert paired_p_value(reference, values) == pytest.approx(found), "two-sided"
-    assert paired_p_value([v + 7 for v in values], [v + 7 for v in reference]) == pytest.approx(
-        found
-    )
-
-
-@pytest.mark.filterwarnings("ignore:Precision loss")
-@pytest.mark.parametrize(
-    ("values", "reference"), [([0.3, 0.6], [0.1, 0.4]), ([1.3, 2.6, 3.0], [1.1, 2.4, 2.8])]
-)
-def test_differences_that_are_equal_up_to_rounding_have_no_p_value(values, reference):
-    assert len({a - b for a, b in zip(values, reference, strict=True)}) > 1
-    assert paired_p_value(values, reference) is None
 
 
 @pytest.mark.parametrize(("difference", "p_value"), [(-2.0, math.nan), (math.nan, math.nan)])
@@ -278,6 +189,70 @@ def test_a_comparison_is_read_as_it_was_written(tmp_path):
     comparison = make_comparison()
     comparison.save(tmp_path / "c.json")
     assert Comparison.load(tmp_path / "c.json") == comparison
+
+
+def test_the_rows_of_a_role_are_a_family():
+    """Holm: the smaller p value of two counts twice; joint training is a family of its own."""
+    lines = [
+        line("joint", "joint", (50.0, 20.0), (52.0, 20.0), (51.0, 20.0)),
+        line("s", "split", (60.0, 20.0), (61.0, 20.0), (65.0, 20.0)),
+        line("x", "control", (50.0, 20.0), (52.0, 20.0), (51.0, 20.0)),
+        line("y", "control", (58.0, 20.0), (64.0, 20.0), (66.0, 20.0)),
+    ]
+    joint, _, x, y, _ = (each.minus_split for each in make_rows(lines, singles(3), JUDGED_BY))
+    assert joint.adjusted == joint.p_value == pytest.approx(x.p_value)
+    assert x.adjusted == pytest.approx(2 * x.p_value)
+    assert y.adjusted == pytest.approx(max(y.p_value, 2 * x.p_value))
+
+
+def test_a_price_is_the_height_above_the_line_to_separate_networks():
+    """Half-way in cost between joint (10) and separate (20), the line is half of joint's loss."""
+    lines = [
+        line("joint", "joint", (40.0, 20.0), (45.0, 20.0)),
+        line("s", "split", (50.0, 20.0), (49.0, 20.0), size=15),
+    ]
+    joint, split, apart = make_rows(lines, singles(2), JUDGED_BY)
+    assert [row.prices["FLOPs"].ratio for row in (joint, split, apart)] == [1.0, 1.5, 2.0]
+    above = split.prices["parameters"].above
+    # delta_m: joint -10 and -5, split 0 and -1; so the line at 1.5x is -5 and -2.5.
+    assert above.mean == pytest.approx((5 + 1.5) / 2)
+    assert above.interval[0] < above.mean < above.interval[1]
+    assert joint.prices["FLOPs"].above == apart.prices["FLOPs"].above == Difference(0.0, 0.0)
+
+
+def test_networks_of_some_tasks_alone_have_no_line():
+    rows = make_rows(
+        [line("s", "split", (60.0, 20.0))], {"a": singles(1)["a"]}, {"a": {"accuracy": 1}}
+    )
+    assert [row.role for row in rows] == ["split"]
+    assert rows[0].prices["FLOPs"].above is None
+
+
+def test_the_loss_is_relative_to_the_single_task_models():
+    better = result(50.0, 20.0)
+    better.test["a"]["loss"], better.test["b"]["loss"] = 4.5, 9.0
+    row, _ = make_rows([Trained("s", "split", [better])], singles(1), JUDGED_BY)
+    assert row.loss == [pytest.approx(25.0)]
+
+
+def test_a_comparison_of_the_second_format_is_read(tmp_path):
+    """It had no intervals; the differences are taken anew from what it holds."""
+    comparison = make_comparison()
+    comparison.save(tmp_path / "c.json")
+    old = json.loads((tmp_path / "c.json").read_text())
+    old["format"] = "recon-search/comparison/2"
+    del old["rows"][-1]
+    for each in old["rows"]:
+        for name in ("loss", "prices"):
+            del each[name]
+        found = each["minus_split"]
+        each["p_value"] = found and found["p_value"]
+        each["minus_split"] = found and [found["mean"], found["deviation"]]
+    (tmp_path / "c.json").write_text(json.dumps(old))
+    read = Comparison.load(tmp_path / "c.json")
+    assert [row.minus_split for row in read.rows] == [
+        row.minus_split for row in comparison.rows[:-1]
+    ]
 
 
 def test_a_comparison_of_the_first_format_is_read(tmp_path):

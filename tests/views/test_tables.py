@@ -13,6 +13,7 @@ from recon_search.conflict.rules import Reading
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
 from recon_search.runs.comparison import Best, Comparison, Row
+from recon_search.runs.paired import Difference
 from recon_search.views.tables import (
     comparison_table,
     describe_reliability,
@@ -27,10 +28,14 @@ def cells(n_seeds):
 
     def row(name, role, accuracy, delta_m, minus_split):
         metrics = {"a": {"accuracy": accuracy[:n_seeds], "loss": [0.1] * n_seeds}}
-        return Row(name, role, "joint", metrics, delta_m[:n_seeds], 10, 10, None, minus_split, None)
+        values = delta_m[:n_seeds]
+        return Row(name, role, "joint", metrics, values, 10, 10, None, minus_split, values)
 
+    difference = Difference(-3.0, 0.5)
+    if n_seeds > 1:
+        difference = Difference(-3.0, 0.5, (-4.0, -2.0), 0.02, 0.04, 3.0)
     rows = [
-        row("joint", "joint", [90.0, 92.0], [-1.0, -3.0], (-2.0, 0.5)),
+        row("joint", "joint", [90.0, 92.0], [-1.0, -3.0], difference),
         row("split", "split", [90.0, 92.0], [1.0, 1.0], None),
     ]
     single = {"a": {"accuracy": [91.0, 93.0][:n_seeds]}}
@@ -54,14 +59,16 @@ def test_every_mean_has_its_spread_beside_it():
     assert title == "Test data, mean ± standard deviation over 2 seeds"
     assert columns[1] == ["92.00 ± 1.41", "91.00 ± 1.41", "91.00 ± 1.41"]
     assert columns[2] == ["0", "-2.00 ± 1.41", "+1.00 ± 0.00"]
-    assert columns[3] == ["", "-2.00 ± 0.50", ""]
+    assert columns[3] == ["", "-3.00 [-4.00, -2.00]", ""]
+    assert columns[4] == ["", "0.040", ""]
+    assert columns[5] == ["", "-2.00 ± 1.41", "+1.00 ± 0.00"]
 
 
 def test_one_seed_has_no_spread():
     title, columns = cells(1)
     assert title == "Test data, one seed"
     assert columns[2] == ["0", "-1.00", "+1.00"]
-    assert columns[3] == ["", "-2.00", ""]
+    assert columns[3] == ["", "-3.00", ""]
 
 
 @pytest.mark.parametrize(
@@ -157,12 +164,12 @@ def test_many_tasks_are_shown_by_the_worst_and_the_best():
     tasks = [f"t{i}" for i in range(40)]
     single = {task: {"error": [10.0, 10.0]} for task in tasks}
     own = {task: {"error": [10.0 + i / 10, 10.0 + i / 10]} for i, task in enumerate(tasks)}
-    rows = [Row("s", "split", "joint", own, [1.0, 1.0], 10, 10, None, None, None)]
+    rows = [Row("s", "split", "joint", own, [1.0, 1.0], 10, 10, None, None)]
     judged_by = {task: {"error": -1} for task in tasks}
     best = Best("s", 0, 1.0, "")
     table = comparison_table(Comparison([0, 1], 0.0, judged_by, single, 20, rows, "", best))
     assert [list(column.cells)[1] for column in table.columns[1:3]] == ["t39 -39.00", "t0 +0.00"]
-    assert len(table.columns) == 9
+    assert len(table.columns) == 10
 
 
 @pytest.mark.parametrize(
@@ -175,7 +182,7 @@ def test_many_tasks_are_shown_by_the_worst_and_the_best():
 )
 def test_every_metric_is_shown_in_its_unit(units, headings):
     metrics = {"age": {"mae": [3.0], "r2": [0.5]}}
-    rows = [Row("s", "split", "joint", metrics, [1.0], 10, 10, None, None, None)]
+    rows = [Row("s", "split", "joint", metrics, [1.0], 10, 10, None, None)]
     best = Best("s", 0, 1.0, "")
     judged_by = {"age": {"mae": -1, "r2": 1}}
     table = comparison_table(
