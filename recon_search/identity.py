@@ -154,7 +154,8 @@ def of_study(recipe: Recipe, training: str, scores: str) -> dict[str, str]:
 def of_run(recipe: Recipe) -> dict[str, str]:
     """Return the identity of a run folder, one digest a section of the recipe.
 
-    A search may be given more trials later, and so may a probe get more seeds.
+    A search may be given more trials later, and so may a probe get more seeds, and a comparison
+    more of anything: what is trained already is taken as it is.
     """
     sections: Mapping[str, Any] = {
         "seed": recipe.seed,
@@ -166,7 +167,6 @@ def of_run(recipe: Recipe) -> dict[str, str]:
         "train": settings(recipe.train),
         "probe": settings(recipe.probe, without={"seeds"}),
         "split": settings(recipe.split),
-        "compare": settings(recipe.compare),
         "search": settings(recipe.search, without={"trials"}),
     }
     return {name: digest(value) for name, value in sections.items()}

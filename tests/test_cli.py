@@ -5,6 +5,7 @@ The others run in this process, which need not import torch anew.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -351,6 +352,22 @@ def test_a_run_killed_in_the_middle_of_an_epoch_finishes_the_same(finished):
     for comparison in (expected, found):
         comparison["best"].pop("directory")
     assert found == expected
+
+
+def test_seeds_that_are_added_later_reuse_what_is_trained(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/trainings/*/model/*")}
+    first = json.loads((tmp_path / "out/comparison.json").read_text())
+    command = ["run", folder / "tiny.toml", "--out", "out", "--resume", "--workers", 1]
+    n_seeds = len(first["seeds"]) + 1
+    done = call(*command, "--seeds", n_seeds, cwd=tmp_path)
+    assert done.code == 0, done.error
+    found = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert found["seeds"] == [*first["seeds"], n_seeds - 1]
+    for one, more in zip(first["rows"], found["rows"], strict=True):
+        assert more["delta_m"][:-1] == one["delta_m"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def wait_for_a_first_epoch(out: Path):

@@ -109,6 +109,15 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def seeds_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that compares the number of seeds."""
+    return click.option(
+        "--seeds",
+        type=click.IntRange(min=1),
+        help="Override compare.seeds; with --resume, those that are trained count.",
+    )(command)
+
+
 def load_overridden(options: dict[str, Any]) -> Recipe:
     """Load the recipe with every override a command was given."""
     from recon_search.recipe import load_recipe
@@ -116,6 +125,8 @@ def load_overridden(options: dict[str, Any]) -> Recipe:
     overrides = list(options["overrides"])
     if options.get("seed") is not None:
         overrides.append(f"seed={options['seed']}")
+    if options.get("seeds") is not None:
+        overrides.append(f"compare.seeds={options['seeds']}")
     if options.get("data_root") is not None:
         overrides.append(f"data.root={json.dumps(str(options['data_root']))}")
     return load_recipe(options["recipe_path"], overrides)

@@ -6,12 +6,19 @@ from typing import Any
 
 import click
 
-from recon_search.cli.options import make_console, open_run, recipe_options, run_options
+from recon_search.cli.options import (
+    make_console,
+    open_run,
+    recipe_options,
+    run_options,
+    seeds_option,
+)
 
 
 @click.command()
 @recipe_options
 @run_options
+@seeds_option
 def run(**options: Any) -> None:
     """Run a recipe from data to report."""
     this = open_run(options)

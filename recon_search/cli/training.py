@@ -13,6 +13,7 @@ from recon_search.cli.options import (
     open_run,
     recipe_options,
     run_options,
+    seeds_option,
     tell,
     tell_json,
 )
@@ -57,6 +58,7 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
 @click.command()
 @recipe_options
 @run_options
+@seeds_option
 @click.option("--scores", "scores_path", type=FILE, required=True, help="For the controls.")
 @click.option("--split", "split_path", type=FILE, required=True, help="The split to judge.")
 def compare(scores_path: Path, split_path: Path, **options: Any) -> None:

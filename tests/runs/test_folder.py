@@ -79,7 +79,6 @@ def test_a_run_is_resumed_only_if_asked_for_and_only_with_its_recipe(tmp_path):
         ({"train": {"momentum": 0.5}}, "train"),
         ({"probe": {"epochs": 2}}, "probe"),
         ({"split": {"threshold": -0.1}}, "split"),
-        ({"compare": {"seeds": 9}}, "compare"),
         ({"search": {"seed": 9}}, "search"),
     ],
 )
@@ -95,6 +94,7 @@ def test_the_section_that_differs_is_named(tmp_path, change, section):
         {"data": {"root": "/elsewhere"}},
         {"data": {"download": True}},
         {"search": {"trials": 99}},
+        {"compare": {"seeds": 9, "controls": ["random"]}},  # what is trained already is kept
         {"train": {"momentum": 0.9}},  # the default, written down
     ],
 )
