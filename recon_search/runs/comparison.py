@@ -151,7 +151,7 @@ class Comparison:
                 rows = [Row(**_without(row, "p_value")) for row in values["rows"]]
                 rows = priced(compared([replace(row, minus_split=None) for row in rows]))
             else:
-                rows = [_read_row(row) for row in values["rows"]]
+                rows = [read_row(row) for row in values["rows"]]
             return cls(**{**values, "rows": rows, "best": Best(**values["best"])})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
@@ -201,7 +201,8 @@ def priced(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _read_row(row: dict[str, Any]) -> Row:
+def read_row(row: dict[str, Any]) -> Row:
+    """Return a row of plain values, as JSON holds them."""
     prices = {
         name: Price(own["ratio"], _read_difference(own["above"]))
         for name, own in row["prices"].items()
