@@ -60,9 +60,11 @@ def _read(source: Path | Stored) -> tuple[NDArray[Any], bool]:
     except DataError:
         raise
     except Exception as error:  # of files, of numpy, of decoders
+        reason = in_one_line(error)
+        if "pickle" in reason:  # numpy says how it could be loaded all the same
+            reason = "it holds Python objects, which are never unpickled"
         raise DataError(
-            f"{source} must hold an array ({kind}), it does not load ({in_one_line(error)}). "
-            "Replace it."
+            f"{source} must hold an array ({kind}), it does not load ({reason}). Replace it."
         ) from None
 
 
