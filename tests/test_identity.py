@@ -58,6 +58,7 @@ OTHER = {
     "backbone.features": 5,
     "backbone.weights": "donor.safetensors",
     "backbone.pretrained": True,
+    "backbone.levels": [1, 2],
     "head.kind": "mlp",
     "head.activation": "gelu",
     "head.hidden": 3,

@@ -61,14 +61,11 @@ class ArraySamples:
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         row = self.rows[index]
-        image = read_image(row.image, self.channels)
-        targets = {task.name: read_label(task, row.labels[task.name]) for task in self.tasks}
-        for name, target in targets.items():
-            if target.shape[-2:] != image.shape[-2:]:
-                raise DataError(
-                    f"{row.labels[name]} must have the size of its image, "
-                    f"{tuple(image.shape[-2:])}, found {tuple(target.shape[-2:])}. Replace it."
-                )
+        image, turn = read_image(row.image, self.channels)
+        size = tuple(image.shape[-2:])
+        targets = {
+            task.name: read_label(task, row.labels[task.name], size, turn) for task in self.tasks
+        }
         return image, targets
 
 

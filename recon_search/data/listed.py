@@ -9,16 +9,17 @@ from typing import Protocol
 
 from PIL.Image import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
-from recon_search.data.array_files import read_label
-from recon_search.errors import DataError
+from recon_search.data.array_files import Stored, read_label
+from recon_search.data.turning import turn_of
 from recon_search.tasks.task import PixelTask
 
 
 class Pictures(Protocol):
     """The images of all samples."""
 
-    def read(self, row: int) -> Image:
+    def read(self, row: int) -> Image | Tensor:
         """Decode one.
 
         Raises:
@@ -41,30 +42,22 @@ class ListedSamples:
     pictures: Pictures
     rows: Sequence[int]
     labels: Mapping[str, Tensor]
-    files: Mapping[str, Sequence[Path | None]] = field(default_factory=dict)
+    files: Mapping[str, Sequence[Path | Stored | None]] = field(default_factory=dict)
     dense: Sequence[PixelTask] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[Image, dict[str, Tensor]]:
+    def __getitem__(self, index: int) -> tuple[Image | Tensor, dict[str, Tensor]]:
         image, targets = self.pictures.read(self.rows[index]), self.targets(index)
+        height, width = functional.get_size(image)
         for task in self.dense:
-            path = self.files[task.name][self.rows[index]]
-            if path is not None:
-                targets[task.name] = read_label(task, path)
-                _check_size(targets[task.name], image, path)
+            source = self.files[task.name][self.rows[index]]
+            if source is not None:
+                own = read_label(task, source, (height, width), turn_of(image))
+                targets[task.name] = own
         return image, targets
 
     def targets(self, index: int) -> dict[str, Tensor]:
         """Return the targets of a sample without its image, but for those of its pixels."""
         return {task: own[index] for task, own in self.labels.items()}
-
-
-def _check_size(target: Tensor, image: Image, path: Path) -> None:
-    size = (image.height, image.width)
-    if tuple(target.shape[-2:]) != size:
-        raise DataError(
-            f"{path} must have the size of its image, {size}, found {tuple(target.shape[-2:])}. "
-            "Replace it."
-        )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recon_search.data import parts
-from recon_search.data.array_files import Labels
+from recon_search.data.array_files import Labels, Stored
 from recon_search.data.listed import ListedSamples, Pictures
 from recon_search.data.source import PARTS, PartName
 from recon_search.data.task_data import TaskData
@@ -59,7 +59,7 @@ class Listing:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fingerprint: str = ""
     image_size: tuple[int, int] | None = None
-    files: Mapping[str, Sequence[Path | None]] = field(default_factory=dict)
+    files: Mapping[str, Sequence[Path | Stored | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from recon_search.data.turning import TURNED, turn_needed, turn_upright
 from recon_search.errors import DataError, in_one_line
 
 MODES = {1: "L", 3: "RGB"}
@@ -43,8 +44,8 @@ def read_size(content: bytes, name: str) -> tuple[int, int]:
 def read_picture(source: Path | bytes | NDArray[np.uint8], name: str, channels: int) -> Image.Image:
     """Decode an image.
 
-    It is turned upright as its EXIF data say. Of 16 bits the upper 8 are kept. What is transparent
-    is laid on white; palettes, CMYK and bits are converted.
+    It is turned upright as its EXIF data say; `turn_of` then says how. Of 16 bits the upper 8 are
+    kept. What is transparent is laid on white; palettes, CMYK and bits are converted.
 
     Args:
         source: a file, its content, or pixels (H, W) or (H, W, C) with 1, 3 or 4 channels.
@@ -65,13 +66,16 @@ def read_picture(source: Path | bytes | NDArray[np.uint8], name: str, channels: 
     picture = _open(content, name)
     try:
         picture.load()
-        upright = turn_upright(picture)
+        turn, upright = turn_needed(picture), turn_upright(picture)
     except Exception as error:  # decoders raise whatever they meet in damaged data
         raise DataError(
             f"{name} must be a whole image, it does not decode ({in_one_line(error)}). Replace it, "
             "or leave it out."
         ) from None
-    return convert(upright, name, channels)
+    found = convert(upright, name, channels)
+    if turn is not None:
+        found.info[TURNED] = turn
+    return found
 
 
 def _open(content: bytes, name: str) -> Image.Image:
@@ -106,15 +110,6 @@ def _of_pixels(pixels: NDArray[np.uint8], name: str) -> Image.Image:
             f"width, 1, 3 or 4), found {pixels.dtype} {pixels.shape}. Convert it."
         )
     return Image.fromarray(np.ascontiguousarray(pixels))
-
-
-def turn_upright(picture: Image.Image) -> Image.Image:
-    """Turn a picture as its EXIF data say; one that is upright is not copied."""
-    # JPEG files and images in memory have it here or nowhere; asking for it costs more than this.
-    has_none = picture.format in (None, "JPEG") and not {"exif", "xmp"} & picture.info.keys()
-    if has_none or picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-        return picture
-    return ImageOps.exif_transpose(picture)
 
 
 def convert(picture: Image.Image, name: str, channels: int) -> Image.Image:

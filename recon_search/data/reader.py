@@ -17,6 +17,7 @@ from recon_search.data.augmentation import Augmentation
 from recon_search.data.source import PARTS, PartName
 from recon_search.data.task_data import TaskData
 from recon_search.data.transforms import Preparation
+from recon_search.data.turning import turn_label, turn_needed
 from recon_search.errors import DataError, ReconSearchError, in_one_line, nearest
 from recon_search.tasks.binary import Binary
 from recon_search.tasks.classes import IGNORED, Classes
@@ -138,10 +139,14 @@ class Reader:
                 f"{type(found).__name__}{f' of {len(found)}' if hasattr(found, '__len__') else ''}."
                 " Return both."
             )
-        image, targets = found
-        image = self.preparation.decode(image)
+        given, targets = found
+        image = self.preparation.decode(given)
         height, width = functional.get_size(image)
-        return image, self.settle(targets, (height, width))
+        settled = self.settle(targets, (height, width))
+        if (turn := turn_needed(given)) is not None:
+            for name, task in self._dense.items():
+                settled[name] = turn_label(task, settled[name], turn)
+        return image, settled
 
     def settle(self, targets: Any, size: tuple[int, int] = (1, 1)) -> dict[str, Tensor]:
         """Return the target of every task, those that are missing too.

@@ -17,7 +17,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from recon_search.data.pictures import convert, turn_upright
+from recon_search.data.pictures import convert
+from recon_search.data.turning import turn_upright
 from recon_search.errors import DataError
 
 SCALES = {255.0: "pixels / 255, then (x - mean) / std", 1.0: "(x - mean) / std"}

@@ -118,8 +118,9 @@ def find_call(
         is_known = indices and indices[0] >= 0 and indices[-1] < len(shapes)
         if not is_known or sorted({*indices}) != indices:
             raise BackboneError(
-                f"Levels must be among the {len(shapes)} intermediate features of {title}, each "
-                f"once and in order, got {list(levels)}. Count from 0, or from -1 for the last."
+                f"Levels (`backbone.levels`) must be among the {len(shapes)} intermediate features "
+                f"of {title}, each once and in order, got {list(levels)}. Count from 0, or from -1 "
+                "for the last."
             )
         return Call(kind, tuple(indices))  # type: ignore[arg-type]
     sizes = [shape[2:] for shape in shapes]

@@ -102,7 +102,10 @@ def _facts_of(
     width = feature_width(backbone, config, shape)
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(2, *shape, generator=generator) if len(shape) > 1 else None
-    known = analyse(backbone, example, call=call if isinstance(call, str) else dict(call))
+    levels = None if call == "forward" else config.levels
+    known = analyse(
+        backbone, example, call=call if isinstance(call, str) else dict(call), levels=levels
+    )
     if pyramid is not None:
         pyramid = pyramid.at(known.trace.call.indices)
     return Facts(config, known, width, pyramid)

@@ -16,13 +16,20 @@ WIDEST = 2**20
 
 
 class BackboneConfig(Section):
-    """A timm model: its name, its arguments, and the width of the features the heads share."""
+    """A timm model: its name, its arguments, and the width of the features the heads share.
+
+    Tasks that predict for every pixel read a pyramid: `levels` are the indices of timm's
+    intermediate features that make it, in order, negative ones from the end. Without it these are
+    the last feature of each size; of a backbone whose features have one size, as of a ViT, four at
+    even distances. What lies behind the last level is not run for such tasks.
+    """
 
     name: str
     args: dict[str, Any] = {}
     features: int = Field(default=0, ge=0, le=WIDEST)  # timm's num_classes; 0: the pooled features
     weights: str | None = None  # a local checkpoint, .safetensors
     pretrained: bool = False  # timm's own weights, from its hub or the hub's cache
+    levels: list[int] | None = Field(default=None, min_length=1)
 
 
 DECODERS = ("fpn", "aspp")

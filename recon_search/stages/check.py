@@ -41,6 +41,11 @@ def check(run: Run) -> int:
         _check_methods(each, names)
         if any(find_method(method).needs == "features" for method in _methods(each)):
             refuse_pyramids({task.name: task.reads for task in tasks})
+    if recipe.backbone.levels is not None and all(task.reads == "vector" for task in tasks):
+        raise RecipeError(
+            "`backbone.levels` is for tasks that predict for every pixel, there is none among "
+            f"{', '.join(names)}. Remove it."
+        )
     check_room(recipe.backbone, check_weights(recipe.backbone, shape[0]), shape)
     facts = run.facts
     create_heads(recipe.heads, facts.width, tasks, pyramid=facts.pyramid)

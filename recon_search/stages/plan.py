@@ -140,7 +140,7 @@ class _Planner:
     def __init__(self, run: Run, scores: ConflictScores | None) -> None:
         self.run, self.is_probed = run, scores is not None
         self.scores = even_scores(run) if scores is None else scores
-        self.split = choose_split(run.recipe, self.scores)
+        self.split = choose_split(run.recipe, self.scores, schema=run.schema)
         self.steps: dict[tuple[str, str, bool], Span] = {}
         self._networks: dict[str, _Network] = {}
 

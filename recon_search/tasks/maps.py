@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from recon_search.errors import LabelError
 
+LARGEST = 2.0**63
+"""Below which int64 holds whole numbers."""
+
 
 def array(picture: Any, task: str) -> NDArray[Any]:
     """Return what a picture holds: an array, a tensor or a PIL image.
@@ -60,6 +63,11 @@ def whole_numbers(picture: Any, task: str) -> NDArray[np.int64]:
                 f"{wrong.sum()} pixels. Store whole numbers; what is unknown by that of "
                 "`ignore_index`."
             )
+    if (large := np.abs(found.astype(np.float64)) >= LARGEST).any():  # would become another number
+        raise LabelError(
+            f"Task '{task}' must be given whole numbers that 64 bits hold with a sign, found "
+            f"{found[large][0]:g} in {large.sum()} pixels. Store others."
+        )
     return found.astype(np.int64)
 
 

@@ -20,13 +20,9 @@ DEPTH = {"abs-error": -1, "rel-error": -1, "rmse": -1}
 WITHIN = {"within-11.25": 11.25, "within-22.5": 22.5, "within-30": 30.0}
 """Shares of angles, and the degrees that they are below."""
 NORMALS = {"mean-angle": -1, "median-angle": -1, **dict.fromkeys(WITHIN, 1)}
-EDGES = {"best-f1": 1, "f1": 1, "accuracy": 1}
 
 BINS_A_DEGREE = 100
 """Angles are counted in bins of 0.01 degrees, in the middle of which the median is said to be."""
-
-THRESHOLDS = 100
-"""Probabilities are counted in bins of 0.01: 99 thresholds between them, as BSDS has them."""
 
 
 class PixelMetric(Metric):
@@ -178,34 +174,3 @@ class Angles(PixelMetric):
             bins = torch.searchsorted(self.counts.cumsum(0), middle)
             return ((bins + 0.5) / BINS_A_DEGREE).mean()
         return self.below[list(WITHIN).index(name)] / n
-
-
-class Thresholded(PixelMetric):
-    """What is made of the decisions of one score a pixel, at 0.5 and at the best threshold."""
-
-    counts: Tensor
-
-    def __init__(self, names: Iterable[str]) -> None:
-        super().__init__(names)
-        counts = torch.zeros(2, THRESHOLDS, dtype=torch.long)
-        self.add_state("counts", counts, dist_reduce_fx="sum")
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        """Take in scores (B, 1, H, W) and 0, 1 or `IGNORED` (B, H, W), or (B, 1, H, W)."""
-        target = target.reshape(output.shape)
-        share = output.double().sigmoid()
-        for value, counts in enumerate(self.counts):
-            own = self.keep(share[target == value])
-            bins = (own * THRESHOLDS).long().clamp(max=THRESHOLDS - 1)
-            counts += torch.bincount(bins, minlength=THRESHOLDS)
-
-    def value(self, name: str) -> Tensor:
-        """Compute a share; a pixel is positive from the threshold on."""
-        negative, positive = self.counts.double()
-        false, hit = (each.flip(0).cumsum(0).flip(0) for each in (negative, positive))
-        middle = THRESHOLDS // 2
-        if name == "accuracy":
-            right = hit[middle] + negative.sum() - false[middle]
-            return torch.as_tensor(right / self.counts.sum())
-        f1 = torch.nan_to_num(2 * hit / (hit + false + positive.sum()))
-        return f1[middle] if name == "f1" else f1[1:].max()

@@ -199,9 +199,11 @@ BAD_PIXELS = {
     "ragged in depth": ([[[1, 2, 3]], [[1, 2]]], "lists of lengths from 2 to 3"),
     "too large": ([[1, 256]], "int64 from 1 to 256"),
     "negative": ([[-1, 2]], "int64 from -1 to 2"),
-    "fractions": ([[0.5, 1.0]], "double|float64"),
+    "not finite": ([[0.5, float("nan")]], "finite numbers"),
+    "texts": ([["a", "b"]], "found object"),
+    "fractions of five channels": ([[[0.5] * 5] * 4] * 2, r"an image, .* the shape \(2, 4, 5\)"),
     "empty": ([], "an empty list"),
-    "five channels": ([[[1, 2, 3, 4, 5]]], r"found uint8 \(1, 1, 5\)"),
+    "five channels": ([[[1, 2, 3, 4, 5]] * 2] * 2, r"found uint8 \(2, 2, 5\)"),
     "one dimension": ([1, 2, 3], r"found uint8 \(3,\)"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.model.pyramid import pad
 from recon_search.recipe import BackboneConfig, HeadsConfig, parse_recipe
 from recon_search.stages.export import export
+from tests.command import call
 from tests.graph.laws import randomise
+from tests.stages.pixels import SCENES
 from tests.stages.recipes import TINY
 
 
@@ -316,6 +319,55 @@ def test_a_network_is_saved_loaded_and_exported(tmp_path, kind, task, name) -> N
         found = json.loads((tmp_path / "a.json").read_text())
         assert found["maps"] == {"levels": [0, 2, 3, 5], "multiple": 16}
         assert found["head"]["kind"] == "fpn"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "levels", "indices"),
+    [(RESNET, [1, -1], [1, 4]), (RESNET, [2, 3], [2, 3]), (VIT, [-2, -1], [4, 5])],
+)
+def test_a_recipe_says_which_levels_are_read(tmp_path, backbone, levels, indices) -> None:
+    """What lies behind the last is not run, and a model directory says which they are."""
+    chosen = backbone.model_copy(update={"levels": levels})
+    model = build(HEADS, MIXED, (3, 48, 48), chosen).eval()
+    for task in "ab":
+        assert model.backbone.call_of(task).indices == tuple(indices)
+    every = facts_of(backbone, (3, 48, 48), tasks=DENSE).pyramid
+    known = facts_of(chosen, (3, 48, 48), tasks=DENSE).pyramid
+    assert len(known.channels) == len(indices) < len(every.channels)
+    assert known.reductions[-1] <= every.reductions[-1]
+    model.config["input"] = {"shape": [3, 48, 48]}
+    model.save(tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    assert config["maps"]["levels"] == indices
+    assert config["backbone"]["levels"] == levels
+    x = images(2, 3, 48, 48)
+    again = rs.load(tmp_path / "model").eval()
+    assert all(torch.equal(again(x)[task], out) for task, out in model(x).items())
+    alone = build(HEADS, DENSE, (3, 48, 48), chosen)
+    behind = [name for name in model.backbone.layers() if name not in alone.backbone.layers()]
+    assert any(name.startswith("layer4") for name in behind) == (levels == [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("levels", "recipe", "message"),
+    [
+        ("[7]", SCENES, r"`backbone.levels`. must be among the 5 .* of ResNet, .* got \[7\]"),
+        ("[2, 1]", SCENES, r"each once and in order, got \[2, 1\]"),
+        ("[]", SCENES, r"`backbone.levels`: .*at least 1 item.* got \[\]"),
+        ('["a"]', SCENES, r"`backbone.levels.0`: .*integer.* got .a."),
+        ("[1]", TINY, "for tasks that predict for every pixel, there is none among left, right"),
+    ],
+)
+def test_levels_that_are_of_no_use_are_one_line_before_anything_is_trained(
+    tmp_path, levels, recipe, message
+) -> None:
+    (tmp_path / "my.toml").write_text(recipe)
+    done = call(
+        "validate", "my.toml", "--quick", "--set", f"backbone.levels={levels}", cwd=tmp_path
+    )
+    assert done.code == 2
+    (line,) = done.error.splitlines()
+    assert re.search(message, line), line
 
 
 def test_modules_that_are_given_are_loaded_into_what_tasks_read(tmp_path) -> None:

@@ -132,7 +132,7 @@ def test_predictions_are_as_good_as_evaluate_says(trained):
 @pytest.mark.parametrize("command", ["plan", "validate"])
 def test_a_recipe_of_pixels_is_planned_and_rehearsed(trained, command):
     _, folder = trained
-    done = call(command, "my.toml", cwd=folder)
+    done = call(command, "my.toml", "--set", "split.max_flops=1.5x", cwd=folder)
     assert done.code == 0, done.error
 
 

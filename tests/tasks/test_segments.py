@@ -214,3 +214,11 @@ def test_weights_of_classes_weigh_pixels():
     task = Segments("a", 2, class_weights=[3, 1])
     output, target = torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]])
     assert task.loss(output, target) == pytest.approx(2 * math.log(2))
+
+
+@pytest.mark.parametrize("value", [2**64 - 1, 2**63])
+def test_a_number_that_would_become_another_one_is_one_line(value):
+    """As int64 the largest is -1, which stands for no label."""
+    with pytest.raises(LabelError, match=r"64 bits hold with a sign, found (1.8|9.2)") as caught:
+        Segments("a", 3).target(np.full((2, 2), value, np.uint64))
+    assert "\n" not in str(caught.value)
