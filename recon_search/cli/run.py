@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
-from recon_search.cli.options import make_console, open_run, recipe_options, run_options
+from recon_search.cli.options import make_console, map_splits, open_run, recipe_options, run_options
 
 
 @click.command()
 @recipe_options
 @run_options
+@map_splits
 def run(**options: Any) -> None:
     """Run a recipe from data to report."""
     this = open_run(options)

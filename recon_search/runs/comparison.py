@@ -21,7 +21,7 @@ FORMAT = "recon-search/comparison/2"
 FIRST_FORMAT = "recon-search/comparison/1"
 SIGNIFICANCE = 0.05
 
-Role = Literal["joint", "split", "rule", "control"]
+Role = Literal["joint", "split", "borrowed", "rule", "control"]
 JudgedPart = Literal["validation", "test"]
 Values = dict[str, dict[str, list[float]]]
 """By task and metric, one value a seed."""
@@ -33,7 +33,8 @@ class Row:
 
     Attributes:
         name: what to call it.
-        role: an unsplit network, the split one, a split by another rule, or a control.
+        role: an unsplit network, the split one, one split as was found elsewhere, a split by
+            another rule, or a control.
         method: by which it was trained.
         metrics: on test data.
         delta_m: on test data, against the single-task models of the same seed, one value a seed.
@@ -291,15 +292,25 @@ def paired_p_value(values: Sequence[float], reference: Sequence[float]) -> float
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """Say in words whether the split beats joint training and each control."""
+    """Say in words whether the split beats joint training and each control.
+
+    A split found elsewhere need not be beaten: that it does as well is no fault of this one.
+    """
     split = next(row for row in rows if row.role == "split")
     others = [row for row in rows if row.role != "split"]
-    if all(row.outcome == "beaten" for row in others):
-        head = "Success: the split beats everything it was compared with."
+    level = any(row.role == "borrowed" and row.outcome != "beaten" for row in others)
+    if all(row.outcome == "beaten" for row in others if row.role != "borrowed"):
+        aside = ", splits from elsewhere aside" if level else ""
+        head = f"Success: the split beats everything it was compared with{aside}."
     else:
         head = "Not a success by this tool's standard: a split must beat all it is compared with."
     sentences = [head]
-    against = {"joint": "joint training", "rule": "splits by rule", "control": "controls"}
+    against = {
+        "joint": "joint training",
+        "borrowed": "splits from elsewhere",
+        "rule": "splits by rule",
+        "control": "controls",
+    }
     for role, what in against.items():
         said = {
             "beats": [row for row in others if row.role == role and row.outcome == "beaten"],
