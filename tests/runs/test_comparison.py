@@ -85,6 +85,17 @@ def test_the_verdict_is_a_success_where_all_are_beaten():
     )
 
 
+def test_a_split_from_elsewhere_is_no_rival_to_be_beaten():
+    rows = [row("s", "split"), row("j", "joint", -1.0, 0.01), row("e", "borrowed", 0.1, 0.9)]
+    assert verdict(rows) == (
+        "Success: the split beats everything it was compared with, splits from elsewhere aside. "
+        'Against joint training: "s" beats "j". '
+        'Against splits from elsewhere: "s" cannot be told from "e".'
+    )
+    beaten = [*rows[:2], row("e", "borrowed", -2.0, 0.01)]
+    assert verdict(beaten).startswith("Success: the split beats everything it was compared with. ")
+
+
 def test_the_verdict_keeps_beaten_level_and_better_apart():
     rows = [
         row("joint, unsplit", "joint", -5.0, 0.01),
