@@ -9,7 +9,7 @@ tasks share (hard parameter sharing), heads of one convolution, the same losses,
 two take turns epoch by epoch; before that both must have the same losses. The peer runs as it was
 published: its trainer, its weighting, its architecture, by equal weights (EW), PCGrad and CAGrad.
 Metrics cost it nothing here. It expects a GPU, and torch and torchvision as they were in 2022;
-what stands in for these is in `their_epoch`, `_stand_in`, `Loader` and `Encoder.zero_grad`.
+what stands in for these is in `their_epoch`, `_stand_in` and `Encoder.zero_grad`.
 
 Printed are CPU seconds of a step with all that belongs to it (files read, batches made, losses,
 gradients, update), which other work on the machine hardly changes; the ratio (median and
@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -115,31 +115,10 @@ class Files(torch.utils.data.Dataset[Any]):
         return read_image(self.folder / "image" / name, 3), labels
 
 
-class Loader:
-    """A loader of torch's whose iterators have the `next` that the peer calls."""
-
-    def __init__(self, run: Run) -> None:
-        size = run.recipe.train.batch_size
-        self.loader = torch.utils.data.DataLoader(
-            Files(run), batch_size=size, shuffle=True, drop_last=True, num_workers=0
-        )
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Any]:
-        batches = iter(self.loader)
-
-        class Batches:
-            def next(self) -> Any:
-                return next(batches)
-
-            __next__ = next
-
-            def __iter__(self) -> Iterator[Any]:
-                return self
-
-        return Batches()
+def make_loader(run: Run) -> torch.utils.data.DataLoader[Any]:
+    """Shuffled batches of the training part, without the last if it is short."""
+    size = run.recipe.train.batch_size
+    return torch.utils.data.DataLoader(Files(run), batch_size=size, shuffle=True, drop_last=True)
 
 
 class Encoder(nn.Module):
@@ -221,15 +200,17 @@ def their_epoch(run: Run, model: MultiTaskModel, method: str) -> tuple[Epoch, nn
             weight_args={"calpha": 0.5, "rescale": 1} if method == "CAGrad" else {},
             arch_args={},
         )
-    loader = Loader(run)
+    loader = make_loader(run)
     return lambda: trainer.train(loader, [], epochs=1), trainer.model
 
 
 def _stand_in() -> None:
-    """Give the peer the module of an older torchvision that it imports."""
+    """Give the peer a module of older torchvision that it imports, and iterators their `next`."""
     utils = types.ModuleType("torchvision.models.utils")
     utils.load_state_dict_from_url = torch.hub.load_state_dict_from_url  # type: ignore[attr-defined]
     sys.modules.setdefault("torchvision.models.utils", utils)
+    iterators = torch.utils.data.dataloader._BaseDataLoaderIter
+    iterators.next = iterators.__next__  # type: ignore[attr-defined]
 
 
 def work(library: str, method: str, root: Path, batch: int) -> None:
@@ -244,7 +225,7 @@ def work(library: str, method: str, root: Path, batch: int) -> None:
         steps = (
             (lambda: run.feed.steps("train", batch, (0, 0)))
             if library == "ours"
-            else Loader(run).__iter__
+            else make_loader(run).__iter__
         )
         epoch: Epoch = lambda: [None for _ in steps()].clear()  # noqa: E731
     elif library == "ours":
@@ -356,10 +337,11 @@ def main() -> None:
             results[method] = found
             times = [f"{1000 * found[library]:.1f}" for library in ("ours", "LibMTL")]
             memory = [f"{found['memory'][library]:.0f}" for library in ("ours", "LibMTL")]
-            table.add_row(method, *times, spread(found["ratios"]), *memory)
+            ratio = "{median:.2f} ({low:.2f} to {high:.2f})".format(**spread(found["ratios"]))
+            table.add_row(method, *times, ratio, *memory)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(results, indent=2) + "\n")
     Console(width=110).print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
