@@ -18,7 +18,14 @@ from pydantic import BaseModel
 
 from recon_search.artefact import digest
 from recon_search.errors import ArtefactError
-from recon_search.recipe import BackboneConfig, DataConfig, Recipe, TrainConfig
+from recon_search.recipe import (
+    BackboneConfig,
+    CompareConfig,
+    DataConfig,
+    Recipe,
+    TrainConfig,
+    find_ranking,
+)
 
 WHEREABOUTS = {"root", "file", "download", "workers", "cache"}
 """Keys of `[data]` that say where files are and how they are loaded, not what they hold."""
@@ -170,3 +177,14 @@ def of_run(recipe: Recipe) -> dict[str, str]:
         "search": settings(recipe.search, without={"trials"}),
     }
     return {name: digest(value) for name, value in sections.items()}
+
+
+def _of_comparison(config: CompareConfig) -> dict[str, Any]:
+    """Name what is compared; splits from elsewhere by what their files hold."""
+    found = settings(config, without={"splits"})
+    if config.splits:
+        found["splits"] = {
+            name: {**settings(split), "file": content(find_ranking(split.file))}
+            for name, split in config.splits.items()
+        }
+    return found

@@ -111,6 +111,29 @@ def test_rank_and_split_from_saved_scores(finished):
     assert len(rs.Split.load(folder / "five.json").layers) == 5
 
 
+def test_two_rankings_are_compared(finished, tmp_path):
+    folder, _ = finished
+    done = call("rank", "out", "out/scores.safetensors", "--k", "7", cwd=folder)
+    assert done.code == 0, done.error
+    assert "Kendall's tau 1.00" in done.output
+    counts = {
+        layer: n
+        for n, layer in enumerate(rs.ConflictScores.load(folder / "out/scores.safetensors").layers)
+    }
+    (tmp_path / "counts.json").write_text(json.dumps(counts))
+    done = call("rank", "out", tmp_path / "counts.json", "--k", "7", "--json", cwd=folder)
+    found = json.loads(done.output)
+    assert [top["k"] for top in found["tops"]] == [1, 3, 5, 7, 10, 20, 40]
+    assert all(
+        own is not None and other is None for own, other in (t["stability"] for t in found["tops"])
+    )
+    code, _, error = call("rank", "out", "published:recon-multi-fashion-mnist", cwd=folder)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "Two rankings must be of the same layers, got 43 and 41" in error
+    assert call("rank", "out", "out", "--plot", "x.png", cwd=folder).code == 2
+    assert not (folder / "x.png").exists()
+
+
 def test_the_order_that_recons_authors_published_can_be_tried(tmp_path, invoke):
     """Their files map layers to counts."""
     (tmp_path / "tiny.toml").write_text(TINY)

@@ -12,7 +12,7 @@ import pytest
 
 from recon_search.errors import RecipeError
 from recon_search.recipe import find_recipe, load_recipe, shipped_recipes
-from recon_search.recipe.shipped import describe, files_of
+from recon_search.recipe.shipped import describe, files_of, published_orders
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "recipes").glob("*.toml"))
@@ -103,3 +103,5 @@ def test_recipes_travel_in_the_wheel(tmp_path):
     with zipfile.ZipFile(wheel) as packed:
         for path in (file for recipe in FILES for file in files_of(recipe)):
             assert packed.read(f"recon_search/recipes/{path.name}") == path.read_bytes()
+        for path in published_orders().values():
+            assert packed.read(f"recon_search/recipes/published/{path.name}") == path.read_bytes()

@@ -9,6 +9,7 @@ import click
 
 from recon_search.cli.options import (
     FILE,
+    RANKING,
     make_console,
     open_run,
     recipe_options,
@@ -56,7 +57,8 @@ def probe(more: bool, seeds: int | None, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("scores_path", metavar="SCORES", type=FILE)
+@click.argument("scores_path", metavar="SCORES", type=RANKING)
+@click.argument("other_path", metavar="[OTHER]", type=RANKING, required=False)
 @click.option("--threshold", type=float, default=0.0, show_default=True, help="S in (-1, 0].")
 @click.option("--rule", default="projection", show_default=True, help="How layers are ranked.")
 @click.option(
@@ -74,6 +76,7 @@ def probe(more: bool, seeds: int | None, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and write no plot.")
 def rank(
     scores_path: Path,
+    other_path: Path | None,
     threshold: float,
     rule: str,
     window: tuple[float, float],
@@ -81,14 +84,27 @@ def rank(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Show the layers in order of conflict, and draw layers x thresholds."""
+    """Show the layers in order of conflict, and draw layers x thresholds.
+
+    With OTHER, which may be a table of counts or published:NAME, show instead how many of their
+    first layers two rankings have in common, beside how far each can be trusted by itself.
+
+    Example: recon-search rank runs/one runs/another --k 8
+    """
     from recon_search.conflict.rules import Reading
     from recon_search.conflict.scores import ConflictScores
+    from recon_search.recipe import find_ranking
     from recon_search.views.plots import heat_map, save_figure
     from recon_search.views.tables import ranking_summary, ranking_table
 
-    scores = ConflictScores.load(scores_path)
     reading = Reading(threshold, window)
+    if other_path is not None:
+        if plot is not None:
+            raise click.UsageError("--plot draws one ranking, got two. Leave --plot out.")
+        _compare((scores_path, other_path), rule, reading, k, as_json)
+        return
+    scores_path = find_ranking(scores_path, first="scores.safetensors")
+    scores = ConflictScores.load(scores_path)
     if as_json:
         tell_json(ranking_summary(scores, rule, reading, k))
         return
@@ -97,3 +113,24 @@ def rank(
     plot = plot or scores_path.with_name("conflicts.png")
     save_figure(heat_map(scores), plot)
     tell(f"Written: {plot}")
+
+
+def _compare(paths: tuple[Path, Path], rule: str, reading: Any, k: int, as_json: bool) -> None:
+    """Show how far two rankings agree."""
+    from recon_search.conflict.agreement import KS, measure_agreement
+    from recon_search.conflict.scores import ConflictScores
+    from recon_search.graph.split import load_counts
+    from recon_search.recipe import find_ranking
+    from recon_search.views.agreement import agreement_summary, agreement_table, describe_agreement
+
+    files = [find_ranking(path, first="scores.safetensors") for path in paths]
+    first, second = (
+        load_counts(file) if file.suffix == ".json" else ConflictScores.load(file) for file in files
+    )
+    found = measure_agreement(first, second, rule, reading, (*KS, k))
+    names = str(paths[0]), str(paths[1])
+    if as_json:
+        tell_json(agreement_summary(found, names, rule))
+        return
+    make_console(minimum=110).print(agreement_table(found, names))
+    tell(describe_agreement(found))

@@ -14,6 +14,7 @@ from recon_search.cli.options import (
     device_option,
     load_overridden,
     make_console,
+    map_option,
     recipe_options,
     tell_json,
 )
@@ -29,17 +30,11 @@ from recon_search.cli.options import (
     show_default=True,
     help="Of the recipe's data.",
 )
-@click.option(
-    "--map",
-    "renamed",
-    multiple=True,
-    metavar="NEW=OLD",
-    help="The recipe's task NEW is what the model calls OLD.",
-)
+@map_option("The recipe's task NEW is what the model calls OLD.")
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
-    model: Path, part: Any, renamed: tuple[str, ...], device: str, as_json: bool, **options: Any
+    model: Path, part: Any, renamed: dict[str, str], device: str, as_json: bool, **options: Any
 ) -> None:
     """Measure a model directory on a recipe's data, task by task.
 
@@ -48,12 +43,6 @@ def evaluate(
 
     Example: recon-search evaluate runs/mine/model other.toml --part validation --map species=kind
     """
-    names = {}
-    for pair in renamed:
-        new, separator, old = pair.partition("=")
-        if not (new and separator and old):
-            raise click.UsageError(f"--map must be NEW=OLD, got '{pair}'. Example: --map kind=tree")
-        names[new] = old
     recipe = load_overridden(options)
 
     from recon_search.runs.run import Run
@@ -63,7 +52,7 @@ def evaluate(
 
     run = Run(recipe, Path(), choose_device(device))
     with counting("evaluate", "images") as tell:
-        found = evaluate_model(model, run, part, names, tell)
+        found = evaluate_model(model, run, part, renamed, tell)
     if not as_json:
         title = f"{model}, {part} data, {found.n_samples:,} images"
         make_console().print(metrics_table(title, found.metrics, found.units))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from recon_search.runs.run import Run
 
 FILE = click.Path(dir_okay=False, path_type=Path)
+RANKING = click.Path(path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -44,6 +45,36 @@ def recipe_options(command: Callable[..., None], required: bool = True) -> Calla
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def map_option(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command names of tasks beside those of the recipe, as a dictionary `renamed`."""
+    return click.option(
+        "--map", "renamed", multiple=True, metavar="NEW=OLD", callback=_read_pairs, help=text
+    )
+
+
+def map_splits(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command `--map`, which is the recipe's `compare.map`."""
+
+    @functools.wraps(command)
+    def mapped(renamed: dict[str, str], **options: Any) -> None:
+        if renamed:
+            pairs = ", ".join(f"{json.dumps(a)} = {json.dumps(b)}" for a, b in renamed.items())
+            options["overrides"] = (*options["overrides"], f"compare.map={{ {pairs} }}")
+        command(**options)
+
+    return map_option("The recipe's task NEW is what a split from elsewhere calls OLD.")(mapped)
+
+
+def _read_pairs(context: Any, option: Any, pairs: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        new, separator, old = pair.partition("=")
+        if not (new and separator and old):
+            raise click.UsageError(f"--map must be NEW=OLD, got '{pair}'. Example: --map kind=tree")
+        found[new] = old
+    return found
 
 
 def _in_step(command: Callable[..., None]) -> Callable[..., None]:

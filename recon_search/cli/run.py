@@ -8,6 +8,7 @@ import click
 
 from recon_search.cli.options import (
     make_console,
+    map_splits,
     open_run,
     recipe_options,
     run_options,
@@ -19,6 +20,7 @@ from recon_search.cli.options import (
 @recipe_options
 @run_options
 @seeds_option
+@map_splits
 def run(**options: Any) -> None:
     """Run a recipe from data to report."""
     this = open_run(options)

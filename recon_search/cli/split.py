@@ -10,6 +10,7 @@ import click
 
 from recon_search.cli.options import (
     FILE,
+    RANKING,
     load_overridden,
     make_console,
     recipe_options,
@@ -17,11 +18,13 @@ from recon_search.cli.options import (
     tell_json,
 )
 
+COUNTS = "A JSON table {layer: count}, or published:recon-multi-fashion-mnist."
+
 
 @click.command()
 @functools.partial(recipe_options, required=False)
 @click.option("--scores", "scores_path", type=FILE, help="What the probe wrote.")
-@click.option("--counts", "counts_path", type=FILE, help="Recon's published {layer: count} JSON.")
+@click.option("--counts", "counts_path", type=RANKING, metavar="COUNTS", help=COUNTS)
 @click.option("--show", "show_path", type=FILE, help="Show this split instead of choosing one.")
 @click.option(
     "--image",
@@ -63,7 +66,8 @@ def split(
 
     from recon_search.conflict.scores import ConflictScores
     from recon_search.runs.run import Run
-    from recon_search.stages.split import check_scores, choose_split, split_by_counts
+    from recon_search.stages.borrow import split_by_counts
+    from recon_search.stages.split import check_scores, choose_split
 
     out = out or Path("split.json")
     run = Run(recipe, out.parent)

@@ -9,7 +9,9 @@ import click
 
 from recon_search.cli.options import (
     FILE,
+    RANKING,
     make_console,
+    map_splits,
     open_run,
     recipe_options,
     run_options,
@@ -25,14 +27,22 @@ if TYPE_CHECKING:
 @click.command()
 @recipe_options
 @run_options
-@click.option("--split", "split_path", type=FILE, help="Split to train with, from any data set.")
+@map_splits
+@click.option(
+    "--split",
+    "split_path",
+    type=RANKING,
+    metavar="SPLIT",
+    help="Split to train with, from any data set: its file, scores, the folder of a run, or "
+    "published:NAME.",
+)
 @click.option("--method", help="Override train.method.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(split_path: Path | None, method: str | None, as_json: bool, **options: Any) -> None:
     """Train one network, unsplit or with a saved split, and test it once."""
     if method is not None:
         options["overrides"] = (*options["overrides"], f'train.method="{method}"')
-    from recon_search.stages.split import load_split
+    from recon_search.stages.borrow import load_split
     from recon_search.stages.train import train_one
     from recon_search.tasks.task import units
 
@@ -40,7 +50,8 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
 
     def read_inputs(run: Run) -> None:
         nonlocal split
-        split = None if split_path is None else load_split(split_path, run)
+        if split_path is not None:
+            split = load_split(split_path, run, run.recipe.compare.map)
 
     run = open_run(options, read_inputs, as_json=as_json)
     result = train_one(run, split)
@@ -59,13 +70,22 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
 @recipe_options
 @run_options
 @seeds_option
+@map_splits
 @click.option("--scores", "scores_path", type=FILE, required=True, help="For the controls.")
-@click.option("--split", "split_path", type=FILE, required=True, help="The split to judge.")
+@click.option(
+    "--split",
+    "split_path",
+    type=RANKING,
+    required=True,
+    metavar="SPLIT",
+    help="The split to judge, as of `train`.",
+)
 def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     """Judge a split: baselines, joint training and controls over paired seeds."""
     from recon_search.conflict.scores import ConflictScores
+    from recon_search.stages.borrow import load_split
     from recon_search.stages.compare import compare as stage
-    from recon_search.stages.split import check_scores, load_split
+    from recon_search.stages.split import check_scores
     from recon_search.views.tables import comparison_table
 
     inputs: Any = None
@@ -74,7 +94,7 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
         nonlocal inputs
         scores = ConflictScores.load(scores_path)
         check_scores(scores, run)
-        inputs = load_split(split_path, run), scores
+        inputs = load_split(split_path, run, run.recipe.compare.map), scores
 
     run = open_run(options, read_inputs)
     comparison = stage(run, *inputs)

@@ -1,17 +1,18 @@
 """Recipes: TOML into typed, frozen configuration."""
 
-from recon_search.recipe.choice import DEFAULT_K, CompareConfig, SplitConfig
+from recon_search.recipe.choice import DEFAULT_K, BorrowedConfig, CompareConfig, SplitConfig
 from recon_search.recipe.data import DataConfig, TaskConfig
 from recon_search.recipe.network import BackboneConfig, HeadConfig, HeadsConfig, NeckConfig
 from recon_search.recipe.reading import Recipe, load_recipe, parse_recipe
 from recon_search.recipe.search import Range, SearchConfig, Value
-from recon_search.recipe.shipped import find_recipe, shipped_recipes
+from recon_search.recipe.shipped import find_ranking, find_recipe, shipped_recipes
 from recon_search.recipe.training import LEAST_SEEDS, ProbeConfig, TrainConfig
 
 __all__ = [
     "DEFAULT_K",
     "LEAST_SEEDS",
     "BackboneConfig",
+    "BorrowedConfig",
     "CompareConfig",
     "DataConfig",
     "HeadConfig",
@@ -25,6 +26,7 @@ __all__ = [
     "TaskConfig",
     "TrainConfig",
     "Value",
+    "find_ranking",
     "find_recipe",
     "load_recipe",
     "parse_recipe",

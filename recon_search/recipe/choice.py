@@ -49,6 +49,18 @@ class SplitConfig(Section):
             )
 
 
+class BorrowedConfig(Section):
+    """A split from elsewhere; its file alone may stand for it."""
+
+    file: str  # a split, scores, a table of counts, a run's folder, or published:NAME
+    map: dict[str, str] | None = None  # the recipe's task to the split's; None: `compare.map`
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_file(cls, values: Any) -> Any:
+        return {"file": values} if isinstance(values, str) else values
+
+
 class CompareConfig(Section):
     """What the split network is measured against, and how often."""
 
@@ -61,6 +73,8 @@ class CompareConfig(Section):
     ] = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
     rules: list[str] = []  # further splits: each of these rules at each of the sizes `ks`
     ks: list[Annotated[int, Field(gt=0)]] = []
+    splits: dict[Annotated[str, Field(min_length=1)], BorrowedConfig] = {}  # from elsewhere
+    map: dict[str, str] = {}  # the recipe's task to what a split from elsewhere calls it
     single: list[str] = []  # tasks with a single-task model, of which delta_m is made; empty: all
 
     @field_validator("methods", "controls", "rules", "ks", "single")

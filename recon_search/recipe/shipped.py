@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from recon_search.errors import ArtefactError, nearest
+
 FOLDER = Path(__file__).parents[1] / "recipes"
 """A link to the repository's own `recipes`, of which a wheel holds copies."""
+
+PUBLISHED = "published:"
+"""What the name of an order of layers begins with that others have published."""
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -19,6 +24,42 @@ def find_recipe(path: str | Path) -> Path:
     if path.exists() or len(path.parts) != 1:
         return path
     return shipped_recipes().get(path.name, path)
+
+
+def published_orders() -> dict[str, Path]:
+    """Return the file of every published order of layers by its name, in order."""
+    return {path.stem: path for path in sorted((FOLDER / "published").glob("*.json"))}
+
+
+def find_ranking(source: str | Path, *, first: str = "split.json") -> Path:
+    """Return the file with layers in order, or split, that `source` stands for.
+
+    Args:
+        source: the file itself, `published:NAME`, or a run's folder with a split or scores.
+        first: what is taken of a folder that holds both, `split.json` or `scores.safetensors`.
+
+    Raises:
+        ArtefactError: no order of that name is published here, or the folder holds neither.
+    """
+    text, path = str(source), Path(source)
+    if text.startswith(PUBLISHED):
+        name, known = text.removeprefix(PUBLISHED), published_orders()
+        if name not in known:
+            raise ArtefactError(
+                f"A published order must be one of {', '.join(known)}, got '{name}'."
+                f"{nearest(name, known)}"
+            )
+        return known[name]
+    if not path.is_dir():
+        return path
+    names = sorted(("split.json", "scores.safetensors"), key=lambda name: name != first)
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    raise ArtefactError(
+        f"A folder with a split must hold {' or '.join(names)}, found neither in {path}. Check "
+        "the path, or probe there first."
+    )
 
 
 def files_of(path: Path) -> list[Path]:

@@ -10,7 +10,12 @@ from recon_search.runs.paired import Difference
 RELEVANT = 1.0
 """Points of delta_m: a split whose advantage is surely smaller is called no better."""
 
-AGAINST = {"joint": "joint training", "control": "controls", "rule": "splits by rule"}
+AGAINST = {
+    "joint": "joint training",
+    "control": "controls",
+    "rule": "splits by rule",
+    "borrowed": "splits from elsewhere",
+}
 """What a sentence compares the split with, by role."""
 
 

@@ -92,7 +92,7 @@ def compare(
 
     Args:
         recipe: see `run`.
-        split: the split to judge; its tasks are the recipe's.
+        split: the split to judge; its tasks are the recipe's, or `compare.map` says which.
         scores: of a probe of the same tasks and backbone, for the controls.
         out: see `run`; and so the others.
         device: see `run`.
@@ -102,7 +102,8 @@ def compare(
         listener: see `run`.
     """
     this = _open(recipe, out, device, workers, resume, data, listener, scores)
-    return comparing.compare(this, split.for_tasks(this.schema.names), scores)
+    mapping = this.recipe.compare.map or None
+    return comparing.compare(this, split.for_tasks(this.schema.names, mapping), scores)
 
 
 def search_splits(

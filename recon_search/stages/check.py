@@ -14,6 +14,7 @@ from recon_search.recipe import Recipe
 from recon_search.runs.run import Run
 from recon_search.search.space import check_space
 from recon_search.stages.baselines import judged_tasks
+from recon_search.stages.borrow import borrowed_splits
 from recon_search.stages.split import check_k, reading_of
 from recon_search.training.optimisation import check_optimizer
 
@@ -52,6 +53,7 @@ def check(run: Run) -> int:
     n_layers = len(facts.analysis.layers)
     for each in (recipe, *searched):
         check_k(each, n_layers)
+    borrowed_splits(run)
     return n_layers
 
 

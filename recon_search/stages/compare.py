@@ -26,6 +26,7 @@ from recon_search.runs.run import Run
 from recon_search.runs.training import Training
 from recon_search.runs.verdict import verdict
 from recon_search.stages.baselines import describe_doubts, doubts, judged_tasks
+from recon_search.stages.borrow import borrowed_splits
 from recon_search.stages.split import RANDOM_PARAMS, choose_by_rule, choose_control
 from recon_search.stages.wider import widen
 from recon_search.tasks.task import directions, units
@@ -122,6 +123,8 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
     for method in recipe.compare.methods:
         lines.append(line(f"{method}, unsplit", "joint", method=method))
         lines.append(line(f"{method}, split", "split", split, method=method))
+    for name, borrowed in borrowed_splits(run).items():
+        lines.append(line(f"split from {name}", "borrowed", borrowed))
     for control in recipe.compare.controls:
         if control == "wider":
             wider = widen(recipe.backbone, split, run.schema.shape)

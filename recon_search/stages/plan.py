@@ -180,7 +180,7 @@ class _Planner:
 
     def _is_guess(self, line: Line) -> bool:
         """Whether a line's networks depend on what the probe will find."""
-        if self.is_probed or line.role in ("probe", "single", "joint"):
+        if self.is_probed or line.role in ("probe", "single", "joint", "borrowed"):
             return False
         rules = [training.split.chosen["rule"] for training in line.trainings if training.split]
         return not rules or any(rule not in RULES or RULES[rule].measures for rule in rules)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -14,7 +13,7 @@ from recon_search.conflict.rules import Reading, n_parameters, rank, within_budg
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.source import Schema
 from recon_search.errors import RecipeError
-from recon_search.graph.split import Split, load_counts
+from recon_search.graph.split import Split
 from recon_search.model.facts import facts_of
 from recon_search.recipe import Recipe, SplitConfig
 from recon_search.runs.run import Run
@@ -116,27 +115,6 @@ def _factor(text: str) -> float:
     return float(text.removesuffix("x"))
 
 
-def split_by_counts(run: Run, path: Path) -> Split:
-    """Split the first `split.k` layers of the order that Recon's authors published as JSON.
-
-    Raises:
-        RecipeError: the recipe gives no `split.k`.
-        SplitError: a layer is unknown to the backbone.
-    """
-    recipe = run.recipe
-    if recipe.split.k is None:
-        raise RecipeError("--counts needs `split.k`, the recipe has none. Pass --set split.k=25.")
-    split = Split.private(
-        list(load_counts(path))[: recipe.split.k],
-        run.schema.names,
-        backbone=run.facts.identity,
-        chosen={"rule": "published counts", "k": recipe.split.k},
-        provenance=_versions(),
-    )
-    split.check_trace(run.facts.analysis.pooled)
-    return split
-
-
 def choose_control(
     recipe: Recipe, scores: ConflictScores, control: str, like: Split, seed: int
 ) -> Split:
@@ -206,24 +184,13 @@ def _group(
     return dict.fromkeys(layers, tuple((task,) for task in scores.tasks))
 
 
-def load_split(path: Path, run: Run) -> Split:
-    """Read a split, from whatever data set, for the run's tasks and backbone.
-
-    Raises:
-        SplitError: it was made for another backbone, or its groups do not carry over.
-    """
-    split = Split.load(path).for_tasks(run.schema.names)
-    split.check_trace(run.facts.analysis.pooled)
-    return split
-
-
 def check_scores(scores: ConflictScores, run: Run) -> None:
     """Refuse scores that `recon-search probe` did not measure for the run's tasks and backbone.
 
     Raises:
         RecipeError: naming both.
     """
-    if missing := [key for key in FROM_PROBE if key not in scores.metadata]:
+    if missing := lacking(scores):
         raise RecipeError(
             f"--scores must be what `recon-search probe` wrote, these lack {', '.join(missing)}. "
             "Probe, or choose layers with recon_search.Split.private."
@@ -239,6 +206,11 @@ def check_scores(scores: ConflictScores, run: Run) -> None:
             f"{ours['digest']}), these are of {', '.join(scores.tasks)} and {theirs['name']} "
             f"({len(scores.layers)} layers, digest {theirs['digest']}). Probe with this recipe."
         )
+
+
+def lacking(scores: ConflictScores) -> list[str]:
+    """What scores do not say of themselves, which `recon-search probe` notes."""
+    return [key for key in FROM_PROBE if key not in scores.metadata]
 
 
 def check_k(recipe: Recipe, n_layers: int) -> None:
@@ -258,14 +230,15 @@ def check_k(recipe: Recipe, n_layers: int) -> None:
 
 def _provenance(scores: ConflictScores) -> dict[str, Any]:
     return {
-        **_versions(),
+        **versions(),
         "recipe": scores.metadata["recipe"],
         "probe_seeds": scores.metadata["seeds"],
         "probe_steps": scores.steps,
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """What a split was made with."""
     return {
         "recon-search": recon_search.__version__,
         "torch": torch.__version__,

@@ -17,8 +17,22 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.naming import one_line
 from recon_search.runs.comparison import Comparison
 
-COLOURS = {"joint": "#7f7f7f", "split": "#c44e52", "rule": "#dd8452", "control": "#4c72b0"}
-MARKERS = {"joint": "s", "split": "*", "rule": "o", "control": "D", "separate": "P"}
+COLOURS = {
+    "joint": "#7f7f7f",
+    "split": "#c44e52",
+    "borrowed": "#8172b3",
+    "rule": "#dd8452",
+    "control": "#4c72b0",
+    "separate": "#55a868",
+}
+MARKERS = {
+    "joint": "s",
+    "split": "*",
+    "borrowed": "X",
+    "rule": "o",
+    "control": "D",
+    "separate": "P",
+}
 
 
 def heat_map(scores: ConflictScores, thresholds: Sequence[float] | None = None) -> Figure:

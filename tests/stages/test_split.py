@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recon_search.conflict.rules import rank
 from recon_search.conflict.scores import ConflictScores
-from recon_search.errors import ArtefactError, RecipeError, SplitError
+from recon_search.errors import RecipeError
 from recon_search.graph.branch import branch
 from recon_search.graph.split import Split
 from recon_search.model.backbone import create_backbone
@@ -23,9 +23,7 @@ from recon_search.stages.split import (
     choose_by_rule,
     choose_control,
     choose_split,
-    load_split,
     reading_of,
-    split_by_counts,
 )
 from tests.stages.recipes import TINY
 from tests.stages.scores import TASKS, noisy_scores
@@ -120,70 +118,6 @@ def test_scores_of_another_width_are_refused(scores):
     wider = run_with(backbone={"args": {"channels": [4, 4, 8, 16]}})
     with pytest.raises(RecipeError, match=r"--scores must be of the recipe's tasks"):
         check_scores(scores, wider)
-
-
-# Splits that are read
-
-
-def save(split, folder):
-    split.save(folder / "split.json")
-    return folder / "split.json"
-
-
-def test_a_split_of_the_same_tasks_is_read_as_it_is(tmp_path, identity):
-    split = Split(
-        TASKS, {"conv1": (("left",), ("right",))}, backbone=identity, chosen={"rule": "count"}
-    )
-    assert load_split(save(split, tmp_path), run_with()) == split
-
-
-def test_a_split_of_other_tasks_is_private_to_those_of_the_run(tmp_path, identity):
-    split = Split.private(["conv1", "fc"], ["seg", "depth", "normals"], backbone=identity)
-    found = load_split(save(split, tmp_path), run_with())
-    assert found.tasks == TASKS
-    assert found.layers == {"conv1": (("left",), ("right",)), "fc": (("left",), ("right",))}
-
-
-def test_groups_of_other_tasks_do_not_carry_over(tmp_path, identity):
-    groups = {"conv1": (("seg", "depth"), ("normals",))}
-    split = Split(("seg", "depth", "normals"), groups, backbone=identity)
-    with pytest.raises(SplitError, match=r"needs a mapping of the tasks \['left', 'right'\]"):
-        load_split(save(split, tmp_path), run_with())
-
-
-@pytest.mark.parametrize("features", [0, 3])
-def test_a_split_fits_whatever_the_classifier(tmp_path, identity, features):
-    path = save(Split.private(["layer1.0.conv1"], TASKS, backbone=identity), tmp_path)
-    assert load_split(path, run_with(backbone={"features": features})).layers
-
-
-@pytest.mark.parametrize(
-    ("layer", "backbone", "message"),
-    [
-        ("conv1", {"args": {"channels": [4, 4, 8, 16]}}, "The split must fit the backbone"),
-        ("conv1", {"name": "resnet34"}, "The split must fit the backbone"),
-        ("layer9.conv1", {}, r"must be one of the backbone's trainable layers .*'layer9\.conv1'"),
-    ],
-)
-def test_a_split_of_another_backbone_is_refused(tmp_path, identity, layer, backbone, message):
-    path = save(Split.private([layer], TASKS, backbone=identity), tmp_path)
-    with pytest.raises(SplitError, match=message):
-        load_split(path, run_with(backbone=backbone))
-
-
-def test_a_split_that_names_no_backbone_needs_its_layers_alone(tmp_path):
-    path = save(Split.private(["conv1"], TASKS), tmp_path)
-    assert load_split(path, run_with(backbone={"name": "resnet34"})).layers
-
-
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": "other"}'])
-def test_a_file_that_is_no_split_is_one_line(tmp_path, content):
-    path = tmp_path / "split.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(ArtefactError, match=r"split\.json") as caught:
-        load_split(path, run_with())
-    assert "\n" not in str(caught.value)
 
 
 # Splits that are chosen
@@ -283,17 +217,6 @@ def test_the_norms_alone_are_all_norms(scores):
     found = choose_control(recipe, scores, "norm-only", choose_split(recipe, scores), seed=0)
     infos = scores.metadata["layer_infos"]
     assert set(found.layers) == {info["name"] for info in infos if info["is_norm"]}
-
-
-def test_published_counts_need_a_k_and_known_layers(tmp_path):
-    (tmp_path / "counts.json").write_text('{"conv1": 2, "bn1": 9, "fc": 1}')
-    run = run_with(split={"k": 2})
-    assert set(split_by_counts(run, tmp_path / "counts.json").layers) == {"conv1", "bn1"}
-    with pytest.raises(RecipeError, match=r"--counts needs `split\.k`"):
-        split_by_counts(run_with(split={"k": None, "max_params": "2x"}), tmp_path / "counts.json")
-    (tmp_path / "counts.json").write_text('{"conv9": 2}')
-    with pytest.raises(SplitError, match="'conv9'"):
-        split_by_counts(run, tmp_path / "counts.json")
 
 
 # Groups and budgets
