@@ -1,6 +1,6 @@
 """What many tasks cost: steps, memory, files, and a probe whole. CPU time, one thread.
 
-    python -m tests.benchmarks.bench_tasks [--tasks 2 10 40] [--sketch 1024] [--subset 4] [--json F]
+    python -m tests.benchmarks.bench_tasks --json tasks.json [--tasks 2 10 40] [--sketch 1024]
 
 For each number of tasks T, joint training of one network on random images: a plain step; measured
 steps of all tasks with whole gradients, in low memory, with sketches, of a random subset of the
@@ -8,7 +8,8 @@ tasks, and of a subset with sketches; a PCGrad step. Each kind runs in a process
 takes turns with plain steps of its own network: the ratio to these counts. Memory is the most that
 a step holds of tensors at once beyond the model. A probe that measures every `--every`-th step
 costs (every - 1 + ratio) / every. The files are those of a probe of `--steps` measured steps: its
-scores, and a checkpoint of model, optimiser and scores.
+scores, and a checkpoint of model, optimiser and scores. The JSON file is written after every kind;
+kinds that it holds are not measured again.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.conflict.sketch import Sketch
 from recon_search.methods.surgeon import Measure, Surgeon, create_surgeon
@@ -142,26 +144,24 @@ def write_files(arguments: argparse.Namespace, n_tasks: int) -> dict[str, float]
     return {"scores": sizes[0], "checkpoint": sizes[1]}
 
 
-def show(rows: list[dict[str, Any]], files: dict[int, dict[str, float]], every: int) -> None:
-    """Print the steps by kind, a group of columns for each number of tasks, and the files."""
-    sizes = list(files)
-    console = Console(width=120)
-    cells = {(row["kind"], row["tasks"]): row for row in rows}
+def show(found: dict[str, Any], sizes: list[int], every: int) -> None:
+    """Print the steps by kind, a column for each number of tasks, and the files."""
     table = Table("step", title="x plain (MiB above the model)", title_justify="left")
     for n_tasks in sizes:
         table.add_column(f"T = {n_tasks}", justify="right")
     for kind in KINDS:
-        found = [cells[kind, n_tasks] for n_tasks in sizes]
-        texts = [f"{one['ratio']:.2f} ({one['mebibytes']:.0f})" for one in found]
+        rows = [found[f"{n_tasks}/{kind}"] for n_tasks in sizes]
+        texts = [f"{row['ratio']:.2f} ({row['mebibytes']:.0f})" for row in rows]
         if kind == "plain":
-            texts = [f"{one['milliseconds']:.0f} ms ({one['mebibytes']:.0f})" for one in found]
+            texts = [f"{row['milliseconds']:.0f} ms ({row['mebibytes']:.0f})" for row in rows]
         table.add_row(kind, *texts)
         if kind.startswith("measured"):
-            wholes = [f"{(every - 1 + one['ratio']) / every:.2f}" for one in found]
+            wholes = [f"{(every - 1 + row['ratio']) / every:.2f}" for row in rows]
             table.add_row(f"  every {every}th step", *wholes)
     for name in ("scores", "checkpoint"):
-        table.add_row(f"{name}, MB", *(f"{files[n_tasks][name]:.1f}" for n_tasks in sizes))
-    console.print(table)
+        files = [found[f"{n_tasks}/files"][name] for n_tasks in sizes]
+        table.add_row(f"{name}, MB", *(f"{size:.1f}" for size in files))
+    Console(width=120).print(table)
 
 
 def main() -> None:
@@ -176,25 +176,25 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=16, help="steps from one measured to the next")
     parser.add_argument("--steps", type=int, default=300, help="measured steps behind the files")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the rows there, too")
+    parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--one", nargs=2, metavar=("KIND", "T"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(arguments, arguments.one[0], int(arguments.one[1]))))
         return
-    rows = []
+    path = arguments.json
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for n_tasks in arguments.tasks:
         for kind in KINDS:
-            command = [sys.executable, "-m", "tests.benchmarks.bench_tasks", *sys.argv[1:]]
-            done = subprocess.run(
-                [*command, "--one", kind, str(n_tasks)], stdout=subprocess.PIPE, check=True
-            )
-            rows.append(json.loads(done.stdout))
-            print(rows[-1], file=sys.stderr, flush=True)
-    files = {n_tasks: write_files(arguments, n_tasks) for n_tasks in arguments.tasks}
-    show(rows, files, arguments.every)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"steps": rows, "files": files}, indent=2) + "\n")
+            if f"{n_tasks}/{kind}" not in found:
+                command = [sys.executable, "-m", "tests.benchmarks.bench_tasks", *sys.argv[1:]]
+                command += ["--one", kind, str(n_tasks)]
+                done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+                found[f"{n_tasks}/{kind}"] = json.loads(done.stdout)
+                artefact.write_json(path, found)
+        found[f"{n_tasks}/files"] = write_files(arguments, n_tasks)
+        artefact.write_json(path, found)
+    show(found, arguments.tasks, arguments.every)
 
 
 if __name__ == "__main__":
