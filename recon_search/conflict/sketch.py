@@ -41,9 +41,9 @@ class Sketch:
     for gradients that no few elements make up: 0.03 for 1,024 numbers. Cosines nearer to a
     threshold than that fall on either side of it.
 
-    Nothing is stored but the seed: signs and buckets are drawn anew for each gradient, on the CPU,
-    so that all devices and processes have the same. Each step has its own, so that errors of
-    different steps are independent and means over steps err less.
+    No matrix is stored: signs and buckets are drawn from the seed, on the CPU, so that all devices
+    and processes have the same, and take a bit an element until the next step. Each step has its
+    own, so that errors of different steps are independent and means over steps err less.
 
     Args:
         size: numbers a layer and task.
@@ -65,6 +65,8 @@ class Sketch:
         self.size = size
         self.seed = seed
         self.step = 0
+        self._drawn_at = 0
+        self._drawn: dict[tuple[int, tuple[int, ...], torch.device], tuple[Tensor, Tensor]] = {}
 
     def project(self, gradient: Tensor, *place: int) -> Tensor:
         """Project one parameter's gradient.
@@ -78,14 +80,7 @@ class Sketch:
         """
         n, flat = self.size, gradient.reshape(-1)
         n_rows = -(-flat.numel() // n)
-        seed = int(digest([self.seed, "sketch", self.step, *place])[:12], 16)
-        generator = torch.Generator().manual_seed(seed)
-        shifts = torch.randint(n, (n_rows,), generator=generator)
-        n_bytes = -(-n // 8)  # of signs, a row
-        n_words = -(-n_rows * n_bytes // 8)
-        words = torch.randint(-(2**63), 2**63 - 1, (n_words,), generator=generator)
-        drawn = words.view(torch.uint8)[: n_rows * n_bytes].view(n_rows, n_bytes)
-        shifts, drawn = shifts.to(flat.device), drawn.to(flat.device)
+        shifts, drawn = self._draw(n_rows, place, flat.device)
         signs = _SIGNS.to(flat)
         # Row s holds s, s + 1, ... modulo n: where the buckets of a row shifted by s come from.
         rolled = (torch.arange(2 * n - 1, device=flat.device) % n).unfold(0, n, 1)
@@ -97,6 +92,24 @@ class Sketch:
             own = signs[drawn[first : first + at_once].int()].flatten(1)[:, :n]
             total += (rows * own).gather(1, rolled[shifts[first : first + at_once]]).sum(0)
         return total
+
+    def _draw(
+        self, n_rows: int, place: tuple[int, ...], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """The shift of each row, (rows,), and its signs, eight a byte, (rows, size / 8)."""
+        if self._drawn_at != self.step:
+            self._drawn_at, self._drawn = self.step, {}
+        key = n_rows, place, device
+        if key not in self._drawn:
+            seed = int(digest([self.seed, "sketch", self.step, *place])[:12], 16)
+            generator = torch.Generator().manual_seed(seed)
+            shifts = torch.randint(self.size, (n_rows,), generator=generator, dtype=torch.int32)
+            n_bytes = -(-self.size // 8)
+            n_words = -(-n_rows * n_bytes // 8)
+            words = torch.randint(-(2**63), 2**63 - 1, (n_words,), generator=generator)
+            drawn = words.view(torch.uint8)[: n_rows * n_bytes].view(n_rows, n_bytes)
+            self._drawn[key] = shifts.to(device), drawn.to(device)
+        return self._drawn[key]
 
 
 class Sketches:
