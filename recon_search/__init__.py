@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recon_search.conflict.gramian import gramians
     from recon_search.conflict.scores import ConflictScores
+    from recon_search.conflict.sketch import Sketch
     from recon_search.data.task_data import TaskData
     from recon_search.errors import ReconSearchError
     from recon_search.graph.branch import branch
@@ -49,6 +50,7 @@ _HOMES = {
     "Normals": "tasks.normals",
     "ReconSearchError": "errors",
     "Segments": "tasks.segments",
+    "Sketch": "conflict.sketch",
     "Split": "graph.split",
     "Task": "tasks.task",
     "TaskData": "data.task_data",
@@ -79,6 +81,7 @@ __all__ = [
     "Normals",
     "ReconSearchError",
     "Segments",
+    "Sketch",
     "Split",
     "Task",
     "TaskData",

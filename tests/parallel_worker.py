@@ -43,6 +43,7 @@ CASES = {
     "rlw": CONFIG.model_copy(update={"method": "rlw"}),
     "pcgrad": CONFIG.model_copy(update={"method": "pcgrad", "measure_every": 1}),
     "probe": CONFIG.model_copy(update={"measure_every": 2, "accumulate": 2}),
+    "sketch": CONFIG.model_copy(update={"measure_every": 2, "measure_sketch": 64, "accumulate": 2}),
     "mgda": CONFIG.model_copy(update={"method": "mgda"}),
     "gradvac": CONFIG.model_copy(update={"method": "gradvac", "accumulate": 2}),
     "graddrop": CONFIG.model_copy(update={"method": "graddrop"}),
@@ -66,7 +67,7 @@ CASES = {
         update={"method": "rotate-only", "options": {"weighting": "pcgrad", "every": 2}}
     ),
 }
-PARTIAL = ("joint", "uw", "pcgrad", "probe", "graddrop", "rotograd")
+PARTIAL = ("joint", "uw", "pcgrad", "probe", "sketch", "graddrop", "rotograd")
 """The cases that are repeated on data with labels missing."""
 
 

@@ -92,10 +92,12 @@ OTHER = {
     "train.select": "best",
     "train.measure_every": 3,
     "train.measure_tasks": 2,
+    "train.measure_sketch": 64,
     "train.low_memory": True,
     "probe.epochs": 2,
     "probe.every": 2,
     "probe.tasks_per_step": 2,
+    "probe.sketch": 64,
     "probe.method": "pcgrad",
     "probe.seeds": 2,
     "probe.confidence": 0.5,
@@ -271,8 +273,9 @@ def test_copies_are_made_only_where_there_is_a_split():
 @pytest.mark.parametrize("path", [path for path in OTHER if path not in OTHER_DATA])
 def test_a_probe_does_not_depend_on_what_comes_after_it(path):
     one, other = (probe_of(recipe) for recipe in pair(path))
-    own = {"probe.epochs", "probe.every", "probe.tasks_per_step", "probe.method"}
-    replaced = {"train.method", "train.epochs", "train.measure_every", "train.measure_tasks"}
+    own = {"probe.epochs", "probe.every", "probe.tasks_per_step", "probe.sketch", "probe.method"}
+    replaced = {"train.method", "train.epochs"}
+    replaced |= {"train.measure_every", "train.measure_tasks", "train.measure_sketch"}
     replaced |= {"train.ema", "train.ema_warmup", "train.patience", "train.select"}
     expected = path in own | TRAINED - replaced - {"split.init"}
     assert (one != other) is expected

@@ -62,6 +62,13 @@ def test_rules_between_keys_are_reported_together_with_all_else(tiny):
     assert any("`compare.rules` and `compare.ks` need each other" in line for line in lines)
 
 
+@pytest.mark.parametrize("key", ["probe.sketch", "train.measure_sketch"])
+def test_a_sketch_has_enough_numbers_or_none(tiny, key):
+    with pytest.raises(RecipeError, match=rf"`{key}` must be 0 .* at least 16, got 15"):
+        load_recipe(tiny, [f"{key}=15"])
+    assert load_recipe(tiny, [f"{key}=16"]) != load_recipe(tiny, [f"{key}=0"])
+
+
 def test_two_rules_of_one_section_are_both_reported(tiny):
     settings = "probe={epochs=1, confidence=0.9, tasks_per_step=1}"
     with pytest.raises(RecipeError, match=r"`probe\.tasks_per_step` must be 0") as caught:

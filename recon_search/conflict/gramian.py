@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from recon_search.conflict.sketch import Sketch, Sketches
 from recon_search.errors import RecipeError
 
 Gradients = list[dict[nn.Parameter, Tensor]]
@@ -43,6 +44,7 @@ def gramians(
     layers: Mapping[str, Layer],
     *,
     allow_unused: bool = False,
+    sketch: Sketch | None = None,
 ) -> Tensor:
     """Compute the Gramian of every layer from the tasks' losses; the autograd graph is kept.
 
@@ -53,6 +55,8 @@ def gramians(
             as `BranchedBackbone.layers` does. Parameters that are frozen add nothing.
         allow_unused: layers that no loss depends on, or that are frozen, have zeros; otherwise they
             are an error, unless no task has a loss.
+        sketch: keeps random projections in place of T gradients, of which one exists at a time; the
+            Gramians are then unbiased estimates, with the error that `Sketch` states.
 
     Returns:
         Gramians of shape (L, T, T), symmetric and positive semi-definite. Rows and columns of a
@@ -63,7 +67,8 @@ def gramians(
             of layers, or a layer is frozen or not used by any loss, the first of which is named.
     """
     by_task = _check_losses(losses)
-    listed = _list_parameters(layers)
+    blocks = _list_blocks(layers)
+    listed = {name: [p for block in own for p in block] for name, own in blocks.items()}
     used = {name: [p for p in layer if p.requires_grad] for name, layer in listed.items()}
     if not allow_unused and (frozen := [name for name, layer in used.items() if not layer]):
         raise RecipeError(
@@ -79,10 +84,17 @@ def gramians(
     parameters = [parameter for layer in used.values() for parameter in layer]
     present = [task for task, loss in enumerate(by_task.values()) if loss is not None]
     known = [loss for loss in by_task.values() if loss is not None]
-    found = task_gradients(known, [parameters] * len(known), retain_graph=True)
-    by_place = dict(zip(present, found, strict=True))
-    gradients: Gradients = [by_place.get(task, {}) for task in range(len(by_task))]
-    reached = set().union(*gradients)
+    gradients: Gradients = [{} for _ in by_task]
+    sketches = None if sketch is None else Sketches(sketch, [*blocks.values()], len(by_task))
+    reached: set[nn.Parameter] = set()
+    for number, one in zip(present, known, strict=True):
+        (found,) = task_gradients([one], [parameters], retain_graph=True)
+        reached.update(found)
+        if sketches is None:
+            gradients[number] = found
+        else:
+            sketches.take_all(number, found)
+        del found
     unused = [name for name, layer in used.items() if not reached.intersection(layer)]
     if present and unused and not allow_unused:
         raise RecipeError(
@@ -90,7 +102,10 @@ def gramians(
             f"{len(used)} layers are unused). Pass the layers of the network that computed the "
             "losses, or allow_unused=True for zeros."
         )
-    return layer_gramians(gradients, listed)
+    if sketches is None:
+        return layer_gramians(gradients, listed)
+    sketches.sketch.step += 1
+    return sketches.gramians(_zero(listed))
 
 
 def _check_losses(
@@ -126,29 +141,30 @@ def _check_losses(
     return by_task
 
 
-def _list_parameters(layers: Mapping[str, Layer]) -> dict[str, list[nn.Parameter]]:
-    """The parameters of each layer, those of all its copies."""
+def _list_blocks(layers: Mapping[str, Layer]) -> dict[str, list[list[nn.Parameter]]]:
+    """The parameters of each layer: those of each of its copies apart, all others together."""
     if not isinstance(layers, Mapping) or not layers:
         raise RecipeError(
             "The layers must be a mapping from names to lists of parameters, got "
             f"{_describe(layers)}. Pass recon_search.layers(backbone)."
         )
-    listed: dict[str, list[nn.Parameter]] = {}
+    blocks: dict[str, list[list[nn.Parameter]]] = {}
     for name, layer in layers.items():
         is_list = isinstance(layer, Iterable) and not isinstance(layer, str | Tensor)
         members: Iterable[Any] = layer if is_list else [layer]
-        listed[name] = []
+        own: list[nn.Parameter] = []
+        blocks[name] = [own]
         for member in members:
             if is_list and isinstance(member, Tensor) and member.is_leaf:
-                listed[name].append(member)  # type: ignore[arg-type]
+                own.append(member)  # type: ignore[arg-type]
             elif is_list and isinstance(getattr(member, "parameters", None), Sequence):
-                listed[name] += member.parameters
+                blocks[name].append(list(member.parameters))
             else:
                 raise RecipeError(
                     f"A layer must be a list of parameters, '{name}' holds {_describe(member)}. "
                     "Pass recon_search.layers(backbone)."
                 )
-    return listed
+    return blocks
 
 
 def _describe(value: object) -> str:
@@ -237,10 +253,15 @@ def layer_gramians(gradients: Gradients, layers: Mapping[str, Sequence[nn.Parame
                 block = _embed(block, users, n_tasks)
             total = block if total is None else total + block
         rows.append(total)
-    like = next((p for parameters in layers.values() for p in parameters), torch.zeros(()))
     # Of a layer that no task's loss reaches:
-    zero = _at_least_single(like.detach()).new_zeros(n_tasks, n_tasks)
+    zero = _zero(layers).new_zeros(n_tasks, n_tasks)
     return torch.stack([zero if row is None else row for row in rows])
+
+
+def _zero(layers: Mapping[str, Sequence[nn.Parameter]]) -> Tensor:
+    """A tensor of the type and on the device of the layers' Gramians."""
+    like = next((p for parameters in layers.values() for p in parameters), torch.zeros(()))
+    return _at_least_single(like.detach().new_zeros(()))
 
 
 def _gramian(gradients: Sequence[Sequence[Tensor]]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from recon_search import parallel
 from recon_search.conflict.gramian import Gradients, layer_gramians, task_gradients
 from recon_search.conflict.lockstep import lockstep_gramians
+from recon_search.conflict.sketch import Sketch, Sketches
 from recon_search.errors import TrainingError
 from recon_search.methods.scaling import Scaling
 
@@ -167,6 +169,81 @@ class LockstepGradients:
         """Return what was measured: as `Measurement.finish`."""
         gramians, self._gramians = self._gramians, None
         return gramians
+
+
+class SketchedGradients:
+    """Keeps a sketch of each task's gradients, and `.grad`, to which these are added at once.
+
+    Gradients go into the sketch as they arrive, one parameter's at a time. With a factor on the
+    losses one task's set exists at a time.
+
+    Args:
+        parameters: what to differentiate for.
+        blocks: by layer, L in all, the parameters of each copy.
+        n_tasks: T.
+        sketch: projects the gradients.
+        scaling: of the losses while they are differentiated.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        blocks: Sequence[Iterable[Sequence[nn.Parameter]]],
+        n_tasks: int,
+        sketch: Sketch,
+        scaling: Scaling,
+    ) -> None:
+        self.parameters = list(parameters)
+        self.sketches = Sketches(sketch, blocks, n_tasks)
+        self.scaling = scaling
+
+    def add(self, losses: Mapping[int, Tensor], apart: Collection[int]) -> None:
+        """Differentiate one batch's losses: as `Measurement.add`."""
+        by_task, rest = _divide(losses, apart)
+        for number, (task, loss) in enumerate(by_task.items(), start=1):
+            keep = number < len(by_task) or rest is not None
+            if self.scaling.factor is None:
+                self._descend(task, loss, retain_graph=keep)
+            else:
+                self._descend_scaled(task, loss, retain_graph=keep)
+        if rest is not None and self.scaling.factor is None:
+            torch.autograd.backward(rest, inputs=self.parameters)
+        elif rest is not None:
+            self._descend_scaled(None, rest, retain_graph=False)
+
+    def finish(self) -> Tensor | None:
+        """Return what was measured: as `Measurement.finish`."""
+        kept = self.sketches.kept
+        if not kept:
+            return None
+        places = sorted(kept)
+        kept.update(zip(places, parallel.mean([kept[place] for place in places]), strict=True))
+        gramians = self.sketches.gramians(like=next(iter(kept.values())))
+        self.sketches.clear()
+        self.sketches.sketch.step += 1
+        return gramians
+
+    def _descend(self, task: int, loss: Tensor, *, retain_graph: bool) -> None:
+        """Add a loss's gradient to `.grad`; a hook sees each parameter's on its way there."""
+        hooks = []
+        for parameter in self.parameters:
+            take = functools.partial(self.sketches.take, task, parameter)
+            hooks.append(parameter.register_hook(take))  # type: ignore[no-untyped-call]
+        try:
+            torch.autograd.backward(loss, inputs=self.parameters, retain_graph=retain_graph)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _descend_scaled(self, task: int | None, loss: Tensor, *, retain_graph: bool) -> None:
+        (found,) = task_gradients(
+            [self.scaling.up(loss)], [self.parameters], retain_graph=retain_graph
+        )
+        true = dict(zip(found, self.scaling.down([*found.values()]), strict=True))
+        if task is not None:
+            self.sketches.take_all(task, true)
+        for parameter, gradient in true.items():
+            add_to_grad(parameter, gradient)
 
 
 def add_to_grad(parameter: nn.Parameter, gradient: Tensor) -> None:

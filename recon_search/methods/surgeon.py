@@ -22,8 +22,14 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from recon_search import parallel
+from recon_search.conflict.sketch import Sketch
 from recon_search.methods.combiner import GradientCombiner
-from recon_search.methods.gradients import LockstepGradients, Measurement, TaskGradients
+from recon_search.methods.gradients import (
+    LockstepGradients,
+    Measurement,
+    SketchedGradients,
+    TaskGradients,
+)
 from recon_search.methods.losses import Joint, Scalarised
 from recon_search.methods.method import Method
 from recon_search.methods.registry import find_inner, find_method
@@ -136,6 +142,7 @@ def create_surgeon(
     options: Mapping[str, Any] | None = None,
     *,
     low_memory: bool = False,
+    sketch: Sketch | None = None,
 ) -> Surgeon:
     """Make a method work on a model, which RotoGrad gives rotations.
 
@@ -147,6 +154,9 @@ def create_surgeon(
         options: of the method.
         low_memory: where only Gramians need the tasks' gradients, take these a parameter at a time
             (see `lockstep_gramians`); measured steps are then of one batch.
+        sketch: where only Gramians need the tasks' gradients, keep random projections of them and
+            estimate the Gramians, with the error that `Sketch` states; in low memory too, which
+            then has nothing left to save, and measured steps may be of several batches.
 
     Raises:
         RecipeError: the method or an option is unknown or does not fit, or a package is missing.
@@ -157,19 +167,27 @@ def create_surgeon(
     if entry.needs in ("Gramian", "gradients"):
         return GradientCombiner(model, method, complete)
     if entry.needs == "features":
-        inner = create_surgeon(model, find_inner(entry, complete).name, low_memory=low_memory)
+        name = find_inner(entry, complete).name
+        inner = create_surgeon(model, name, low_memory=low_memory, sketch=sketch)
         surgeon: Surgeon = entry.create(model, inner, options=complete)
         return surgeon
-    return _create_on_losses(model, entry, complete, low_memory)
+    return _create_on_losses(model, entry, complete, low_memory, sketch)
 
 
 def _create_on_losses(
-    model: TaskNetwork, entry: Method, options: Mapping[str, Any], low_memory: bool
+    model: TaskNetwork,
+    entry: Method,
+    options: Mapping[str, Any],
+    low_memory: bool,
+    sketch: Sketch | None,
 ) -> Joint:
     sharing, scaling = Sharing(model), Scaling()
     n_tasks = len(model.tasks)
     measurement: Measurement = TaskGradients(sharing.parameters, sharing.layers, n_tasks, scaling)
-    if low_memory and parallel.size() == 1:  # it would see one process's part of the gradients
+    if sketch is not None:
+        blocks = [[copy.parameters for copy in own] for own in model.backbone.layers().values()]
+        measurement = SketchedGradients(sharing.parameters, blocks, n_tasks, sketch, scaling)
+    elif low_memory and parallel.size() == 1:  # it would see one process's part of the gradients
         measurement = LockstepGradients(sharing.layers, n_tasks)
     if entry.needs == "nothing":
         return Joint(model, sharing, measurement, scaling)

@@ -6,11 +6,12 @@ from recon_search.recipe.network import BackboneConfig, HeadConfig, HeadsConfig,
 from recon_search.recipe.reading import Recipe, load_recipe, parse_recipe
 from recon_search.recipe.search import Range, SearchConfig, Value
 from recon_search.recipe.shipped import find_ranking, find_recipe, shipped_recipes
-from recon_search.recipe.training import LEAST_SEEDS, ProbeConfig, TrainConfig
+from recon_search.recipe.training import LEAST_SEEDS, LEAST_SKETCH, ProbeConfig, TrainConfig
 
 __all__ = [
     "DEFAULT_K",
     "LEAST_SEEDS",
+    "LEAST_SKETCH",
     "BackboneConfig",
     "BorrowedConfig",
     "CompareConfig",

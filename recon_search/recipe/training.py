@@ -12,6 +12,9 @@ from recon_search.recipe.section import Section
 LEAST_SEEDS = 2
 """Probes that show how far seeds differ."""
 
+LEAST_SKETCH = 16
+"""Numbers of a sketched gradient, below which an inner product is all noise."""
+
 
 class TrainConfig(Section):
     """How networks are trained: the same for baselines, joint and split networks."""
@@ -42,6 +45,7 @@ class TrainConfig(Section):
     select: Literal["last", "best"] | None = None  # the epoch kept; None: best with patience
     measure_every: int = Field(default=0, ge=0)  # conflicts are measured every n-th step; 0: never
     measure_tasks: int = Field(default=0, ge=0)  # of many, drawn for each such step; 0: all
+    measure_sketch: int = Field(default=0, ge=0)  # numbers kept of a gradient, a layer; 0: all
     low_memory: bool = False  # measure without keeping gradients; methods on gradients keep them
 
     @property
@@ -53,6 +57,8 @@ class TrainConfig(Section):
         """Low memory keeps no gradients; a pair of tasks takes two; cosine ends below `lr`."""
         if self.measure_tasks == 1:
             yield "`train.measure_tasks` must be 0 (all) or at least 2, got 1: one has no pair."
+        if 0 < self.measure_sketch < LEAST_SKETCH:
+            yield _too_small("train.measure_sketch", self.measure_sketch)
         if self.low_memory and self.accumulate > 1:
             yield (
                 f"`train.low_memory` needs `train.accumulate` 1, got {self.accumulate}: the "
@@ -90,6 +96,7 @@ class ProbeConfig(Section):
         default=16, gt=0
     )  # per-task gradients every n-th step, plain joint steps between
     tasks_per_step: int = Field(default=0, ge=0)  # measured at once, of many; 0: all
+    sketch: int = Field(default=0, ge=0)  # numbers kept a layer and task; 0: whole gradients
     method: str = "joint"
     seeds: int = Field(default=1, gt=0)  # with `confidence`: at most so many
     confidence: float | None = Field(default=None, gt=0, le=1)  # stability at which to stop
@@ -99,8 +106,17 @@ class ProbeConfig(Section):
         """One seed has no confidence, and one task no pair."""
         if self.tasks_per_step == 1:
             yield "`probe.tasks_per_step` must be 0 (all) or at least 2, got 1: one has no pair."
+        if 0 < self.sketch < LEAST_SKETCH:
+            yield _too_small("probe.sketch", self.sketch)
         if self.confidence is not None and self.seeds < LEAST_SEEDS:
             yield (
                 f"`probe.confidence` needs `probe.seeds` of {LEAST_SEEDS} at least, got "
                 f"{self.seeds}: one seed cannot show how far seeds differ. Raise it."
             )
+
+
+def _too_small(key: str, found: int) -> str:
+    return (
+        f"`{key}` must be 0 (whole gradients) or at least {LEAST_SKETCH}, got {found}: the error "
+        "of a cosine is about 1 / sqrt of it. 1024 is a good start."
+    )

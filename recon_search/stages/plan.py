@@ -15,6 +15,7 @@ from recon_search.conflict.rules import RULES
 from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.cost import cost_of
 from recon_search.graph.split import Split
+from recon_search.methods.registry import find_method
 from recon_search.model.network import build_model
 from recon_search.model.source import untrained
 from recon_search.recipe import LEAST_SEEDS
@@ -69,13 +70,19 @@ class StepCost:
         network: `one task`, `unsplit`, `split` or `wider`.
         method: that makes it.
         measured: whether conflicts are measured in it.
+        tasks: measured in it, drawn at random; 0 for all, or for a step that measures nothing.
+        sketch: numbers that a layer and task are kept in; 0 for whole gradients.
         seconds: that it takes.
+        gradients: bytes of gradients kept at once, counted: a plain step keeps one set.
     """
 
     network: str
     method: str
     measured: bool
+    tasks: int
+    sketch: int
     seconds: Span
+    gradients: int
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ def make_plan(run: Run, scores: ConflictScores | None = None, tell: Tell = _sile
         lines, left = planner.lines(tell)
     finally:
         torch.set_num_threads(threads)
-    steps = [StepCost(*key, seconds) for key, seconds in planner.steps.items()]
+    steps = list(planner.steps.values())
     seconds, memory = _total(run, left, workers), _memory(run.device)
     return Plan(lines, steps, planner.is_probed, str(run.device), workers, seconds, memory)
 
@@ -141,7 +148,7 @@ class _Planner:
         self.run, self.is_probed = run, scores is not None
         self.scores = even_scores(run) if scores is None else scores
         self.split = choose_split(run.recipe, self.scores, schema=run.schema)
-        self.steps: dict[tuple[str, str, bool], Span] = {}
+        self.steps: dict[tuple[str, str, bool, int, int], StepCost] = {}
         self._networks: dict[str, _Network] = {}
 
     def lines(self, tell: Tell) -> tuple[list[Planned], list[list[Span]]]:
@@ -225,11 +232,40 @@ class _Planner:
             base, most, own = (self._size(each)[1] for each in (none, ours, training))
             share = (own - base) / (most - base) if most > base else 0.0
             return self._step(none, measured) * (1 - share) + self._step(ours, measured) * share
-        key = self._kind(training), training.train.method, measured
+        kind, config = self._kind(training), training.train
+        how = (config.measure_tasks, config.measure_sketch) if measured else (0, 0)
+        key = kind, config.method, measured, *how
         if key not in self.steps:
-            config = training.train.model_copy(update={"measure_every": int(measured)})
-            self.steps[key] = time_steps(replace(training, train=config), self.run)
-        return self.steps[key]
+            config = config.model_copy(update={"measure_every": int(measured)})
+            changed = replace(training, train=config)
+            kept = self._gradients(changed, measured)
+            self.steps[key] = StepCost(*key, time_steps(changed, self.run), kept)
+        return self.steps[key].seconds
+
+    def _gradients(self, training: Training, measured: bool) -> int:
+        """Bytes of gradients that a step keeps at once, in single precision.
+
+        One set is that of all parameters. A task's is of those on its path: of the backbone as
+        many as it has unsplit, and its head.
+        """
+        config, n = training.train, len(training.tasks)
+        facts, needs = training.facts(self.run), find_method(training.train.method).needs
+        sizes = [info.n_parameters for info in facts.analysis.infos]
+        whole = self._size(training)[0]
+        own = self._size(replace(training, split=None))[0] - self._network(training).parameters
+        own += self._network(training).parameters // n
+        if needs in ("Gramian", "gradients"):
+            kept = n * own * (2 if needs == "gradients" else 1)
+            return 4 * max(kept, whole)
+        if not measured:
+            return 4 * whole
+        drawn = config.measure_tasks if 0 < config.measure_tasks < n else n
+        if config.measure_sketch:
+            numbers = sum(min(size, config.measure_sketch) for size in sizes)
+            return 4 * (whole + drawn * numbers)
+        if config.low_memory:
+            return 4 * (whole + drawn * max(sizes))
+        return 4 * (drawn * own + (whole if drawn < n else 0))
 
     def _kind(self, training: Training) -> str:
         """What to call a training's network."""

@@ -78,6 +78,7 @@ def probe_training(run: Run, seed: int) -> Training:
             "epochs": recipe.probe.epochs,
             "measure_every": recipe.probe.every,
             "measure_tasks": recipe.probe.tasks_per_step,
+            "measure_sketch": recipe.probe.sketch,
             **KEEPS_NOTHING,
         }
     )

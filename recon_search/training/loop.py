@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recon_search import artefact, parallel
 from recon_search.conflict.scores import ConflictScores
+from recon_search.conflict.sketch import Sketch
 from recon_search.data.source import Feed
 from recon_search.errors import TrainingError
 from recon_search.methods.surgeon import create_surgeon
@@ -113,7 +114,10 @@ def fit(
     n_updates = -(-n_inputs // config.accumulate)
     if config.grad_checkpointing:
         model.set_grad_checkpointing()
-    surgeon = create_surgeon(model, config.method, config.options, low_memory=config.low_memory)
+    sketch = Sketch(config.measure_sketch, seed) if config.measure_sketch else None
+    surgeon = create_surgeon(
+        model, config.method, config.options, low_memory=config.low_memory, sketch=sketch
+    )
     optimizer = create_optimizer(model, config)
     if learned := list(surgeon.parameters()):
         optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
@@ -122,6 +126,7 @@ def fit(
     stepper = Stepper(
         learner, surgeon, optimizer, scheduler, scores, n_updates * config.epochs, seed
     )
+    stepper.sketch = sketch
     stepper.scaler = create_scaler(feed.device, config)
     state = _State()
     checkpoint = None if directory is None else directory / "checkpoint.safetensors"

@@ -14,6 +14,7 @@ from torch import Tensor
 from recon_search import parallel
 from recon_search.artefact import digest
 from recon_search.conflict.scores import ConflictScores
+from recon_search.conflict.sketch import Sketch
 from recon_search.data.source import Feed, Inputs, Step
 from recon_search.errors import TrainingError
 from recon_search.methods.surgeon import Surgeon
@@ -84,6 +85,7 @@ class Stepper:
         seed: of what is drawn here.
         scaler: of the losses; None scales nothing.
         average: of the weights; None keeps none.
+        sketch: of measured gradients, drawn anew for each step; None where these are kept.
         n_present: by task, the batches in which it had a loss.
     """
 
@@ -96,6 +98,7 @@ class Stepper:
     seed: int
     scaler: Scaler | None = None
     average: Average | None = None
+    sketch: Sketch | None = None
     n_present: Counter[str] = field(default_factory=Counter)
 
     def begin(self, number: int) -> None:
@@ -105,6 +108,8 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         if self.scaler is not None:
             self.scaler.begin(self.surgeon)
+        if self.sketch is not None:
+            self.sketch.step = number
         self._number = number
         self._measured = self._choose()
         self._present: set[str] = set()

@@ -9,7 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from recon_search.runs.timing import Span
-from recon_search.stages.plan import Plan
+from recon_search.stages.plan import Plan, StepCost
+
+DEAR = 4.0
+"""Plain steps that a step takes from which on it is said what lowers its cost."""
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -45,21 +48,60 @@ def step_table(plan: Plan) -> Table:
     table.add_column("step", no_wrap=True)
     table.add_column("ms (quartiles)", justify="right", no_wrap=True)
     table.add_column("to joint", justify="right", no_wrap=True)
-    plain = {
-        step.network: step.seconds.middle
-        for step in plan.steps
-        if step.method == "joint" and not step.measured
-    }
+    table.add_column("gradients kept", justify="right", no_wrap=True)
     for step in plan.steps:
         low, middle, high = (1000 * each for each in vars(step.seconds).values())
-        joint = plain.get(step.network)
+        plain = _plain(plan, step)
+        times = kept = ""
+        if plain is not None:
+            times = f"{step.seconds.middle / plain.seconds.middle:.2f}x"
+            kept = f", {step.gradients / plain.gradients:.1f}x"
         table.add_row(
             step.network,
-            f"{step.method}, measured" if step.measured else step.method,
+            _name(step),
             f"{middle:.1f} ({low:.1f} to {high:.1f})",
-            "" if joint is None else f"{step.seconds.middle / joint:.2f}x",
+            times,
+            f"{_bytes(step.gradients)}{kept}",
         )
     return table
+
+
+def _name(step: StepCost) -> str:
+    """Name a step's method, and how it measures."""
+    name = f"{step.method}, measured" if step.measured else step.method
+    if step.tasks:
+        name += f" {step.tasks} tasks"
+    return f"{name}, sketch {step.sketch}" if step.sketch else name
+
+
+def _plain(plan: Plan, step: StepCost) -> StepCost | None:
+    """The plain joint step of a step's network, if it was timed."""
+    for other in plan.steps:
+        if (other.network, other.method, other.measured) == (step.network, "joint", False):
+            return other
+    return None
+
+
+def _many_tasks(plan: Plan) -> list[str]:
+    """Say which steps cost many plain ones, and what lowers that."""
+    found = []
+    for step in plan.steps:
+        plain = _plain(plan, step)
+        if plain is None or step.seconds.middle < DEAR * plain.seconds.middle:
+            continue
+        times = f"{step.seconds.middle / plain.seconds.middle:.0f} joint steps"
+        if step.measured and step.method == "joint":
+            found.append(
+                f"A measured step of {'its' if step.tasks else 'all'} tasks takes {times} "
+                f"({step.network}): `probe.tasks_per_step` measures fewer at once, `probe.sketch` "
+                "keeps less of their gradients, `probe.every` measures less often."
+            )
+        elif not step.measured:
+            found.append(
+                f"A step of {step.method} takes {times} ({step.network}): it needs every task's "
+                "gradient; methods on losses (`recon-search ls methods`) need one backward pass."
+            )
+    return found
 
 
 def describe(plan: Plan) -> str:
@@ -70,6 +112,7 @@ def describe(plan: Plan) -> str:
         f"{_interval(plan.seconds)} by the quartiles of the steps.",
         f"Memory: about {_bytes(plan.memory)} a training.",
     ]
+    sentences += _many_tasks(plan)
     if any(line.role == "probe" and line.trainings > line.done + 1 for line in plan.lines):
         sentences.append("The probe may stop before its last seed, if the recipe lets it.")
     if not plan.is_probed:

@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
+import recon_search as rs
+from recon_search.conflict.sketch import Sketch
 from recon_search.errors import RecipeError
 from recon_search.methods.surgeon import create_surgeon
+from recon_search.model.network import MultiTaskModel
 from tests.memory import PeakMemory
 from tests.methods.gradients import SPLIT, forward, gradients_of, losses_of, task_gradients
 
@@ -135,6 +139,40 @@ def test_low_memory_changes_nothing_that_is_measured_or_trained(make_model, meth
         torch.testing.assert_close(low_gradients[name], gradient, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("split", [[], SPLIT], ids=["unsplit", "split"])
+@pytest.mark.parametrize("method", ["joint", "uw", "pcgrad", "rotograd"])
+def test_a_sketch_trains_the_same_and_measures_unbiased(make_model, method, split, low_memory):
+    """Of several batches, one task absent, another in a group; and what it fits into is exact."""
+    found = {}
+    for size in (None, 16, 10**6):
+        sketch = None if size is None else Sketch(size)
+        model = make_model(split, 3, groups=(("a", "b"), ("c",)))
+        surgeon = create_surgeon(
+            model, method, low_memory=low_memory and sketch is not None, sketch=sketch
+        )
+        torch.manual_seed(0)
+        for seed in (0, 1):
+            losses, features = forward(model, seed=seed)
+            losses.pop("b")
+            surgeon.accumulate(losses, features, share=0.5, measure=("a", "c"))
+        gramians = surgeon.combine(measure=True)
+        assert surgeon.combine(measure=False) is None  # nothing is left over
+        found[size] = gramians, gradients_of(model)
+    exact, expected = found[None]
+    for size in (16, 10**6):
+        assert set(found[size][1]) == set(expected)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[size][1][name], gradient, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found[10**6][0], exact, rtol=1e-9, atol=1e-12)
+    estimate = found[16][0]
+    assert torch.equal(estimate != 0, exact != 0)
+    squares = exact.diagonal(dim1=1, dim2=2)
+    stated = ((squares[:, :, None] * squares[:, None] + exact**2) / 16).sqrt()
+    assert ((estimate - exact).abs() <= 5 * stated).all()
+    assert torch.equal(estimate, exact) == (method == "pcgrad")  # which keeps gradients anyhow
+
+
 @pytest.mark.parametrize("method", ["joint", "pcgrad"])
 @pytest.mark.parametrize("n_tasks", [2, 3])
 def test_a_measured_step_keeps_one_set_of_gradients_a_task(make_model, method, n_tasks):
@@ -146,3 +184,19 @@ def test_a_measured_step_keeps_one_set_of_gradients_a_task(make_model, method, n
         combiner.backward(losses, measure=True)
     one_set = sum(8 * parameter.numel() for parameter in model.backbone.parameters())
     assert n_tasks * one_set < memory.peak < (n_tasks + 1.3) * one_set
+
+
+@pytest.mark.parametrize("n_tasks", [2, 12])
+def test_a_sketched_step_keeps_one_set_of_gradients_in_all(n_tasks):
+    """That is `.grad`; beside it a layer at a time, and a few numbers a task."""
+    tasks = tuple(map(str, range(n_tasks)))
+    backbone = nn.Sequential(*(nn.Linear(256, 256) for _ in range(16)))
+    branched = rs.branch(backbone, rs.Split(tasks, {}), example=torch.randn(2, 256))
+    model = MultiTaskModel(branched, {task: nn.Linear(256, 1) for task in tasks}, {})
+    surgeon = create_surgeon(model, "joint", sketch=Sketch(16))
+    features = model.backbone(torch.randn(2, 256))
+    losses = {task: model.heads[task](features[task]).sum() for task in tasks}
+    with PeakMemory() as memory:
+        surgeon.backward(losses, measure=True)
+    one_set = sum(4 * parameter.numel() for parameter in model.backbone.parameters())
+    assert one_set < memory.peak < 1.5 * one_set

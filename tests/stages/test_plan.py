@@ -1,6 +1,7 @@
 """A plan, held against the run that it is of."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,17 @@ from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.timing import Span
 from recon_search.stages.compare import plan as lines_of
-from recon_search.stages.plan import _together, _total, even_scores, make_plan
+from recon_search.stages.plan import (
+    StepCost,
+    _Planner,
+    _together,
+    _total,
+    even_scores,
+    make_plan,
+)
+from recon_search.stages.probe import probe_training
 from recon_search.stages.split import choose_split
+from recon_search.views.plan import describe, step_table
 from tests.stages.recipes import TINY
 
 SMALL = (
@@ -88,6 +98,51 @@ def test_every_kind_of_step_is_timed_once_and_measuring_costs(ran):
             assert {(network, method, False), (network, method, True)} <= set(kinds)
     assert ("unsplit", "mgda", True) in kinds
     assert ("one task", "joint", False) in kinds
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sets"),
+    [
+        ([], 2),
+        (["probe.sketch=16"], 1),
+        (["train.low_memory=true"], 1),
+        (["probe.method=pcgrad"], 2),
+        (["probe.method=graddrop"], 4),
+        (["probe.method=uw"], 2),
+    ],
+    ids=str,
+)
+def test_the_gradients_that_a_step_keeps_are_counted(ran, overrides, sets):
+    """In sets of the network's: of two tasks that share all but their heads."""
+    run, _ = ran
+    recipe = load_recipe(run.out.parent / "tiny.toml", ["probe.method=joint", *overrides])
+    planner = _Planner(run.with_recipe(recipe), None)
+    training = probe_training(planner.run, 0)
+    plain, kept = (planner._gradients(training, measured) for measured in (False, True))
+    if "probe.method=pcgrad" in overrides:
+        assert plain == kept  # it needs every task's gradient anyhow
+    assert kept > 4 * planner._size(training)[0] * (sets - 0.2)
+    assert kept < 4 * planner._size(training)[0] * (sets + 0.6)
+
+
+def test_steps_that_cost_many_plain_ones_are_said_to(ran):
+    _, planned = ran
+    steps = [
+        StepCost("unsplit", "joint", False, 0, 0, Span(1.0, 1.0, 1.0), 100),
+        StepCost("unsplit", "joint", True, 0, 0, Span(33.0, 33.0, 33.0), 4000),
+        StepCost("unsplit", "joint", True, 6, 512, Span(3.9, 3.9, 3.9), 130),
+        StepCost("unsplit", "pcgrad", False, 0, 0, Span(34.0, 34.0, 34.0), 4000),
+        StepCost("split", "pcgrad", False, 0, 0, Span(34.0, 34.0, 34.0), 4000),
+    ]
+    plan = replace(planned, steps=steps)
+    text = describe(plan)
+    assert "of all tasks takes 33 joint steps (unsplit): `probe.tasks_per_step`" in text
+    assert "A step of pcgrad takes 34 joint steps (unsplit)" in text
+    assert text.count("joint steps") == 2
+    cells = [list(column.cells) for column in step_table(plan).columns]
+    assert cells[1][2] == "joint, measured 6 tasks, sketch 512"
+    assert cells[3] == ["1.00x", "33.00x", "3.90x", "34.00x", ""]
+    assert cells[4][1].endswith("40.0x")
 
 
 def test_of_a_finished_run_nothing_is_left(ran):

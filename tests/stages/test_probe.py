@@ -209,6 +209,20 @@ def test_a_probe_in_low_memory_measures_the_same(measured, run):
         )
 
 
+def test_a_probe_of_sketches_is_repeated_bit_for_bit_and_estimates(measured, run):
+    """Norms of the whole gradients lie near the exact ones; layers that fit are exact."""
+    folder, parts = measured
+    scores, _ = run(probe, "probe.sketch=64", "probe.seeds=1")
+    recipe = load_recipe(folder / "tiny.toml", ["probe.sketch=64"])
+    training = probe_training(Run(recipe, folder / "again", workers=1), 0)
+    again = train(training, Run(recipe, folder / "again", workers=1)).directory
+    assert same(scores, ConflictScores.load(again / "scores.safetensors"))
+    assert scores.steps == parts[0].steps
+    exact, found = (each.tensors["inner"].sum((0, 1, 2)) for each in (parts[0], scores))
+    assert not torch.equal(exact, found)
+    torch.testing.assert_close(found, exact, rtol=0.3, atol=0.3)
+
+
 def test_the_command_line(tmp_path, invoke):
     (tmp_path / "tiny.toml").write_text(TINY)
 

@@ -100,6 +100,35 @@ def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, data, option,
 
 
 @pytest.mark.parametrize(
+    "option",
+    [
+        {"accumulate": 2},
+        {"precision": "float16"},
+        {"grad_checkpointing": True},
+        {"low_memory": True},
+        {"freeze": ["conv1", "layer2.*"]},
+    ],
+    ids=str,
+)
+def test_sketched_steps_train_as_others_do_and_are_the_same_after_an_interruption(
+    tmp_path, data, option
+):
+    config = CONFIG.model_copy(update={"epochs": 2, "measure_every": 1, **option})
+    sketched = config.model_copy(update={"measure_sketch": 16})
+    whole = train(data, sketched, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(data, sketched, tmp_path / "cut", stop_after=-(-3 // config.accumulate))
+    assert_same(train(data, sketched, tmp_path / "cut"), whole)
+    plain = train(data, config)
+    for name, tensor in plain[0].state_dict().items():
+        torch.testing.assert_close(whole[0].state_dict()[name], tensor, rtol=1e-3, atol=1e-3)
+    exact, found = (scores.tensors["inner"].sum((0, 1, 2)) for scores in (plain[1], whole[1]))
+    assert torch.equal(exact != 0, found != 0)
+    assert not torch.equal(exact, found)
+    torch.testing.assert_close(found, exact, rtol=0.0, atol=0.5 * plain[1].steps ** 0.5)
+
+
+@pytest.mark.parametrize(
     "option", [name for name in OPTIONS if name not in ("patience", "checkpointing")]
 )
 def test_an_option_changes_what_is_learned(data, option):

@@ -1,0 +1,201 @@
+"""What many tasks cost: steps, memory, files, and a probe whole. CPU time, one thread.
+
+    python -m tests.benchmarks.bench_tasks --json tasks.json [--tasks 2 10 40] [--sketch 1024]
+
+For each number of tasks T, joint training of one network on random images: a plain step; measured
+steps of all tasks with whole gradients, in low memory, with sketches, of a random subset of the
+tasks, and of a subset with sketches; a PCGrad step. Each kind runs in a process of its own, which
+takes turns with plain steps of its own network: the ratio to these counts. Memory is the most that
+a step holds of tensors at once beyond the model. A probe that measures every `--every`-th step
+costs (every - 1 + ratio) / every. The files are those of a probe of `--steps` measured steps: its
+scores, and a checkpoint of model, optimiser and scores. The JSON file is written after every kind;
+kinds that it holds are not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from recon_search import artefact
+from recon_search.conflict.scores import ConflictScores
+from recon_search.conflict.sketch import Sketch
+from recon_search.methods.surgeon import Measure, Surgeon, create_surgeon
+from recon_search.model.network import MultiTaskModel, build_model
+from recon_search.recipe import BackboneConfig, HeadConfig
+from recon_search.tasks.classes import Classes
+from recon_search.training.checkpoint import save_checkpoint
+from tests.memory import PeakMemory
+
+CLASSES = 10
+KINDS = {
+    "plain": {},
+    "measured": {"measure": True},
+    "measured, low memory": {"measure": True, "low_memory": True},
+    "measured, sketch": {"measure": True, "sketch": True},
+    "measured, subset": {"measure": True, "subset": True},
+    "measured, subset, sketch": {"measure": True, "subset": True, "sketch": True},
+    "pcgrad": {"method": "pcgrad"},
+}
+
+
+def measure(arguments: argparse.Namespace, kind: str, n_tasks: int) -> dict[str, Any]:
+    """Time one kind of step in turns with plain ones, and find its memory."""
+    torch.set_num_threads(1)
+    options = KINDS[kind]
+    tasks = tuple(f"t{index}" for index in range(n_tasks))
+    own, plain = (make(arguments, tasks, one) for one in (options, {}))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(arguments.batch, 3, arguments.side, arguments.side, generator=generator)
+    targets = {t: torch.randint(CLASSES, (len(images),), generator=generator) for t in tasks}
+    measured: Measure = bool(options.get("measure"))
+    if options.get("subset") and arguments.subset < n_tasks:
+        measured = tasks[: arguments.subset]
+    for one in (plain, own):  # so that the optimisers hold what they keep
+        step(*one, images, targets, False)
+    with PeakMemory() as memory:
+        step(*own, images, targets, measured)
+    times: dict[str, list[float]] = {"own": [], "plain": []}
+    for _ in range(arguments.repeats):
+        for name, one, what in (("plain", plain, False), ("own", own, measured)):
+            started = time.process_time()
+            step(*one, images, targets, what)
+            times[name].append(time.process_time() - started)
+    ratios = [a / b for a, b in zip(times["own"], times["plain"], strict=True)]
+    return {
+        "kind": kind,
+        "tasks": n_tasks,
+        "milliseconds": 1000 * statistics.median(times["own"]),
+        "ratio": 1.0 if kind == "plain" else statistics.median(ratios),
+        "mebibytes": memory.peak / 2**20,
+    }
+
+
+def make(
+    arguments: argparse.Namespace, tasks: tuple[str, ...], options: dict[str, Any]
+) -> tuple[MultiTaskModel, Surgeon, torch.optim.Optimizer]:
+    """Make a network and what trains it."""
+    torch.manual_seed(0)
+    model = build_model(
+        BackboneConfig(name=arguments.backbone),
+        HeadConfig(),
+        [Classes(task, CLASSES) for task in tasks],
+        shape=(3, arguments.side, arguments.side),
+    )
+    surgeon = create_surgeon(
+        model,
+        options.get("method", "joint"),
+        low_memory=options.get("low_memory", False),
+        sketch=Sketch(arguments.sketch) if options.get("sketch") else None,
+    )
+    return model, surgeon, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+
+def step(
+    model: MultiTaskModel,
+    surgeon: Surgeon,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    targets: dict[str, Tensor],
+    measured: Measure,
+) -> Tensor | None:
+    """Take one step; returns the Gramians."""
+    outputs = model(images)
+    losses: dict[str, Tensor | None] = {
+        task: F.cross_entropy(outputs[task], target) for task, target in targets.items()
+    }
+    optimizer.zero_grad()
+    gramians = surgeon.backward(losses, measure=measured)
+    optimizer.step()
+    return gramians
+
+
+def write_files(arguments: argparse.Namespace, n_tasks: int) -> dict[str, float]:
+    """Megabytes of the scores of a probe of random gradients, and of a checkpoint with them."""
+    tasks = tuple(f"t{index}" for index in range(n_tasks))
+    model, _, optimizer = make(arguments, tasks, {})
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    scores = ConflictScores(list(model.backbone.layers()), tasks)
+    generator = torch.Generator().manual_seed(0)
+    for number in range(arguments.steps):
+        rows = torch.randn(len(scores.layers), n_tasks, 256, generator=generator)
+        scores.update(rows @ rows.mT, at=number / arguments.steps)
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "scores.safetensors", Path(folder) / "checkpoint.safetensors"
+        scores.save(files[0])
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        save_checkpoint(files[1], {**state, "scores": scores.tensors})
+        sizes = [file.stat().st_size / 1e6 for file in files]
+    return {"scores": sizes[0], "checkpoint": sizes[1]}
+
+
+def show(found: dict[str, Any], sizes: list[int], every: int) -> None:
+    """Print the steps by kind, a column for each number of tasks, and the files."""
+    table = Table("step", title="x plain (MiB above the model)", title_justify="left")
+    for n_tasks in sizes:
+        table.add_column(f"T = {n_tasks}", justify="right")
+    for kind in KINDS:
+        rows = [found[f"{n_tasks}/{kind}"] for n_tasks in sizes]
+        texts = [f"{row['ratio']:.2f} ({row['mebibytes']:.0f})" for row in rows]
+        if kind == "plain":
+            texts = [f"{row['milliseconds']:.0f} ms ({row['mebibytes']:.0f})" for row in rows]
+        table.add_row(kind, *texts)
+        if kind.startswith("measured"):
+            wholes = [f"{(every - 1 + row['ratio']) / every:.2f}" for row in rows]
+            table.add_row(f"  every {every}th step", *wholes)
+    for name in ("scores", "checkpoint"):
+        files = [found[f"{n_tasks}/files"][name] for n_tasks in sizes]
+        table.add_row(f"{name}, MB", *(f"{size:.1f}" for size in files))
+    Console(width=120).print(table)
+
+
+def main() -> None:
+    """Measure each kind in a process of its own, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tasks", type=int, nargs="+", default=[2, 10, 40])
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--sketch", type=int, default=1024, help="numbers a layer and task")
+    parser.add_argument("--subset", type=int, default=4, help="tasks measured a step")
+    parser.add_argument("--every", type=int, default=16, help="steps from one measured to the next")
+    parser.add_argument("--steps", type=int, default=300, help="measured steps behind the files")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--one", nargs=2, metavar=("KIND", "T"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments, arguments.one[0], int(arguments.one[1]))))
+        return
+    path = arguments.json
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    for n_tasks in arguments.tasks:
+        for kind in KINDS:
+            if f"{n_tasks}/{kind}" not in found:
+                command = [sys.executable, "-m", "tests.benchmarks.bench_tasks", *sys.argv[1:]]
+                command += ["--one", kind, str(n_tasks)]
+                done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+                found[f"{n_tasks}/{kind}"] = json.loads(done.stdout)
+                artefact.write_json(path, found)
+        found[f"{n_tasks}/files"] = write_files(arguments, n_tasks)
+        artefact.write_json(path, found)
+    show(found, arguments.tasks, arguments.every)
+
+
+if __name__ == "__main__":
+    main()
