@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from torch import Tensor
 from recon_search.data.pictures import read_picture
 from recon_search.errors import DataError, LabelError, in_one_line
 from recon_search.tasks.task import PixelTask
+
+Read = Callable[[str, Path], NDArray[Any]]
+"""Reads the label of a sample from a file, given the name of the task."""
 
 
 def read_array(path: Path) -> NDArray[Any]:
@@ -36,14 +39,19 @@ def read_array(path: Path) -> NDArray[Any]:
         ) from None
 
 
-def read_label(task: PixelTask, path: Path) -> Tensor:
+def stored(task: str, path: Path) -> NDArray[Any]:
+    """Read a label as it is stored."""
+    return read_array(path)
+
+
+def read_label(task: PixelTask, path: Path, read: Read = stored) -> Tensor:
     """Read the label of a sample.
 
     Raises:
         DataError: it cannot be read, or is of no use to the task; names the file.
     """
     try:
-        return task.target(read_array(path))
+        return task.target(read(task.name, path))
     except LabelError as error:
         raise LabelError(f"{path}: {error}") from None
 
@@ -55,16 +63,20 @@ class Labels:
     Attributes:
         files: what holds each label, and what errors call it.
         place: of what was read last; once all are read, of all.
+        task: its name.
+        read: reads one.
     """
 
     files: Sequence[tuple[Path, str]]
     place: str
+    task: str = ""
+    read: Read = stored
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         whole = self.place
         for path, place in self.files:
             self.place = place
-            yield read_array(path)
+            yield self.read(self.task, path)
         self.place = whole
 
 
@@ -80,24 +92,33 @@ def read_image(path: Path, channels: int) -> Tensor:
     """
     if path.suffix.lower() != ".npy":
         pixels = np.asarray(read_picture(path, str(path), channels))
-        return _channels_first(pixels, path)
-    found = _channels_first(read_array(path), path)
+        return _channels_first(pixels, str(path))
+    return as_image(read_array(path), str(path))
+
+
+def as_image(pixels: NDArray[Any], name: str) -> Tensor:
+    """Return an array as an image (see `read_image`).
+
+    Raises:
+        DataError: it is none; `name` says which.
+    """
+    found = _channels_first(pixels, name)
     if found.is_floating_point():
         if not found.isfinite().all():
             raise DataError(
-                f"{path} must hold finite numbers, it holds others. Replace them, or leave the "
+                f"{name} must hold finite numbers, it holds others. Replace them, or leave the "
                 "sample out."
             )
         return found.float()
     if not 0 <= int(found.min()) <= int(found.max()) <= 255:
         raise DataError(
-            f"{path} must hold levels from 0 to 255, or fractions, found {int(found.min())} to "
+            f"{name} must hold levels from 0 to 255, or fractions, found {int(found.min())} to "
             f"{int(found.max())}. Convert it."
         )
     return found.to(torch.uint8)
 
 
-def _channels_first(pixels: NDArray[Any], path: Path) -> Tensor:
+def _channels_first(pixels: NDArray[Any], name: str) -> Tensor:
     shape = pixels.shape
     if pixels.ndim == 2:
         pixels = pixels[None]
@@ -105,11 +126,11 @@ def _channels_first(pixels: NDArray[Any], path: Path) -> Tensor:
         pixels = np.moveaxis(pixels, 2, 0)
     if pixels.ndim != 3 or len(pixels) not in (1, 3) or not pixels.size:
         raise DataError(
-            f"{path} must hold an image, (H, W), (H, W, 3) or (3, H, W), found the shape {shape}. "
+            f"{name} must hold an image, (H, W), (H, W, 3) or (3, H, W), found the shape {shape}. "
             "Convert it."
         )
     if pixels.dtype.kind not in "biuf":
-        raise DataError(f"{path} must hold numbers, found {pixels.dtype}. Convert it.")
+        raise DataError(f"{name} must hold numbers, found {pixels.dtype}. Convert it.")
     if pixels.dtype.kind in "biu":
         pixels = pixels.astype(np.int64 if pixels.dtype != np.uint8 else np.uint8)
     else:

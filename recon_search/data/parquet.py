@@ -55,15 +55,27 @@ class Cells:
         """Decode one."""
         return read_picture(self.content(row), self.places[row], self.channels)
 
+    def array(self, row: int) -> NDArray[Any]:
+        """Return the numbers of a cell that holds nested lists.
+
+        Raises:
+            DataError: the cell is empty, or the lists have no one shape.
+        """
+        try:
+            return _nested(getattr(self._cell(row), "values", None))
+        except ValueError as error:
+            raise DataError(
+                f"{self.places[row]}: a cell must hold nested lists of numbers of one shape, found "
+                f"{error}. Write it again."
+            ) from None
+
     def content(self, row: int) -> bytes | NDArray[np.uint8]:
         """Return the bytes of an image file, or the pixels.
 
         Raises:
             DataError: the cell is empty, or holds neither.
         """
-        file = int(np.searchsorted(self.starts, row, side="right")) - 1
-        cell = self.columns[file][row - int(self.starts[file])]
-        cell = getattr(cell, "value", cell)  # what an extension type stores
+        cell = self._cell(row)
         if hasattr(cell, "values") and not hasattr(cell, "keys"):  # a list, not a struct
             return _pixels(cell.values, self.places[row])
         value = cell.as_py()
@@ -76,6 +88,25 @@ class Cells:
                 "'table' data."
             )
         return value
+
+    def _cell(self, row: int) -> Any:
+        file = int(np.searchsorted(self.starts, row, side="right")) - 1
+        cell = self.columns[file][row - int(self.starts[file])]
+        return getattr(cell, "value", cell)  # what an extension type stores
+
+
+def join_cells(
+    files: Sequence[tuple[Path, PartName | None]], read: Sequence[Any], column: str, channels: int
+) -> Cells:
+    """Join a column of all files; rows are numbered through."""
+    sizes = [one.num_rows for one in read]
+    named = zip(files, sizes, strict=True)
+    return Cells(
+        [one.column(column) for one in read],
+        np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64),
+        [place for (path, _), n in named for place in number_rows(path.name, n)],
+        channels,
+    )
 
 
 def read_parquet(config: DataConfig, tables: Mapping[str, TaskConfig]) -> TaskData:
@@ -94,21 +125,13 @@ def read_parquet(config: DataConfig, tables: Mapping[str, TaskConfig]) -> TaskDa
     config = config.model_copy(update={"image": config.image or IMAGE})
     assert config.image is not None
     check_tasks(config, tables)
-    files = _find_files(config, find_root(config))
+    files = find_files(config, find_root(config))
     wanted = wanted_columns(config, tables)
-    read = [_read_file(path, wanted) for path, _ in files]
+    read = [read_file(path, wanted) for path, _ in files]
     _check_images(read, config.image)
-    numbered = (
-        number_rows(path.name, one.num_rows) for (path, _), one in zip(files, read, strict=True)
-    )
-    places = [place for own in numbered for place in own]
     sizes = [one.num_rows for one in read]
-    pictures = Cells(
-        [one.column(config.image) for one in read],
-        np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64),
-        places,
-        config.channels,
-    )
+    pictures = join_cells(files, read, config.image, config.channels)
+    places = pictures.places
     names = _class_names(read)
     name = files[0][0].name if len(files) == 1 else str(files[0][0].parent)
     others = [column for column in wanted if column != config.image]
@@ -125,13 +148,13 @@ def read_parquet(config: DataConfig, tables: Mapping[str, TaskConfig]) -> TaskDa
         given=given,
         groups=read_groups(table, config.group),
         options=options_of(tables) | _classes(tables, names),
-        fingerprint=digest([[path.name, part, _digest(path)] for path, part in files]),
+        fingerprint=digest([[path.name, part, digest_of_file(path)] for path, part in files]),
         image_size=_one_size(pictures),
     )
     return assemble(listing, config, tables)
 
 
-def _find_files(config: DataConfig, root: Path) -> list[tuple[Path, PartName | None]]:
+def find_files(config: DataConfig, root: Path) -> list[tuple[Path, PartName | None]]:
     """Find the files, and the part of each where its name says it for all."""
     if config.file is not None:
         path = root / config.file
@@ -167,7 +190,12 @@ def _part_of(path: Path) -> PartName | None:
     return None
 
 
-def _read_file(path: Path, wanted: Mapping[str, str]) -> Any:
+def read_file(path: Path, wanted: Mapping[str, str]) -> Any:
+    """Read columns of a Parquet file.
+
+    Raises:
+        DataError: it is damaged, or lacks one.
+    """
     parquet = import_parquet()
     try:
         file = parquet.ParquetFile(path)
@@ -287,6 +315,7 @@ def _one_size(pictures: Cells) -> tuple[int, int] | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _digest(path: Path) -> str:
+def digest_of_file(path: Path) -> str:
+    """Return 16 hex digits of the SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

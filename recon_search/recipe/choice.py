@@ -61,6 +61,7 @@ class CompareConfig(Section):
     ] = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
     rules: list[str] = []  # further splits: each of these rules at each of the sizes `ks`
     ks: list[Annotated[int, Field(gt=0)]] = []
+    delta_m: Literal["per-task", "flat"] = "per-task"  # mean over tasks, or over all metrics alike
     single: list[str] = []  # tasks with a single-task model, of which delta_m is made; empty: all
 
     @field_validator("methods", "controls", "rules", "ks", "single")

@@ -14,7 +14,7 @@ from scipy.stats import ttest_rel
 from recon_search import artefact
 from recon_search.errors import ArtefactError, TrainingError
 from recon_search.runs.result import Result
-from recon_search.tasks.scoring import delta_m, mean_and_deviation, measured
+from recon_search.tasks.scoring import Average, delta_m, mean_and_deviation, measured
 from recon_search.tasks.task import Directions, Metrics
 
 FORMAT = "recon-search/comparison/2"
@@ -100,6 +100,7 @@ class Comparison:
         best: the model to export.
         warning: why the single-task models may be no yardstick; empty if nothing speaks against.
         units: by task and metric. Before they were kept, tasks were judged by accuracy alone.
+        average: that delta_m is.
     """
 
     seeds: list[int]
@@ -112,6 +113,7 @@ class Comparison:
     best: Best
     warning: str = ""
     units: dict[str, dict[str, str]] = field(default_factory=dict)
+    average: Average = "per-task"
 
     def unit(self, task: str, metric: str) -> str:
         """Return the unit of a metric, empty where it has none."""
@@ -166,6 +168,7 @@ def make_rows(
     trained: Sequence[Trained],
     single: Mapping[str, Sequence[Result]],
     directions: Mapping[str, Mapping[str, int]],
+    average: Average = "per-task",
 ) -> list[Row]:
     """Judge every line by its test metrics, paired by seed, against the first of role `split`.
 
@@ -173,11 +176,12 @@ def make_rows(
         trained: in the order of the table.
         single: the single-task models by task, one a seed.
         directions: by task, the metrics that delta_m is made of.
+        average: that it is.
     """
     judged_by = judged_on("test", single, directions)
     deltas = [
         [
-            delta_m(_test(result), _single(single, seed, "test"), judged_by)
+            delta_m(_test(result), _single(single, seed, "test"), judged_by, average)
             for seed, result in enumerate(line.results)
         ]
         for line in trained
@@ -216,6 +220,7 @@ def choose_best(
     trained: Sequence[Trained],
     single: Mapping[str, Sequence[Result]],
     directions: Mapping[str, Mapping[str, int]],
+    average: Average = "per-task",
 ) -> Best:
     """Choose the model to export among the networks of role `split`, on validation data alone.
 
@@ -227,7 +232,7 @@ def choose_best(
         Best(
             line.name,
             result.seed,
-            delta_m(result.validation, _single(single, seed, "validation"), judged_by),
+            delta_m(result.validation, _single(single, seed, "validation"), judged_by, average),
             str(result.directory),
         )
         for line in trained

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics import Metric
 
 from recon_search.errors import LabelError
 from recon_search.tasks import arguments, losses, maps, pixel_metrics
@@ -28,7 +29,9 @@ class Edges(arguments.OfOptions):
         weight: of its loss.
         metrics: those that delta_m is made of, given by their names: best-f1 (of yes, at the best
             of 99 thresholds for the whole part; this is odsF without its tolerance of position,
-            so lower than what is published under that name), f1 (at probability 0.5), accuracy.
+            so lower than what is published under that name), f1 (at probability 0.5), accuracy,
+            best-iou (of yes, mean over images, at the best of the thresholds 0.2, 0.25, ..., 0.9
+            for the whole part, as PASCAL-Context's saliency is judged).
         positive_weight: of pixels that are yes, in (0, 1), in binary cross-entropy; those that are
             no weigh the rest to 1, for instance 0.95 and 0.05. "balanced" takes the share of an
             image's pixels that are no (HED, arXiv 1504.06375, equation 2): an image without yes
@@ -99,10 +102,15 @@ class Edges(arguments.OfOptions):
 
     def meter(self) -> Meter:
         """Its metrics, and the loss."""
-        found = pixel_metrics.Thresholded(self.metrics)
-        return Meter(
-            self.loss, self.n_labels, {"pixels": found}, frozenset(found.names), found.names
-        )
+        of_images = [name for name in self.metrics if name == "best-iou"]
+        of_pixels = [name for name in self.metrics if name != "best-iou"]
+        found: dict[str, Metric] = {}
+        if of_pixels:
+            found["pixels"] = pixel_metrics.Thresholded(of_pixels)
+        if of_images:
+            found["images"] = pixel_metrics.BestIoU(of_images)
+        names = tuple(self.metrics)
+        return Meter(self.loss, self.n_labels, found, frozenset(names), names)
 
     def decode(self, output: Tensor) -> Tensor:
         """Return the probability of yes, float32 (B, H, W)."""

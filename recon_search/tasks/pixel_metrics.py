@@ -20,7 +20,7 @@ DEPTH = {"abs-error": -1, "rel-error": -1, "rmse": -1}
 WITHIN = {"within-11.25": 11.25, "within-22.5": 22.5, "within-30": 30.0}
 """Shares of angles, and the degrees that they are below."""
 NORMALS = {"mean-angle": -1, "median-angle": -1, **dict.fromkeys(WITHIN, 1)}
-EDGES = {"best-f1": 1, "f1": 1, "accuracy": 1}
+EDGES = {"best-f1": 1, "f1": 1, "accuracy": 1, "best-iou": 1}
 
 BINS_A_DEGREE = 100
 """Angles are counted in bins of 0.01 degrees, in the middle of which the median is said to be."""
@@ -209,3 +209,92 @@ class Thresholded(PixelMetric):
             return torch.as_tensor(right / self.counts.sum())
         f1 = torch.nan_to_num(2 * hit / (hit + false + positive.sum()))
         return f1[middle] if name == "f1" else f1[1:].max()
+
+
+class BestIoU(PixelMetric):
+    """IoU of yes, the mean over images, at the best of the thresholds 0.2, 0.25, ..., 0.9.
+
+    An image where nothing is yes and nothing is said to be has an IoU of 1.
+    """
+
+    sums: Tensor
+    n: Tensor
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__(names)
+        self.add_state("sums", torch.zeros(15, dtype=torch.double), dist_reduce_fx="sum")
+        self.add_state("n", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Take in scores (B, 1, H, W) and 0, 1 or `IGNORED` (B, H, W), or (B, 1, H, W)."""
+        target = target.reshape(output.shape).flatten(1)
+        known, yes = target != IGNORED, target == 1
+        share = output.double().sigmoid().flatten(1)
+        self.keep(share[known])
+        for place in range(len(self.sums)):
+            said = (share > (4 + place) / 20) & known
+            hit, either = (each.sum(1).double() for each in (said & yes, said | yes))
+            found = torch.where(either > 0, hit / either.clamp(min=1), 1.0)
+            self.sums[place] += found[known.any(1)].sum()
+        self.n += known.any(1).sum()
+
+    def value(self, name: str) -> Tensor:
+        """Compute the mean at the best threshold."""
+        return (self.sums / self.n).max()
+
+
+class OverBatches(PixelMetric):
+    """Means of another metric's values over batches of a fixed size, as published code takes them.
+
+    Whatever comes at once, so many samples are a batch, in order; of the last, what is left. A
+    batch without a label does not count. With batches of 1 each image weighs alike.
+
+    Args:
+        metric: computes the values of a batch.
+        size: of a batch.
+        n_labels: counts labels.
+    """
+
+    sums: Tensor
+    n: Tensor
+    outputs: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(
+        self, metric: PixelMetric, size: int, n_labels: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__(metric.names)
+        self.metric, self.size, self.n_labels = metric, size, n_labels
+        self.add_state("sums", torch.zeros(len(self.names), dtype=torch.double), "sum")
+        self.add_state("n", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("outputs", [], dist_reduce_fx="cat")  # of the batch that is not yet full
+        self.add_state("targets", [], dist_reduce_fx="cat")
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Take in what the metric does."""
+        outputs = torch.split(torch.cat([*self.outputs, output]), self.size)
+        targets = torch.split(torch.cat([*self.targets, target]), self.size)
+        self.outputs, self.targets = [], []
+        for found, real in zip(outputs, targets, strict=True):
+            if len(found) < self.size:
+                self.outputs, self.targets = [found], [real]
+            else:
+                self._add(found, real)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the means; what is left counts as a batch."""
+        sums, n = self.sums.clone(), self.n.clone()
+        for found, real in zip(self.outputs, self.targets, strict=True):
+            self._add(found, real)
+        means = self.sums / self.n
+        self.sums, self.n = sums, n
+        return {name: mean.cpu() for name, mean in zip(self.names, means, strict=True)}
+
+    def _add(self, output: Tensor, target: Tensor) -> None:
+        if not self.n_labels(target):
+            return
+        self.metric.reset()
+        self.metric.update(output, target)
+        own = self.metric.compute()
+        self.sums += torch.stack([own[name].to(self.sums) for name in self.names])
+        self.n += 1

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from rich.markup import escape
 from rich.table import Table
@@ -14,8 +14,8 @@ from rich.table import Table
 from recon_search.conflict.reliability import Reliability, measure_reliability
 from recon_search.conflict.rules import Reading, rank
 from recon_search.conflict.scores import ConflictScores
-from recon_search.runs.comparison import Comparison, Row
-from recon_search.tasks.scoring import delta_m, mean_and_deviation
+from recon_search.runs.comparison import Comparison, Row, Values
+from recon_search.tasks.scoring import Average, delta_m, mean_and_deviation, measured
 from recon_search.tasks.task import Metrics
 
 MANY_PAIRS = 6
@@ -160,7 +160,10 @@ def comparison_table(comparison: Comparison) -> Table:
     if not has_room:
         table.add_column("worst task\n% to single", justify="right", overflow="fold")
         table.add_column("best task\n% to single", justify="right", overflow="fold")
-    table.add_column("delta_m\n%", justify="right", overflow="fold")
+    averages = averages_of(comparison)
+    for name in averages:
+        heading = "delta_m\n%" if len(averages) == 1 else f"delta_m\n{name}, %"
+        table.add_column(heading, justify="right", overflow="fold")
     table.add_column("minus split\n(paired)", justify="right", overflow="fold")
     table.add_column("p", justify="right", overflow="fold")
     table.add_column("para-\nmeters", justify="right", overflow="fold")
@@ -171,7 +174,17 @@ def comparison_table(comparison: Comparison) -> Table:
     if has_room:
         singles = [_spread(comparison.single[task][name]) for task, name in columns]
     ratio = comparison.single_parameters / base.n_parameters
-    table.add_row("single-task models", *singles, "0", "", "", f"{ratio:.2f}x", "", "", style="dim")
+    table.add_row(
+        "single-task models",
+        *singles,
+        *["0"] * len(averages),
+        "",
+        "",
+        f"{ratio:.2f}x",
+        "",
+        "",
+        style="dim",
+    )
     for row in comparison.rows:
         difference = row.minus_split
         table.add_row(
@@ -181,7 +194,7 @@ def comparison_table(comparison: Comparison) -> Table:
                 if has_room
                 else _extremes(row, comparison)
             ),
-            _spread(row.delta_m, sign=True),
+            *(_spread(values, sign=True) for values in deltas(comparison, row).values()),
             "" if difference is None else _show(difference, n_seeds, sign=True),
             "" if row.p_value is None else f"{row.p_value:.3f}",
             f"{row.n_parameters / base.n_parameters:.2f}x",
@@ -190,6 +203,32 @@ def comparison_table(comparison: Comparison) -> Table:
             style="bold" if row.role == "split" else None,
         )
     return table
+
+
+def averages_of(comparison: Comparison) -> list[Average]:
+    """The averages that delta_m can be, where they differ; that which judged goes first."""
+    others: list[Average] = [each for each in get_args(Average) if each != comparison.average]
+    numbers = {len(own) for own in comparison.directions.values()}
+    return [comparison.average, *(others if len(numbers) > 1 else [])]
+
+
+def deltas(comparison: Comparison, row: Row) -> dict[Average, list[float]]:
+    """delta_m of a row by each of these averages, one value a seed."""
+    seeds = range(len(row.delta_m))
+    single = [_at(comparison.single, seed) for seed in seeds]
+    judged_by = measured(comparison.directions, single)
+    found = {
+        average: [delta_m(_at(row.metrics, n), single[n], judged_by, average) for n in seeds]
+        for average in averages_of(comparison)[1:]
+    }
+    return {comparison.average: row.delta_m, **found}
+
+
+def _at(values: Values, seed: int) -> Metrics:
+    """The metrics of one seed."""
+    return {
+        task: {name: seeds[seed] for name, seeds in own.items()} for task, own in values.items()
+    }
 
 
 def metrics_table(title: str, metrics: Metrics, units: Mapping[str, Mapping[str, str]]) -> Table:
