@@ -33,6 +33,7 @@ OTHER = {
     "data.ratio": [0.5, 0.25, 0.25],
     "data.group": "patient",
     "data.missing": ["NA"],
+    "data.tasks": ["depth"],
     "data.delimiter": ";",
     "data.factory": "package.module:other",
     "data.args": {"n": 3},
@@ -89,6 +90,7 @@ OTHER = {
     "train.ema_warmup": False,
     "train.patience": 2,
     "train.select": "best",
+    "train.report_epochs": 2,
     "train.measure_every": 3,
     "train.measure_tasks": 2,
     "train.low_memory": True,
@@ -114,6 +116,7 @@ OTHER = {
     "compare.rules": ["count"],
     "compare.ks": [4],
     "compare.single": ["left"],
+    "compare.delta_m": "flat",
     "search.trials": 3,
     "search.seed": 1,
     "search.objective": "delta_m-flops",
@@ -132,6 +135,7 @@ OF_TABLES = ("file", "image", "split", "ratio", "group", "missing", "delimiter")
 
 BESIDE = {
     **{f"data.{key}": {"data.name": "table"} for key in OF_TABLES},
+    "data.tasks": {"data.name": "nyuv2"},
     "train.ema_warmup": {"train.ema": 0.9},
     "data.factory": {"data.name": "factory", "data.factory": "package.module:build"},
     "data.args": {"data.name": "factory", "data.factory": "package.module:build"},
@@ -150,7 +154,15 @@ PLACES = {"data.root", "data.file", "data.download", "data.workers", "data.cache
 """Where files are and how they are loaded, not what they hold."""
 
 OTHER_DATA = {
-    *("data.name", "data.factory", "data.args", "data.image_size", "data.channels", "data.resize"),
+    *(
+        "data.name",
+        "data.tasks",
+        "data.factory",
+        "data.args",
+        "data.image_size",
+        "data.channels",
+        "data.resize",
+    ),
     *(f"data.{key}" for key in OF_TABLES),
     *("data.crop", "data.interpolation", "data.statistics", "data.augment"),
 }
@@ -273,12 +285,14 @@ def test_a_probe_does_not_depend_on_what_comes_after_it(path):
     own = {"probe.epochs", "probe.every", "probe.tasks_per_step", "probe.method"}
     replaced = {"train.method", "train.epochs", "train.measure_every", "train.measure_tasks"}
     replaced |= {"train.ema", "train.ema_warmup", "train.patience", "train.select"}
+    replaced |= {"train.report_epochs"}
     expected = path in own | TRAINED - replaced - {"split.init"}
     assert (one != other) is expected
 
 
 STUDIED = TRAINED | {path for path in OTHER if path.startswith(("split.", "search."))}
-STUDIED = STUDIED - {"search.trials", "search.heartbeat", "search.retries"} | {"probe.window"}
+STUDIED = STUDIED - {"search.trials", "search.heartbeat", "search.retries"}
+STUDIED |= {"probe.window", "compare.delta_m"}
 
 
 @pytest.mark.parametrize("path", OTHER)
