@@ -72,7 +72,7 @@ class Augmentation:
         if config.zoom:
             factor = config.zoom[int(torch.randint(len(config.zoom), ()))]
             height, width = functional.get_size(image)
-            sides = [int(side / factor) for side in (height, width)]
+            sides = [int(side / factor + 1e-9) for side in (height, width)]
             corner = [
                 int(torch.randint(most - side + 1, ()))
                 for most, side in zip((height, width), sides, strict=True)

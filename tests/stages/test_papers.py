@@ -101,7 +101,7 @@ def test_from_the_files_to_an_exported_model(name, tmp_path, invoke):
 
 
 def test_forty_tasks_from_the_start_to_the_report(tmp_path):
-    """Of the tasks 28 are measured at once, and three have a single-task model."""
+    """Of the tasks 28 are measured at once, and two have a single-task model."""
     papers.write_celeba(tmp_path / "files", n=24, size=(16, 16))
     (tmp_path / "my.toml").write_text(f'seed = 0\n[data]\nname = "celeba"{VECTORS}{REST}')
     keys = {
@@ -110,7 +110,7 @@ def test_forty_tasks_from_the_start_to_the_report(tmp_path):
         "train.batch_size": 2,
         "train.epochs": 1,
         "train.report_epochs": 1,
-        "compare.single": '["Bald", "Male", "Young"]',
+        "compare.single": '["Bald", "Young"]',
         "compare.delta_m": "flat",
         "split.grouping": "affinity",
         "split.max_groups": 3,
@@ -125,6 +125,6 @@ def test_forty_tasks_from_the_start_to_the_report(tmp_path):
     assert done.code == 0, done.error
     found = json.loads((tmp_path / "out/comparison.json").read_text())
     assert found["average"] == "flat"
-    assert set(found["single"]) == {"Bald", "Male", "Young"}
+    assert set(found["single"]) == {"Bald", "Young"}
     assert len(json.loads((tmp_path / "out/split.json").read_text())["tasks"]) == 40
     assert "5_o_Clock_Shadow" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
