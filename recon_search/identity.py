@@ -155,6 +155,8 @@ def of_study(recipe: Recipe, training: str, scores: str) -> dict[str, str]:
         "split": settings(recipe.split),
         "window": recipe.probe.window,
     }
+    if recipe.compare.delta_m != "per-task":  # what trials are judged by
+        parts["delta_m"] = recipe.compare.delta_m
     return {"recipe": digest(parts), "scores": scores}
 
 

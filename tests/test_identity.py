@@ -33,6 +33,7 @@ OTHER = {
     "data.ratio": [0.5, 0.25, 0.25],
     "data.group": "patient",
     "data.missing": ["NA"],
+    "data.tasks": ["depth"],
     "data.delimiter": ";",
     "data.factory": "package.module:other",
     "data.args": {"n": 3},
@@ -90,6 +91,7 @@ OTHER = {
     "train.ema_warmup": False,
     "train.patience": 2,
     "train.select": "best",
+    "train.report_epochs": 2,
     "train.measure_every": 3,
     "train.measure_tasks": 2,
     "train.measure_sketch": 64,
@@ -117,6 +119,7 @@ OTHER = {
     "compare.rules": ["count"],
     "compare.ks": [4],
     "compare.single": ["left"],
+    "compare.delta_m": "flat",
     "search.trials": 3,
     "search.seed": 1,
     "search.objective": "delta_m-flops",
@@ -135,6 +138,7 @@ OF_TABLES = ("file", "image", "split", "ratio", "group", "missing", "delimiter")
 
 BESIDE = {
     **{f"data.{key}": {"data.name": "table"} for key in OF_TABLES},
+    "data.tasks": {"data.name": "nyuv2"},
     "train.ema_warmup": {"train.ema": 0.9},
     "data.factory": {"data.name": "factory", "data.factory": "package.module:build"},
     "data.args": {"data.name": "factory", "data.factory": "package.module:build"},
@@ -153,7 +157,15 @@ PLACES = {"data.root", "data.file", "data.download", "data.workers", "data.cache
 """Where files are and how they are loaded, not what they hold."""
 
 OTHER_DATA = {
-    *("data.name", "data.factory", "data.args", "data.image_size", "data.channels", "data.resize"),
+    *(
+        "data.name",
+        "data.tasks",
+        "data.factory",
+        "data.args",
+        "data.image_size",
+        "data.channels",
+        "data.resize",
+    ),
     *(f"data.{key}" for key in OF_TABLES),
     *("data.crop", "data.interpolation", "data.statistics", "data.augment"),
 }
@@ -277,12 +289,14 @@ def test_a_probe_does_not_depend_on_what_comes_after_it(path):
     replaced = {"train.method", "train.epochs"}
     replaced |= {"train.measure_every", "train.measure_tasks", "train.measure_sketch"}
     replaced |= {"train.ema", "train.ema_warmup", "train.patience", "train.select"}
+    replaced |= {"train.report_epochs"}
     expected = path in own | TRAINED - replaced - {"split.init"}
     assert (one != other) is expected
 
 
 STUDIED = TRAINED | {path for path in OTHER if path.startswith(("split.", "search."))}
-STUDIED = STUDIED - {"search.trials", "search.heartbeat", "search.retries"} | {"probe.window"}
+STUDIED = STUDIED - {"search.trials", "search.heartbeat", "search.retries"}
+STUDIED |= {"probe.window", "compare.delta_m"}
 
 
 @pytest.mark.parametrize("path", OTHER)

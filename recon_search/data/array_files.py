@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,11 +14,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from recon_search.data.pictures import read_picture
 from recon_search.data.turning import Turn, orientation_of, turn_label, turn_of, turn_upright
 from recon_search.errors import DataError, in_one_line
 from recon_search.tasks.task import PixelTask
+
+Read = Callable[[str, Path], NDArray[Any]]
+"""Makes the label of a sample of what a file holds, given the name of the task."""
 
 NPY = b"\x93NUMPY"
 """What the content of an `.npy` file begins with."""
@@ -69,7 +73,13 @@ def _read(source: Path | Stored) -> tuple[NDArray[Any], bool]:
 
 
 def read_label(
-    task: PixelTask, source: Path | Stored, size: tuple[int, ...], turn: Turn | None = None
+    task: PixelTask,
+    source: Path | Stored,
+    size: tuple[int, ...],
+    turn: Turn | None = None,
+    read: Read | None = None,
+    *,
+    is_fitted: bool = False,
 ) -> Tensor:
     """Read the label of a sample.
 
@@ -81,18 +91,26 @@ def read_label(
         source: what holds it.
         size: (H, W) of its image.
         turn: of its image.
+        read: makes it of what a file holds; None takes it as it is stored.
+        is_fitted: a label of another size is brought to its image's, by the nearest pixel.
 
     Raises:
         DataError: it cannot be read, is of no use to the task, or has another size; names it.
     """
     try:
-        array, is_upright = _read(source)
+        if read is None:
+            array, is_upright = _read(source)
+        else:
+            assert isinstance(source, Path)
+            array, is_upright = read(task.name, source), False
         found = task.target(array)
         upright = found if is_upright else turn_label(task, found, turn)
     except DataError as error:
         text = str(error)
         raise type(error)(text if str(source) in text else f"{source}: {text}") from None
     if tuple(upright.shape[-2:]) != size:
+        if is_fitted:
+            return _fit(upright, size)
         stored = "" if turn is None else f", or that in which it is stored, {turn.size}"
         raise DataError(
             f"{source} must have the size of its image, {size}{stored}, found "
@@ -108,17 +126,31 @@ class Labels:
     Attributes:
         files: what holds each label, and what errors call it.
         place: of what was read last; once all are read, of all.
+        task: its name.
+        read: as `read_label` takes it.
     """
 
     files: Sequence[tuple[Path | Stored, str]]
     place: str
+    task: str = ""
+    read: Read | None = None
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         whole = self.place
         for path, place in self.files:
             self.place = place
-            yield read_array(path)
+            if self.read is None or not isinstance(path, Path):
+                yield read_array(path)
+            else:
+                yield self.read(self.task, path)
         self.place = whole
+
+
+def _fit(target: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Bring a label (H, W) or (n, H, W) to a size (H, W)."""
+    planes = target.reshape(1, -1, *target.shape[-2:])  # doubles hold every label exactly
+    found = functional.interpolate(planes.double(), size, mode="nearest-exact")
+    return found.to(target.dtype).reshape(*target.shape[:-2], *size)
 
 
 def read_image(path: Path, channels: int) -> tuple[Tensor, Turn | None]:

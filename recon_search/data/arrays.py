@@ -7,15 +7,16 @@ the test part, and validation is cut off the training part.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
 from recon_search.artefact import digest
 from recon_search.data import parts
-from recon_search.data.array_files import Labels, read_image, read_label
+from recon_search.data.array_files import Labels, Read, read_image, read_label
 from recon_search.data.contents import read_contents
 from recon_search.data.listing import SHOWN, Faults, check_tasks
 from recon_search.data.pictures import extensions
@@ -27,6 +28,8 @@ from recon_search.recipe import DataConfig, TaskConfig
 from recon_search.tasks.registry import fit_pixels
 from recon_search.tasks.task import PixelTask
 
+T = TypeVar("T")
+
 IMAGES = ("image", "images")
 """Folders of images where `data.image` names none."""
 
@@ -36,10 +39,11 @@ CUT = 0.15
 
 @dataclass(frozen=True)
 class Row:
-    """The files of a sample: its image, and by task its label."""
+    """The files of a sample: its image, by task its label, and others that labels are made of."""
 
     image: Path
     labels: Mapping[str, Path]
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,15 @@ class ArraySamples:
         rows: its files.
         tasks: read the labels.
         channels: of images that are pictures.
+        read: reads a label.
+        is_fitted: bring labels of another size than their image to its own, by the nearest pixel.
     """
 
     rows: Sequence[Row]
     tasks: Sequence[PixelTask]
     channels: int
+    read: Read | None = None
+    is_fitted: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -64,7 +72,10 @@ class ArraySamples:
         image, turn = read_image(row.image, self.channels)
         size = tuple(image.shape[-2:])
         targets = {
-            task.name: read_label(task, row.labels[task.name], size, turn) for task in self.tasks
+            task.name: read_label(
+                task, row.labels[task.name], size, turn, self.read, is_fitted=self.is_fitted
+            )
+            for task in self.tasks
         }
         return image, targets
 
@@ -95,20 +106,49 @@ def read_arrays(config: DataConfig, tables: Mapping[str, TaskConfig]) -> TaskDat
     root = find_root(config)
     folders = _find_parts(root)
     rows = {part: _list(folder, config, tables) for part, folder in folders.items()}
+    return make_data(rows, root, config, tables)
+
+
+def make_data(
+    rows: Mapping[PartName, list[Row]],
+    root: Path,
+    config: DataConfig,
+    tables: Mapping[str, TaskConfig],
+    read: Read | None = None,
+    *,
+    is_fitted: bool = False,
+) -> TaskData:
+    """Make tasks and parts of files; validation is cut off training where no part is for it.
+
+    Args:
+        rows: the samples of training and test, and perhaps of validation.
+        root: the folder that all lie in.
+        config: `ratio` and `channels`.
+        tables: the tasks.
+        read: reads a label.
+        is_fitted: as `ArraySamples` has it.
+
+    Raises:
+        DataError: a file cannot be read, or a part is empty.
+        RecipeError: a task is of another kind.
+    """
     contents = read_contents(
         root,
         [
             str(path.relative_to(root))
             for own in rows.values()
             for row in own
-            for path in (row.image, *row.labels.values())
+            for path in (row.image, *row.labels.values(), *row.others)
         ],
     )
-    rows = _complete(rows, root, config)
-    tasks = [_fit(name, own, rows["train"]) for name, own in tables.items()]
+    rows = complete(rows, lambda row: row.image.stem, root, config)
+    tasks = [_fit(name, own, rows["train"], read) for name, own in tables.items()]
     return TaskData(
         tasks=tasks,
-        parts={part: ArraySamples(rows[part], tasks, config.channels) for part in PARTS},
+        parts={
+            part: ArraySamples(rows[part], tasks, config.channels, read, is_fitted)
+            for part in PARTS
+        },
         fingerprint=digest({name: content.digest for name, content in contents.items()}),
         describe=Places(rows),
     )
@@ -215,10 +255,20 @@ def _place(stem: str) -> tuple[bool, int, str]:
     return not is_number, int(stem) if is_number else 0, stem
 
 
-def _complete(
-    rows: Mapping[PartName, list[Row]], root: Path, config: DataConfig
-) -> dict[PartName, list[Row]]:
-    """Cut the validation part off the training part where it has no folder."""
+def complete(
+    rows: Mapping[PartName, list[T]], key: Callable[[T], str], root: Path, config: DataConfig
+) -> dict[PartName, list[T]]:
+    """Cut the validation part off the training part where there is none.
+
+    Args:
+        rows: the samples of each part.
+        key: what a training sample is called, wherever it lies.
+        root: of all, for errors.
+        config: `ratio` and `seed`.
+
+    Raises:
+        DataError: there is a validation part and a ratio, or too few samples to cut.
+    """
     if "validation" in rows:
         if config.ratio is not None:
             raise DataError(
@@ -228,24 +278,24 @@ def _complete(
         return dict(rows)
     ratio = (1 - CUT, CUT) if config.ratio is None else config.ratio[:2]
     train = rows["train"]
-    keys = [row.image.stem for row in train]
-    given = parts.cut(keys, ratio, config.seed, parts=("train", "validation"))
-    found = {
-        part: [row for row, own in zip(train, given, strict=True) if own == part]
-        for part in ("train", "validation")
-    }
+    given = parts.cut(
+        [key(row) for row in train], ratio, config.seed, parts=("train", "validation")
+    )
+    found: dict[PartName, list[T]] = {"train": [], "validation": [], "test": rows["test"]}
+    for row, part in zip(train, given, strict=True):
+        found[part].append(row)
     if not found["train"] or not found["validation"]:
         raise DataError(
             f"{root} must have enough training samples to cut validation off, found {len(train)}. "
             "Add a folder val and one test, or samples."
         )
-    return {"train": found["train"], "validation": found["validation"], "test": rows["test"]}
+    return found
 
 
-def _fit(name: str, table: TaskConfig, rows: Sequence[Row]) -> PixelTask:
+def _fit(name: str, table: TaskConfig, rows: Sequence[Row], read: Read | None) -> PixelTask:
     """Make a task; errors name the file."""
     files = [(row.labels[name], str(row.labels[name])) for row in rows]
-    labels = Labels(files, str(rows[0].labels[name].parent))
+    labels = Labels(files, str(rows[0].labels[name].parent), name, read)
     try:
         return fit_pixels(name, labels, {"kind": table.kind, **table.options})
     except LabelError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -68,19 +68,33 @@ class Augmentation:
 
     def _draw(self, image: Image.Image | Tensor) -> Iterator[Callable[[Any], Any]]:
         """Draw what changes the places of pixels: to be done to all that lies on the image."""
-        config, preparation = self.config, self._preparation
-        if config.crops:
+        config = self.config
+        if config.zoom:
+            factor = config.zoom[int(torch.randint(len(config.zoom), ()))]
+            height, width = functional.get_size(image)
+            sides = [int(side / factor + 1e-9) for side in (height, width)]
+            corner = [
+                int(torch.randint(most - side + 1, ()))
+                for most, side in zip((height, width), sides, strict=True)
+            ]
+            yield self._crop(corner + sides)
+        elif config.crops:
             scale, ratio = config.scale or WHOLE, config.ratio or SQUARE
             box = v1.RandomResizedCrop.get_params(image, list(scale), list(ratio))
-            yield lambda each: functional.resized_crop(
-                each,
-                *box,
-                list(preparation.size),
-                InterpolationMode(preparation.interpolation),
-                antialias=True,
-            )
+            yield self._crop(box)
         if config.flip and torch.rand(()) < config.flip:
             yield functional.horizontal_flip
+
+    def _crop(self, box: Sequence[int]) -> Callable[[Any], Any]:
+        """Cut a box (top, left, height, width) out and bring it to the size of all."""
+        preparation = self._preparation
+        return lambda each: functional.resized_crop(
+            each,
+            *box,
+            list(preparation.size),
+            InterpolationMode(preparation.interpolation),
+            antialias=True,
+        )
 
     @cached_property
     def _jitter(self) -> v2.Transform:

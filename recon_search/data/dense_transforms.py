@@ -24,11 +24,11 @@ Mask = tv_tensors.Mask
 
 
 class DepthMap(tv_tensors.Mask):  # type: ignore[misc]
-    """Depths: what is cut out and enlarged looks as many times nearer (MTAN's augmentation).
+    """Depths: what is cut out and enlarged looks as many times nearer (MTAN's augmentation)."""
 
-    Published copies of CityScapes hold inverse depths, for which that is the wrong way round; those
-    who train on them divide all the same, as this does.
-    """
+
+class InverseDepthMap(tv_tensors.Mask):  # type: ignore[misc]
+    """Inverse depths: what is cut out and enlarged has as many times more of it."""
 
 
 class NormalMap(tv_tensors.Mask):  # type: ignore[misc]
@@ -50,10 +50,32 @@ def _zoom(
 
     Where the sides' shares differ, by their mean. To how many pixels it is brought does not count.
     """
-    plain = depth.as_subclass(Tensor)
-    scale = math.sqrt(math.prod(plain.shape[-2:]) / (height * width))
-    found = functional.resized_crop_mask(plain, top, left, height, width, size)
+    found, scale = _cut_out(depth, (top, left, height, width), size)
     return DepthMap(found / scale)
+
+
+@functional.register_kernel(functional.resized_crop, InverseDepthMap)  # type: ignore[untyped-decorator]
+def _zoom_inverse(
+    depth: InverseDepthMap,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    size: list[int],
+    *_: Any,
+    **__: Any,
+) -> InverseDepthMap:
+    found, scale = _cut_out(depth, (top, left, height, width), size)
+    return InverseDepthMap(found * scale)
+
+
+def _cut_out(
+    depth: Tensor, box: tuple[int, int, int, int], size: list[int]
+) -> tuple[Tensor, float]:
+    """Return what is seen of a map, and how many times larger."""
+    plain = depth.as_subclass(Tensor)
+    scale = math.sqrt(math.prod(plain.shape[-2:]) / (box[2] * box[3]))
+    return functional.resized_crop_mask(plain, *box, size), scale
 
 
 @functional.register_kernel(functional.horizontal_flip, NormalMap)  # type: ignore[untyped-decorator]
@@ -100,4 +122,6 @@ def lift(targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _kind(task: Task) -> type[tv_tensors.Mask]:
     if isinstance(task, Normals):
         return NormalMap
+    if isinstance(task, Depth) and task.zoom == "multiply":
+        return InverseDepthMap
     return DepthMap if isinstance(task, Depth) else Mask

@@ -6,13 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from recon_search.data.arrays import read_arrays
+from recon_search.data.celeba import read_celeba
+from recon_search.data.chestxray14 import read_chestxray14
+from recon_search.data.cityscapes import read_cityscapes
 from recon_search.data.compose import Composed
 from recon_search.data.digits import multi_digits
 from recon_search.data.factory import call_factory
 from recon_search.data.image_folder import read_folders
 from recon_search.data.images import Images
 from recon_search.data.mnist import SOURCES, multi_mnist
+from recon_search.data.nyuv2 import read_nyuv2
 from recon_search.data.parquet import read_parquet
+from recon_search.data.pascal_context import read_pascal_context
 from recon_search.data.scenes import SMALLEST, Scenes, scenes
 from recon_search.data.source import PARTS, Source
 from recon_search.data.table import read_images_and_table
@@ -20,6 +25,7 @@ from recon_search.data.task_data import TaskData
 from recon_search.data.transforms import Pretraining
 from recon_search.errors import DataError, RecipeError, ReconSearchError, nearest
 from recon_search.recipe import DataConfig, TaskConfig
+from recon_search.recipe.data import BENCHMARKS
 from recon_search.tasks.registry import create_task
 from recon_search.tasks.task import Task
 
@@ -38,8 +44,13 @@ READERS: dict[str, Callable[[DataConfig, Tables], TaskData]] = {
     "image-folder": read_folders,
     "parquet": read_parquet,
     "arrays": read_arrays,
+    "nyuv2": read_nyuv2,
+    "cityscapes": read_cityscapes,
+    "celeba": read_celeba,
+    "chestxray14": read_chestxray14,
+    "pascal-context": read_pascal_context,
 }
-"""What reads a user's files, by `data.name`; a reader makes the tasks that `[tasks]` describes."""
+"""What reads files, by `data.name`; it makes the tasks that `[tasks]` describes, or papers have."""
 
 FACTORY, GIVEN = "factory", "given"
 """Data that a function of the user's returns, and data that is given from Python."""
@@ -76,7 +87,7 @@ def find_source(
             f"'{name}' {'with' if given else 'without'} such data. Name a data set."
         )
     if name in READERS:
-        _refuse(config, _COMPOSED_KEYS)
+        _refuse(config, [k for k in _COMPOSED_KEYS if name not in BENCHMARKS or k != "download"])
         return Images(READERS[name](config, tables), config, pretraining, is_checked=is_checked)
     if name == FACTORY or given is not None:
         _refuse(config, _COMPOSED_KEYS)

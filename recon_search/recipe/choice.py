@@ -75,6 +75,7 @@ class CompareConfig(Section):
     ks: list[Annotated[int, Field(gt=0)]] = []
     splits: dict[Annotated[str, Field(min_length=1)], BorrowedConfig] = {}  # from elsewhere
     map: dict[str, str] = {}  # the recipe's task to what a split from elsewhere calls it
+    delta_m: Literal["per-task", "flat"] = "per-task"  # mean over tasks, or over all metrics alike
     single: list[str] = []  # tasks with a single-task model, of which delta_m is made; empty: all
 
     @field_validator("methods", "controls", "rules", "ks", "single")

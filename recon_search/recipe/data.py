@@ -14,14 +14,19 @@ from recon_search.recipe.section import Section, Seed
 Side = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
+ARRAYS = ("nyuv2", "cityscapes")
+BENCHMARKS = (*ARRAYS, "celeba", "chestxray14", "pascal-context")
+"""Data sets of papers that are read from files; the first have the layout of arrays."""
+
 READ_BY = {
     "file": ("table", "parquet"),
     "image": ("table", "parquet", "arrays"),
     "split": ("table", "parquet"),
-    "ratio": ("table", "image-folder", "parquet", "arrays"),
+    "ratio": ("table", "image-folder", "parquet", "arrays", *ARRAYS, *BENCHMARKS[3:]),
     "group": ("table", "parquet"),
     "missing": ("table", "parquet"),
     "delimiter": ("table",),
+    "tasks": BENCHMARKS,
 }
 """Keys that data of some names alone read."""
 
@@ -32,6 +37,7 @@ class AugmentConfig(Section):
     flip: float = Field(default=0.0, ge=0, le=1)  # probability of a horizontal flip
     scale: tuple[float, float] | None = None  # of a random crop: share of the image's area
     ratio: tuple[float, float] | None = None  # of a random crop: width to height
+    zoom: list[Annotated[float, Field(ge=1)]] = []  # one is drawn: 1.5 shows 2/3 of each side
     color_jitter: float | list[float] | None = None  # brightness, contrast, saturation[, hue]
     auto_augment: str | None = None  # timm's, such as "rand-m9-mstd0.5"
     random_erasing: float = Field(default=0.0, ge=0, le=1)  # probability
@@ -44,7 +50,7 @@ class AugmentConfig(Section):
     @property
     def crops(self) -> bool:
         """Whether images are cropped at random."""
-        return self.scale is not None or self.ratio is not None
+        return self.scale is not None or self.ratio is not None or bool(self.zoom)
 
     def broken_rules(self) -> Iterator[str]:
         """Ranges are ordered and positive; jitter is one number, or three or four."""
@@ -54,6 +60,11 @@ class AugmentConfig(Section):
                     f"`data.augment.{key}` must be two positive numbers in order, got "
                     f"{list(found)}. Change it."
                 )
+        if self.zoom and not (self.scale is None and self.ratio is None):
+            yield (
+                f"`data.augment.zoom` and random crops by `scale` and `ratio` exclude each other, "
+                f"got {self.zoom}. Drop one."
+            )
         if self.scale is not None and self.scale[1] > 1:
             yield (
                 "`data.augment.scale` must be shares of the image's area, at most 1, got "
@@ -91,6 +102,8 @@ class DataConfig(Section):
     group: str | None = None  # column; samples that are equal there stay in one part
     missing: list[str] = []  # cells that are no label, beside empty ones and nan
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)  # None: see the header
+    # name = "nyuv2", "cityscapes", "celeba", "chestxray14", "pascal-context"
+    tasks: list[str] = []  # of those that the data set brings: what is learned; empty: all
     # name = "factory"
     factory: str | None = None  # "package.module:function", which returns a TaskData
     args: dict[str, Any] = {}  # that it is called with

@@ -43,6 +43,7 @@ class TrainConfig(Section):
     ema_warmup: bool = True  # the average begins short, or else with `ema` from the first step
     patience: int = Field(default=0, ge=0)  # epochs without a better one before it ends; 0: never
     select: Literal["last", "best"] | None = None  # the epoch kept; None: best with patience
+    report_epochs: int = Field(default=1, gt=0)  # metrics are means over so many last epochs
     measure_every: int = Field(default=0, ge=0)  # conflicts are measured every n-th step; 0: never
     measure_tasks: int = Field(default=0, ge=0)  # of many, drawn for each such step; 0: all
     measure_sketch: int = Field(default=0, ge=0)  # numbers kept of a gradient, a layer; 0: all
@@ -54,7 +55,7 @@ class TrainConfig(Section):
         return self.select == "best" or (self.select is None and self.patience > 0)
 
     def broken_rules(self) -> Iterator[str]:
-        """Low memory keeps no gradients; a pair of tasks takes two; cosine ends below `lr`."""
+        """Low memory keeps no gradients; a pair takes two tasks; `lr` and epochs bound others."""
         if self.measure_tasks == 1:
             yield "`train.measure_tasks` must be 0 (all) or at least 2, got 1: one has no pair."
         if 0 < self.measure_sketch < LEAST_SKETCH:
@@ -83,6 +84,16 @@ class TrainConfig(Section):
             yield (
                 f'`train.min_lr` needs `train.scheduler` "cosine", got "{self.scheduler}": no '
                 "other ends at a learning rate. Drop one."
+            )
+        if self.report_epochs > 1 and (self.keeps_best or self.patience):
+            yield (
+                f"`train.report_epochs` above 1 needs the last epochs, got {self.report_epochs} "
+                'with `train.select` "best" or `train.patience`. Drop one.'
+            )
+        if self.report_epochs > self.epochs:
+            yield (
+                f"`train.report_epochs` must be at most `train.epochs`, got {self.report_epochs} "
+                f"and {self.epochs}. Lower it."
             )
         if not self.ema_warmup and self.ema is None:
             yield "`train.ema_warmup` needs `train.ema`, which is not set. Set it, or drop both."

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from recon_search import artefact
 from recon_search.errors import ArtefactError
 from recon_search.runs.paired import Difference, adjust, paired
+from recon_search.tasks.scoring import Average
 
 FORMAT = "recon-search/comparison/3"
 SECOND_FORMAT = "recon-search/comparison/2"
@@ -113,6 +114,7 @@ class Comparison:
         best: the model to export.
         warning: why the single-task models may be no yardstick; empty if nothing speaks against.
         units: by task and metric. Before they were kept, tasks were judged by accuracy alone.
+        average: that delta_m is.
     """
 
     seeds: list[int]
@@ -125,6 +127,7 @@ class Comparison:
     best: Best
     warning: str = ""
     units: dict[str, dict[str, str]] = field(default_factory=dict)
+    average: Average = "per-task"
 
     def unit(self, task: str, metric: str) -> str:
         """Return the unit of a metric, empty where it has none."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from recon_search.errors import TrainingError
 from recon_search.runs.comparison import Best, Role, Row, Values, compared, priced
 from recon_search.runs.result import Result
-from recon_search.tasks.scoring import delta_m, measured
+from recon_search.tasks.scoring import Average, delta_m, measured
 from recon_search.tasks.task import Directions, Metrics
 
 SEPARATE = "separate networks"
@@ -40,6 +40,7 @@ def make_rows(
     trained: Sequence[Trained],
     single: Mapping[str, Sequence[Result]],
     directions: Mapping[str, Mapping[str, int]],
+    average: Average = "per-task",
 ) -> list[Row]:
     """Judge every line by its test metrics, paired by seed, against the first of role `split`.
 
@@ -49,6 +50,7 @@ def make_rows(
         trained: in the order of the table.
         single: the single-task models by task, one a seed.
         directions: by task, the metrics that delta_m is made of.
+        average: that it is.
     """
     judged_by = judged_on("test", single, directions)
     rows = []
@@ -61,7 +63,7 @@ def make_rows(
                 method=line.results[0].method,
                 metrics=collect(line.results, directions),
                 delta_m=[
-                    delta_m(_test(result), _single(single, seed, "test"), judged_by)
+                    delta_m(_test(result), _single(single, seed, "test"), judged_by, average)
                     for seed, result in seeds
                 ],
                 n_parameters=statistics.fmean(result.n_parameters for result in line.results),
@@ -109,6 +111,7 @@ def choose_best(
     trained: Sequence[Trained],
     single: Mapping[str, Sequence[Result]],
     directions: Mapping[str, Mapping[str, int]],
+    average: Average = "per-task",
 ) -> Best:
     """Choose the model to export among the networks of role `split`, on validation data alone.
 
@@ -120,7 +123,7 @@ def choose_best(
         Best(
             line.name,
             result.seed,
-            delta_m(result.validation, _single(single, seed, "validation"), judged_by),
+            delta_m(result.validation, _single(single, seed, "validation"), judged_by, average),
             str(result.directory),
         )
         for line in trained

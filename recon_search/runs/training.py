@@ -6,7 +6,7 @@ import contextlib
 import functools
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ from recon_search.recipe import BackboneConfig, Recipe, TrainConfig
 from recon_search.runs.deadline import OutOfTime, in_time
 from recon_search.runs.result import HISTORY, Result
 from recon_search.runs.run import Run
-from recon_search.tasks.task import Task
+from recon_search.tasks.task import Metrics, Task
 from recon_search.training.evaluation import evaluate
 from recon_search.training.loop import AfterEpoch, Progress, Report, fit
-from recon_search.training.stopping import kept
+from recon_search.training.stopping import Record, reported
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def train(
     if known is not None:
         if training.test and known.test is None:
             model = load(directory / "model").to(run.device)
-            known = replace(known, test=_test(training, model, run))
+            known = replace(known, test=_test(training, model, run, known.history()))
             known.save()
         if after_epoch is not None:
             for record in known.history():
@@ -127,12 +127,12 @@ def train(
         seed=training.seed,
         n_parameters=model.n_parameters,
         flops=count_flops(model, torch.zeros(1, *run.schema.shape, device=run.device)),
-        validation=kept(history, training.train)["validation"],
+        validation=reported(history, training.train, "validation"),
         seconds=round(time.perf_counter() - started, 2),
         directory=directory,
     )
     if training.test:
-        result = replace(result, test=_test(training, model, run))
+        result = replace(result, test=_test(training, model, run, history))
     if scores is not None:
         scores.save(directory / "scores.safetensors")
     model.config |= _input_config(run)
@@ -218,7 +218,11 @@ def count_flops(model: MultiTaskModel, images: torch.Tensor) -> int:
     return int(counter.get_total_flops())
 
 
-def _test(training: Training, model: MultiTaskModel, run: Run) -> dict[str, dict[str, float]]:
+def _test(
+    training: Training, model: MultiTaskModel, run: Run, history: Sequence[Record]
+) -> Metrics:
+    if training.train.report_epochs > 1:
+        return reported(history, training.train, "test")
     with contextlib.closing(run.feed) as feed:
         return evaluate(model, feed, "test", training.train)
 

@@ -71,7 +71,8 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
         for line in lines[len(tasks) :]
     ]
     judged_by = directions(tasks)
-    rows = make_rows(trained, single, judged_by)
+    average = recipe.compare.delta_m
+    rows = make_rows(trained, single, judged_by, average)
     warnings = describe_unmeasured(single, judged_by), describe_doubts(doubts(single, judged_by))
     comparison = Comparison(
         seeds=list(_seeds(run)),
@@ -81,9 +82,10 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
         single_parameters=sum(of[0].n_parameters for of in single.values()),
         rows=rows,
         verdict=" ".join([verdict(rows), *_left_out(run), *_missing(run, lines)]),
-        best=choose_best(trained, single, judged_by),
+        best=choose_best(trained, single, judged_by, average),
         warning=" ".join(filter(None, warnings)),
         units=units(tasks),
+        average=average,
     )
     comparison.save(run.out / FILE)
     return comparison

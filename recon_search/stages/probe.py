@@ -17,7 +17,7 @@ from recon_search.stages.split import choose_layers, reading_of
 
 FILE = "scores.safetensors"
 
-KEEPS_NOTHING = {"ema": None, "ema_warmup": True, "patience": 0, "select": None}
+KEEPS_NOTHING = {"ema": None, "ema_warmup": True, "patience": 0, "select": None, "report_epochs": 1}
 """Keys of `[train]` that say which weights are kept: a probe looks at gradients, to the end."""
 
 

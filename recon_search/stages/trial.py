@@ -137,10 +137,10 @@ class Objective:
         values: list[float] = []
         reported = set(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
         judged_by = measured(directions(judged_tasks(run)), [single])
-        n_epochs = run.recipe.train.epochs
+        n_epochs, average = run.recipe.train.epochs, run.recipe.compare.delta_m
 
         def after_epoch(record: dict[str, Any]) -> None:
-            values.append(delta_m(record["validation"], single, judged_by))
+            values.append(delta_m(record["validation"], single, judged_by, average))
             trial.set_user_attr("epochs", record["epoch"])  # raises if the trial was given up
             if self._has_front:
                 return
@@ -155,7 +155,7 @@ class Objective:
             return {"state": "pruned", "values": values}
         except TrainingError as error:
             return {"state": "failed", "error": str(error), "values": values}
-        value = delta_m(result.validation, single, judged_by)  # of the epoch that is kept
+        value = delta_m(result.validation, single, judged_by, average)  # of the epoch that is kept
         if not math.isfinite(value):
             reason = f"Validation delta_m must be finite, got {value}. Look at the data."
             return {"state": "failed", "error": reason, "values": values}

@@ -122,6 +122,14 @@ def unit(task: Any) -> None:
         raise refusal(task.name, "unit", "a text", task.unit, 'Write unit = "kg".')
 
 
+def test_batch(task: Any) -> None:
+    """Check the number of images over which metrics are computed at once."""
+    found = task.test_batch
+    if isinstance(found, bool) or not isinstance(found, int) or found < 0:
+        rule = "a whole number of images, or 0 for the whole part"
+        raise refusal(task.name, "test_batch", rule, found, "Change it.")
+
+
 def class_names(task: Any, least: int) -> None:
     """Check the number and the names of classes, and name those that have no name."""
     n = task.n_classes

@@ -33,6 +33,10 @@ class Depth(arguments.OfOptions):
         criterion: l1, the mean absolute error; silog, the scale-invariant error of logarithms of
             an image, images weighed by their valid pixels (Eigen, arXiv 1406.2283, equation 4).
         invariance: what of an image's mean error in logarithms silog forgives: 0 nothing, 1 all.
+        zoom: what becomes of the depths in a part of an image that is cut out and enlarged: they
+            are divided by how much, or multiplied, as inverse depths are (CityScapes', which
+            published code divides all the same).
+        test_batch: see `pixel_metrics.OverBatches`; 0 takes errors over the whole part.
         scale: what values in files are multiplied by to be in the unit: 0.001 of whole millimetres
             if the unit is a metre.
     """
@@ -44,6 +48,8 @@ class Depth(arguments.OfOptions):
     criterion: Literal["l1", "silog"] = "l1"
     invariance: float = 0.5
     scale: float = 1.0
+    zoom: Literal["divide", "multiply"] = "divide"
+    test_batch: int = 0
     reads: ClassVar[Literal["pyramid"]] = "pyramid"
     n_outputs: ClassVar[int] = 1
 
@@ -54,6 +60,8 @@ class Depth(arguments.OfOptions):
         arguments.number(
             self.name, "invariance", self.invariance, lambda each: 0 <= each <= 1, "in [0, 1]"
         )
+        arguments.among(self.name, "zoom", self.zoom, ("divide", "multiply"))
+        arguments.test_batch(self)
         arguments.number(self.name, "scale", self.scale, lambda each: each > 0, "above 0")
 
     @property
@@ -93,7 +101,10 @@ class Depth(arguments.OfOptions):
 
     def meter(self) -> Meter:
         """Its metrics, and the loss."""
+        found: pixel_metrics.PixelMetric
         found = pixel_metrics.DepthErrors(self.metrics, self.decode, self._is_known)
+        if self.test_batch:
+            found = pixel_metrics.OverBatches(found, self.test_batch, self.n_labels)
         return Meter(self.loss, self.n_labels, {"pixels": found}, names=found.names)
 
     def decode(self, output: Tensor) -> Tensor:

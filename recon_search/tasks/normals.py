@@ -24,20 +24,27 @@ class Normals(arguments.OfOptions):
 
     Attributes:
         name: of the task.
-        weight: of its loss, which is 1 - cosine.
+        weight: of its loss.
         metrics: those that delta_m is made of, given by their names: mean-angle, median-angle
             (to 0.005 degrees), within-11.25, within-22.5, within-30 (shares of angles below that),
             over the valid pixels of the part.
+        criterion: cosine, 1 - the cosine of the angle; l1, the mean absolute difference of the
+            components of both directions.
+        test_batch: see `pixel_metrics.OverBatches`; 0 takes angles over the whole part.
     """
 
     name: str
     weight: float = 1.0
     metrics: Any = field(default=EVERY, hash=False)
+    criterion: Literal["cosine", "l1"] = "cosine"
+    test_batch: int = 0
     reads: ClassVar[Literal["pyramid"]] = "pyramid"
     n_outputs: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
         arguments.settle(self, pixel_metrics.NORMALS)
+        arguments.among(self.name, "criterion", self.criterion, ("cosine", "l1"))
+        arguments.test_batch(self)
 
     @property
     def units(self) -> dict[str, str]:
@@ -68,11 +75,13 @@ class Normals(arguments.OfOptions):
         return torch.zeros(3, *size)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """1 - cosine, the mean over valid pixels."""
+        """The criterion, the mean over valid pixels."""
         known = self._is_known(target)
         real = torch.where(known[:, None], target.float(), 0.0)
-        cosine = (losses.directions(output.float()) * losses.directions(real)).sum(1)
-        return losses.mean_of_known(1 - cosine, known)
+        found, real = losses.directions(output.float()), losses.directions(real)
+        if self.criterion == "l1":
+            return losses.mean_of_known((found - real).abs().mean(1), known)
+        return losses.mean_of_known(1 - (found * real).sum(1), known)
 
     def n_labels(self, target: Tensor) -> Tensor:
         """Number of valid pixels."""
@@ -80,7 +89,9 @@ class Normals(arguments.OfOptions):
 
     def meter(self) -> Meter:
         """Its metrics, and the loss."""
-        found = pixel_metrics.Angles(self.metrics, self._is_known)
+        found: pixel_metrics.PixelMetric = pixel_metrics.Angles(self.metrics, self._is_known)
+        if self.test_batch:
+            found = pixel_metrics.OverBatches(found, self.test_batch, self.n_labels)
         shares = frozenset(pixel_metrics.WITHIN)
         return Meter(self.loss, self.n_labels, {"pixels": found}, shares, found.names)
 

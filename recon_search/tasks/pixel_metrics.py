@@ -174,3 +174,60 @@ class Angles(PixelMetric):
             bins = torch.searchsorted(self.counts.cumsum(0), middle)
             return ((bins + 0.5) / BINS_A_DEGREE).mean()
         return self.below[list(WITHIN).index(name)] / n
+
+
+class OverBatches(PixelMetric):
+    """Means of another metric's values over batches of a fixed size, as published code takes them.
+
+    Whatever comes at once, so many samples are a batch, in order; of the last, what is left. A
+    batch without a label does not count. With batches of 1 each image weighs alike.
+
+    Args:
+        metric: computes the values of a batch.
+        size: of a batch.
+        n_labels: counts labels.
+    """
+
+    sums: Tensor
+    n: Tensor
+    outputs: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(
+        self, metric: PixelMetric, size: int, n_labels: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__(metric.names)
+        self.metric, self.size, self.n_labels = metric, size, n_labels
+        self.add_state("sums", torch.zeros(len(self.names), dtype=torch.double), "sum")
+        self.add_state("n", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("outputs", [], dist_reduce_fx="cat")  # of the batch that is not yet full
+        self.add_state("targets", [], dist_reduce_fx="cat")
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Take in what the metric does."""
+        outputs = torch.split(torch.cat([*self.outputs, output]), self.size)
+        targets = torch.split(torch.cat([*self.targets, target]), self.size)
+        self.outputs, self.targets = [], []
+        for found, real in zip(outputs, targets, strict=True):
+            if len(found) < self.size:
+                self.outputs, self.targets = [found], [real]
+            else:
+                self._add(found, real)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the means; what is left counts as a batch."""
+        sums, n = self.sums.clone(), self.n.clone()
+        for found, real in zip(self.outputs, self.targets, strict=True):
+            self._add(found, real)
+        means = self.sums / self.n
+        self.sums, self.n = sums, n
+        return {name: mean.cpu() for name, mean in zip(self.names, means, strict=True)}
+
+    def _add(self, output: Tensor, target: Tensor) -> None:
+        if not self.n_labels(target):
+            return
+        self.metric.reset()
+        self.metric.update(output, target)
+        own = self.metric.compute()
+        self.sums += torch.stack([own[name].to(self.sums) for name in self.names])
+        self.n += 1

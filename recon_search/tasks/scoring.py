@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from recon_search.tasks.task import Directions, Metrics
 
+Average = Literal["per-task", "flat"]
 
-def delta_m(metrics: Metrics, single: Metrics, directions: Directions) -> float:
+
+def delta_m(
+    metrics: Metrics, single: Metrics, directions: Directions, average: Average = "per-task"
+) -> float:
     """Mean relative difference to single-task models, in percent; higher is better.
 
     The mean over tasks of the mean over a task's metrics of the signed relative difference
-    (Recon, arXiv 2302.11289, section 4.1), not the flat mean over all metrics that others report.
+    (Recon, arXiv 2302.11289, section 4.1). The flat mean over all metrics, whatever their task, is
+    that of CAGrad, Nash-MTL and FAMO, who report it as a drop, with the other sign. On tasks of
+    unequal numbers of metrics the two can differ in sign.
     It does not change with the unit of a metric, but with its origin: an error rate of 2 % instead
     of 4 % is 50 % better, the accuracy of 98 % instead of 96 % is 2 %. So a metric that may be near
     or below zero (r2) makes it large without meaning, and one that is nan makes it nan.
@@ -23,9 +30,13 @@ def delta_m(metrics: Metrics, single: Metrics, directions: Directions) -> float:
         single: of the single-task models, same tasks and metrics. A baseline of exactly zero has
             no relative difference; it counts as the smallest positive number.
         directions: the tasks that enter, and of each the metrics that do.
+        average: the mean over tasks, or the flat one.
     """
     tasks = [_relative(metrics[task], single[task], own) for task, own in directions.items()]
-    return 100 * sum(tasks) / len(tasks)
+    if average == "flat":
+        every = [difference for own in tasks for difference in own]
+        return 100 * sum(every) / len(every)
+    return 100 * sum(sum(own) / len(own) for own in tasks) / len(tasks)
 
 
 def measured(directions: Directions, baselines: Iterable[Metrics]) -> Directions:
@@ -61,9 +72,8 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 
 def _relative(
     values: Mapping[str, float], baseline: Mapping[str, float], directions: Mapping[str, int]
-) -> float:
-    differences = [
+) -> list[float]:
+    return [
         direction * (values[name] - baseline[name]) / max(abs(baseline[name]), 1e-12)
         for name, direction in directions.items()
     ]
-    return sum(differences) / len(differences)

@@ -102,7 +102,8 @@ def fit(
 
     Returns:
         One record an epoch: `epoch`, `lr`, `train` (loss by task, of those that had one),
-        `validation` (metrics by task), `seconds`; with `patience` or `select = "best"`
+        `validation` (metrics by task), `seconds`; of the last `report_epochs`, if several, also
+        `test`, which nothing is chosen by; with `patience` or `select = "best"`
         also `relative_loss` and `best`, whether it is better than all before it (see `stopping`).
 
     Raises:
@@ -156,6 +157,12 @@ def fit(
         if average is not None:
             average.end_epoch()
         validation = parallel.on_first(lambda: evaluate(evaluated, feed, "validation", config))
+        is_reported = 1 < config.report_epochs > config.epochs - 1 - epoch
+        test = (
+            parallel.on_first(lambda: evaluate(evaluated, feed, "test", config))
+            if is_reported
+            else None
+        )
         is_judged = config.keeps_best or config.patience > 0
         judged = judge(validation, state.history) if is_judged else {}
         if config.keeps_best and judged["best"]:
@@ -167,6 +174,7 @@ def fit(
                 "lr": base_lr(optimizer),
                 "train": means,
                 "validation": validation,
+                **({} if test is None else {"test": test}),
                 **judged,
                 "seconds": round(time.perf_counter() - started, 3),
             }

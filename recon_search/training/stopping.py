@@ -9,6 +9,7 @@ finer than a count of right answers. A task whose labels validation data lack ta
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,27 @@ def kept(history: Sequence[Record], config: TrainConfig) -> Record:
     if not config.keeps_best:
         return history[-1]
     return next(record for record in reversed(history) if record["best"])
+
+
+def reported(history: Sequence[Record], config: TrainConfig, part: str) -> Metrics:
+    """Return the metrics of a part that a training reports.
+
+    They are those of the epoch that it keeps, or means over the last `report_epochs`, as MTAN and
+    those who follow it report (they over ten, with no validation part).
+
+    Args:
+        history: all records.
+        config: of the training.
+        part: validation; or test, of which several epochs have metrics in their records.
+    """
+    if config.report_epochs == 1:
+        found: Metrics = kept(history, config)[part]
+        return found
+    last = [record[part] for record in history[-config.report_epochs :]]
+    return {
+        task: {name: statistics.fmean(each[task][name] for each in last) for name in own}
+        for task, own in last[0].items()
+    }
 
 
 def is_over(history: Sequence[Record], config: TrainConfig) -> bool:

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from rich.markup import escape
 from rich.table import Table
@@ -14,9 +14,9 @@ from rich.table import Table
 from recon_search.conflict.reliability import Reliability, measure_reliability
 from recon_search.conflict.rules import Reading, rank
 from recon_search.conflict.scores import ConflictScores
-from recon_search.runs.comparison import Comparison, Row
+from recon_search.runs.comparison import Comparison, Row, Values
 from recon_search.runs.paired import Difference
-from recon_search.tasks.scoring import delta_m, mean_and_deviation
+from recon_search.tasks.scoring import Average, delta_m, mean_and_deviation, measured
 from recon_search.tasks.task import Metrics
 
 MANY_PAIRS = 6
@@ -169,10 +169,11 @@ def comparison_table(comparison: Comparison) -> Table:
         escape(f"{task}\n{name} {comparison.unit(task, name)}".rstrip()) for task, name in columns
     ]
     extremes = ["worst task\n% to single", "best task\n% to single"]
+    averages = averages_of(comparison)
     prices = list(comparison.rows[0].prices)
     for heading in (
         *(headings if has_room else extremes),
-        "delta_m\n%",
+        *("delta_m\n%" if len(averages) == 1 else f"delta_m\n{each}, %" for each in averages),
         "minus split\n(paired)",
         "p",
         "loss\n%",
@@ -188,7 +189,17 @@ def comparison_table(comparison: Comparison) -> Table:
         if has_room:
             singles = [_spread(comparison.single[task][name]) for task, name in columns]
         ratio = comparison.single_parameters / base.n_parameters
-        cells = [*singles, "0", "", "", "", f"{ratio:.2f}x", "", *([""] * len(prices)), ""]
+        cells = [
+            *singles,
+            *["0"] * len(averages),
+            "",
+            "",
+            "",
+            f"{ratio:.2f}x",
+            "",
+            *([""] * len(prices)),
+            "",
+        ]
         table.add_row("single-task models", *cells, style="dim")
     for row in comparison.rows:
         difference = row.minus_split
@@ -202,7 +213,10 @@ def comparison_table(comparison: Comparison) -> Table:
                 if has_room
                 else _extremes(row, comparison)
             ),
-            "0" if row.role == "separate" else _spread(row.delta_m, sign=True),
+            *(
+                "0" if row.role == "separate" else _spread(values, sign=True)
+                for values in deltas(comparison, row).values()
+            ),
             "" if difference is None else _interval(difference),
             "" if p_value is None else f"{p_value:.3f}",
             _spread(row.loss, sign=True) if row.loss and row.role != "separate" else "",
@@ -213,6 +227,32 @@ def comparison_table(comparison: Comparison) -> Table:
             style={"split": "bold", "separate": "dim"}.get(row.role),
         )
     return table
+
+
+def averages_of(comparison: Comparison) -> list[Average]:
+    """The averages that delta_m can be, where they differ; that which judged goes first."""
+    others: list[Average] = [each for each in get_args(Average) if each != comparison.average]
+    numbers = {len(own) for own in comparison.directions.values()}
+    return [comparison.average, *(others if len(numbers) > 1 else [])]
+
+
+def deltas(comparison: Comparison, row: Row) -> dict[Average, list[float]]:
+    """delta_m of a row by each of these averages, one value a seed."""
+    seeds = range(len(row.delta_m))
+    single = [_at(comparison.single, seed) for seed in seeds]
+    judged_by = measured(comparison.directions, single)
+    found = {
+        average: [delta_m(_at(row.metrics, n), single[n], judged_by, average) for n in seeds]
+        for average in averages_of(comparison)[1:]
+    }
+    return {comparison.average: row.delta_m, **found}
+
+
+def _at(values: Values, seed: int) -> Metrics:
+    """The metrics of one seed."""
+    return {
+        task: {name: seeds[seed] for name, seeds in own.items()} for task, own in values.items()
+    }
 
 
 def metrics_table(title: str, metrics: Metrics, units: Mapping[str, Mapping[str, str]]) -> Table:

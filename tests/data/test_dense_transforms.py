@@ -10,9 +10,16 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-from recon_search.data.dense_transforms import DepthMap, Mask, NormalMap, lay, lift
+from recon_search.data.dense_transforms import (
+    DepthMap,
+    InverseDepthMap,
+    Mask,
+    NormalMap,
+    lay,
+    lift,
+)
 from recon_search.data.task_data import TaskData
-from recon_search.errors import DataError
+from recon_search.errors import DataError, RecipeError
 from recon_search.tasks.classes import Classes
 from recon_search.tasks.depth import Depth
 from recon_search.tasks.edges import Edges
@@ -103,6 +110,38 @@ def test_what_is_cut_out_looks_as_many_times_nearer(share, target):
     assert cut.shape == tuple(size)
     scale = math.sqrt(24 * 36 / ((24 // share) * (36 // share)))
     np.testing.assert_allclose(cut.numpy(), 6.0 / scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("way", "kind"), [("divide", DepthMap), ("multiply", InverseDepthMap)])
+def test_inverse_depths_grow_as_depths_shrink(way, kind):
+    task = Depth("depth", zoom=way)
+    laid = lay([task], {"depth": torch.full((24, 36), 6.0)}, (24, 36))["depth"]
+    assert type(laid) is kind
+    cut = functional.resized_crop(laid, 0, 0, 16, 24, [24, 36], antialias=True)
+    assert type(cut) is kind
+    np.testing.assert_allclose(cut.numpy(), 6 / 1.5 if way == "divide" else 6 * 1.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("zoom", [[1.0], [1.5], [1.0, 1.2, 1.5]])
+def test_a_zoom_is_drawn_of_those_named(zoom):
+    """By what it does to depths: 1.2 of 24 x 36 pixels are 20 x 30."""
+    task = Depth("depth")
+    data = Listed((torch.zeros(3, 24, 36), {"depth": torch.full((24, 36), 6.0)}) for _ in range(60))
+    parts = dict.fromkeys(("train", "validation", "test"), data)
+    feed = open_feed(TaskData([task], parts), augment={"zoom": zoom})
+    ((batch,),) = feed.steps("train", 60, (0, 0))
+    assert batch.targets["depth"].shape == (60, 24, 36)
+    found = {round(6 / float(depth.mean()), 4) for depth in batch.targets["depth"]}
+    assert found == set(zoom)
+    ((plain,),) = feed.steps("test", 60)
+    assert (plain.targets["depth"] == 6).all()
+
+
+@pytest.mark.parametrize("augment", [{"zoom": [0.5]}, {"zoom": [1.2], "scale": [0.5, 1.0]}])
+def test_a_zoom_that_is_of_no_use_is_one_line(augment):
+    with pytest.raises(RecipeError, match=r"`data\.augment\.zoom") as caught:
+        make_feed(augment=augment)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_resize_alone_is_no_zoom():

@@ -1,10 +1,12 @@
 """Which epoch is kept and when a training ends, by a plain reading of the losses."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from recon_search.errors import RecipeError
 from recon_search.recipe import TrainConfig, parse_recipe
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training, train
@@ -144,3 +146,28 @@ def test_a_probe_goes_on_to_the_end_and_keeps_the_last(tmp_path):
     raw = {**RECIPE, "train": {**RECIPE["train"], "ema": 0.9, "select": "best"}}
     config = probe_training(Run(parse_recipe(raw), tmp_path), 0).train
     assert (config.patience, config.ema, config.keeps_best) == (0, None, False)
+
+
+def test_what_is_reported_are_means_over_the_last_epochs(tmp_path, scripted):
+    """Validation is looked at in each of three epochs, and test data in the last two."""
+    scripted([3.0, 1.0, 10.0, 2.0, 20.0])
+    train_config = {"epochs": 3, "batch_size": 32, "lr": 0.01, "report_epochs": 2}
+    recipe = parse_recipe({**RECIPE, "train": train_config})
+    run = Run(recipe, tmp_path)
+    training = Training(run.schema.names, None, recipe.train, recipe.backbone, 0, test=False)
+    result = train(training, run)
+    assert result.test is None, "where nobody asked"
+    assert {m["loss"] for m in result.validation.values()} == {1.5}
+    assert ["test" in record for record in result.history()] == [False, True, True]
+    result = train(replace(training, test=True), run)
+    assert {m["loss"] for m in result.test.values()} == {15.0}
+
+
+@pytest.mark.parametrize("changes", [{"select": "best"}, {"patience": 1}, {"epochs": 1}])
+def test_what_has_no_last_epochs_is_one_line(changes):
+    given = {"epochs": 3, "batch_size": 32, "lr": 0.01, "report_epochs": 2, **changes}
+    with pytest.raises(
+        RecipeError, match=r"`train.report_epochs` (must be at most|above 1)"
+    ) as caught:
+        parse_recipe({**RECIPE, "train": given})
+    assert "\n" not in str(caught.value)

@@ -64,6 +64,25 @@ def test_every_mean_has_its_spread_beside_it():
     assert columns[5] == ["", "-2.00 ± 1.41", "+1.00 ± 0.00"]
 
 
+@pytest.mark.parametrize("average", ["per-task", "flat"])
+def test_both_averages_are_shown_where_they_differ(average):
+    """Of a one metric is 10 % better, of b two are 10 % worse."""
+    metrics = {"a": {"x": [11.0]}, "b": {"y": [9.0], "z": [1.1]}}
+    directions = {"a": {"x": 1}, "b": {"y": 1, "z": -1}}
+    single = {"a": {"x": [10.0]}, "b": {"y": [10.0], "z": [1.0]}}
+    values = {"per-task": 0.0, "flat": -10 / 3}
+    row = Row("split", "split", "joint", metrics, [values[average]], 10, 10, None, None, None)
+    best = Best("split", 0, 1.0, "")
+    table = comparison_table(
+        Comparison([0], 0.0, directions, single, 20, [row], "", best, average=average)
+    )
+    shown = {column.header: list(column.cells) for column in table.columns[4:6]}
+    found = {"per-task": "+0.00", "flat": "-3.33"}
+    order = sorted(found, key=lambda each: each != average)
+    assert list(shown) == [f"delta_m\n{each}, %" for each in order]
+    assert [own[1].replace("-0.00", "+0.00") for own in shown.values()] == [found[o] for o in order]
+
+
 def test_one_seed_has_no_spread():
     title, columns = cells(1)
     assert title == "Test data, one seed"
