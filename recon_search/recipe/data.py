@@ -14,14 +14,17 @@ from recon_search.recipe.section import Section, Seed
 Side = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
+OFFICES = ("office-home", "office-31")
+
 READ_BY = {
-    "file": ("table", "parquet"),
+    "file": ("table", "parquet", *OFFICES),
     "image": ("table", "parquet", "arrays"),
     "split": ("table", "parquet"),
-    "ratio": ("table", "image-folder", "parquet", "arrays"),
+    "ratio": ("table", "image-folder", "parquet", "arrays", *OFFICES, "cifar100-superclasses"),
     "group": ("table", "parquet"),
     "missing": ("table", "parquet"),
     "delimiter": ("table",),
+    "own_batches": ("table", "image-folder", "parquet"),
 }
 """Keys that data of some names alone read."""
 
@@ -30,6 +33,7 @@ class AugmentConfig(Section):
     """What happens to training images at random; nothing that is not named."""
 
     flip: float = Field(default=0.0, ge=0, le=1)  # probability of a horizontal flip
+    pad: int = Field(default=0, ge=0)  # pixels of black around the image, of which its size is cut
     scale: tuple[float, float] | None = None  # of a random crop: share of the image's area
     ratio: tuple[float, float] | None = None  # of a random crop: width to height
     color_jitter: float | list[float] | None = None  # brightness, contrast, saturation[, hue]
@@ -47,7 +51,12 @@ class AugmentConfig(Section):
         return self.scale is not None or self.ratio is not None
 
     def broken_rules(self) -> Iterator[str]:
-        """Ranges are ordered and positive; jitter is one number, or three or four."""
+        """One crop; ranges are ordered and positive; jitter is one number, or three or four."""
+        if self.pad and self.crops:
+            yield (
+                "`data.augment.pad` and random crops by `scale` and `ratio` exclude each other, "
+                f"got {self.pad}. Drop one."
+            )
         for key, found in (("scale", self.scale), ("ratio", self.ratio)):
             if found is not None and not 0 < found[0] <= found[1]:
                 yield (
@@ -82,7 +91,7 @@ class DataConfig(Section):
     canvas: int | None = Field(default=None, ge=8)
     seed: Seed = 0
     # name = "table", "image-folder", "parquet", "arrays"
-    file: str | None = None  # table, CSV or Parquet: below the root, or anywhere
+    file: str | None = None  # table, CSV or Parquet: below the root, or anywhere; folder of lists
     image: str | None = None  # column with images, or their paths below the root; folder of arrays
     split: str | None = None  # column with train, validation or test
     ratio: tuple[Share, Share, Share] | None = (
@@ -91,6 +100,9 @@ class DataConfig(Section):
     group: str | None = None  # column; samples that are equal there stay in one part
     missing: list[str] = []  # cells that are no label, beside empty ones and nan
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)  # None: see the header
+    own_batches: bool = (
+        False  # a step is a batch of each task, of the samples that it has labels of
+    )
     # name = "factory"
     factory: str | None = None  # "package.module:function", which returns a TaskData
     args: dict[str, Any] = {}  # that it is called with
@@ -116,7 +128,7 @@ class DataConfig(Section):
     def broken_rules(self) -> Iterator[str]:
         """Keys are of use to the data; shares add up; a factory is named where one is used."""
         for key, names in READ_BY.items():
-            if self.name not in names and getattr(self, key) not in (None, []):
+            if self.name not in names and getattr(self, key) not in (None, [], False):
                 yield (
                     f"`data.{key}` is for {' and '.join(names)} data, got {getattr(self, key)!r} "
                     f"for '{self.name}'. Remove it."
