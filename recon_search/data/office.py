@@ -247,7 +247,7 @@ def _walk(office: Office, base: Path) -> Iterator[_Image]:
         if lacking := [label for label in office.classes if label not in names]:
             raise DataError(
                 f"{folder} must hold a folder for each of {len(office.classes)} classes, found "
-                f"none for {lacking[0]}.{nearest(lacking[0], names)} People get it from {office.url}."
+                f"none for {lacking[0]}.{nearest(lacking[0], names)} Fetch them: {office.url}."
             )
         for label in names:
             try:

@@ -45,8 +45,8 @@ def check(run: Run) -> int:
         if rotating and run.schema.apart:
             raise RecipeError(
                 f"Method '{rotating[0]}' turns the tasks' gradients of one image's features "
-                f"towards one another, but {names[0]} and {names[1]} have images of their own. Choose "
-                "another method, such as pcgrad: recon-search ls methods."
+                f"towards one another, but {names[0]} and {names[1]} have images of their own. "
+                "Choose another method, such as pcgrad: recon-search ls methods."
             )
     check_room(recipe.backbone, check_weights(recipe.backbone, shape[0]), shape)
     facts = run.facts
