@@ -12,17 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from recon_search.artefact import digest
 from recon_search.data.contents import digest_of
-from recon_search.data.listing import Faults, Listing, assemble
-from recon_search.data.source import PartName
+from recon_search.data.listed import ListedSamples
+from recon_search.data.listing import Faults, Places
+from recon_search.data.parts import complete
+from recon_search.data.source import PARTS, PartName
 from recon_search.data.table import find_root
 from recon_search.data.task_data import TaskData
 from recon_search.errors import DataError
-from recon_search.recipe import DataConfig, TaskConfig
+from recon_search.recipe import DataConfig
+from recon_search.tasks.classes import Classes
 
 NAME = "cifar100-superclasses"
 
@@ -110,25 +114,30 @@ def read_cifar100(config: DataConfig) -> TaskData:
         digests.append(digest_of(content))
     numbers = np.concatenate(labels)
     _check_labels(numbers, keys)
-    cells = {
-        task: [CLASSES[fine] if own == number else None for own, fine in numbers.tolist()]
-        for number, task in enumerate(SUPERCLASSES)
-    }
-    listing = Listing(
-        name=str(root),
-        keys=keys,
-        places=keys,
-        pictures=Rows(np.concatenate(read), config.channels),
-        cells=cells,
-        given=given,
-        options={task: {"classes": names.split()} for task, names in _TABLE.items()},
-        fingerprint=digest([NAME, *digests]),
+    shares = config.ratio or (1 - HELD_OUT, HELD_OUT, HELD_OUT)
+    fine = numbers[:, 1].tolist()
+    found = np.array(complete(given, keys, shares, config.seed, strata=[fine]))
+    pictures = Rows(np.concatenate(read), config.channels)
+    tasks, ranks = [], np.zeros(256, dtype=np.int64)
+    for task, names in _TABLE.items():
+        own = sorted(CLASSES.index(name) for name in names.split())
+        ranks[own] = np.arange(len(own))
+        tasks.append(Classes(task, len(own), class_names=tuple(CLASSES[each] for each in own)))
+    targets = torch.from_numpy(ranks[numbers[:, 1]])
+    sets: dict[PartName, dict[str, ListedSamples]] = {part: {} for part in PARTS}
+    listed: dict[PartName, list[int]] = {part: [] for part in PARTS}
+    for number, task in enumerate(SUPERCLASSES):
+        for part in PARTS:
+            picked = np.flatnonzero((found == part) & (numbers[:, 0] == number)).tolist()
+            sets[part][task] = ListedSamples(pictures, picked, {task: targets[picked]})
+            listed[part] += picked
+    return TaskData(
+        tasks=tasks,
+        parts=sets,
         image_size=(SIDE, SIDE),
+        fingerprint=digest([NAME, *digests]),
+        describe=Places(keys, listed),
     )
-    tables = dict.fromkeys(SUPERCLASSES, TaskConfig(kind="classes"))
-    ratio = config.ratio or (1 - HELD_OUT, HELD_OUT, HELD_OUT)
-    own = config.model_copy(update={"own_batches": True, "ratio": ratio})
-    return assemble(listing, own, tables)
 
 
 def _find(root: Path, name: str) -> Path:

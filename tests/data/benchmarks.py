@@ -44,7 +44,7 @@ def cifar_rows(n_each, seed=0):
     return np.column_stack([coarse, fine, pixels]).astype(np.uint8)
 
 
-def write_cifar100(folder, train=4, test=1):
+def write_cifar100(folder, train=10, test=1):
     """Write both files; returns their rows."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = cifar_rows(train), cifar_rows(test, 1)
