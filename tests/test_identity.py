@@ -34,6 +34,7 @@ OTHER = {
     "data.group": "patient",
     "data.missing": ["NA"],
     "data.delimiter": ";",
+    "data.own_batches": True,
     "data.factory": "package.module:other",
     "data.args": {"n": 3},
     "data.image_size": [32, 48],
@@ -127,7 +128,7 @@ OTHER = {
 }
 """Another valid value for every key of a recipe."""
 
-OF_TABLES = ("file", "image", "split", "ratio", "group", "missing", "delimiter")
+OF_TABLES = ("file", "image", "split", "ratio", "group", "missing", "delimiter", "own_batches")
 """Keys of `[data]` that tables alone know."""
 
 BESIDE = {

@@ -107,7 +107,7 @@ def read_cifar100(config: DataConfig) -> TaskData:
         path = _find(root, name)
         content = path.read_bytes()
         rows = _rows(content, path)
-        keys += [f"{name}, row {number}" for number in range(1, len(rows) + 1)]
+        keys += [f"{name} row {number}" for number in range(1, len(rows) + 1)]
         given += [part] * len(rows)
         read.append(rows[:, 2:].reshape(-1, 3, SIDE, SIDE))
         labels.append(rows[:, :2])

@@ -207,11 +207,11 @@ def _read_lists(
             try:
                 path, label = _read_line(office, folder, domain, line)
                 name = path.relative_to(base).as_posix()
-                place = f"{file.name}, line {number} ({name})"
+                place = f"{file.name} line {number} ({name})"
                 if (other := first.setdefault(name, place)) != place:
                     raise DataError(f"an image must be listed once, found it in {other}. Keep one.")
             except DataError as error:
-                faults.add(f"{file.name}, line {number}: {error}")
+                faults.add(f"{file.name} line {number}: {error}")
                 continue
             yield _Image(name, place, domain, label, part)
     faults.check()

@@ -88,8 +88,8 @@ def test_a_file_that_is_missing_or_cut_short_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        (1, 100, r"^test.bin, row 3: a class must be from 0 to 99, found 100"),
-        (0, 9, r"^test.bin, row 3: class 2 \(baby\) must be of superclass 14, found 9"),
+        (1, 100, r"^test.bin row 3: a class must be from 0 to 99, found 100"),
+        (0, 9, r"^test.bin row 3: class 2 \(baby\) must be of superclass 14, found 9"),
     ],
 )
 def test_a_wrong_number_is_named_by_file_and_row(column, value, message, tmp_path):

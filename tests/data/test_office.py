@@ -113,13 +113,13 @@ def spoil(root, line, number=1, domain="Art"):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("Art/Calendar/00000.jpg 7", r"^Art_train.txt, line 2: class .* number 0, found '7'"),
+        ("Art/Calendar/00000.jpg 7", r"^Art_train.txt line 2: class .* number 0, found '7'"),
         ("Art/Calender/00000.jpg 0", r"line 2: a class must be one of .* Did you mean 'Calendar'"),
         ("Art/Calendar/9.jpg 0", r"line 2: an image must exist, found none at .*Calendar/9.jpg"),
         ("Clipart/Calendar/00000.jpg 0", r"line 2: a line must be Art/CLASS/FILE NUMBER, found"),
         ("Art/Calendar", "line 2: a line must be"),
         ("Art/../Art/Calendar/00000.jpg 0", "line 2: a line must be"),
-        ("Art/Calendar/00000.jpg 0", r"listed once, found it in Art_train.txt, line 1 "),
+        ("Art/Calendar/00000.jpg 0", r"listed once, found it in Art_train.txt line 1 "),
     ],
 )  # fmt: skip
 def test_a_line_that_is_of_no_use_is_named(line, message, tmp_path):
@@ -135,12 +135,12 @@ def test_an_image_that_does_not_decode_is_named_by_file_and_line(tmp_path):
     content = path.read_bytes()
     path.write_bytes(b"no image")
     with pytest.raises(
-        DataError, match=r"^Clipart_train.txt, line 2 .*00001.jpg\): the file must be"
+        DataError, match=r"^Clipart_train.txt line 2 .*00001.jpg\): the file must be"
     ):
         source(tmp_path)
     path.write_bytes(content[:-60])
     feed = source(tmp_path).open(torch.device("cpu"))
-    with pytest.raises(DataError, match=r"Clipart_train.txt, line 2 .*00001.jpg\).* whole image"):
+    with pytest.raises(DataError, match=r"Clipart_train.txt line 2 .*00001.jpg\).* whole image"):
         list(feed.steps("train", 4))
 
 
