@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from recon_search import artefact, parallel
 from recon_search.conflict.scores import ConflictScores
+from recon_search.data.order import Lane
 from recon_search.data.resident import Part, ResidentFeed
 from recon_search.data.source import Inputs, Schema
 from recon_search.errors import RecipeError, TrainingError
@@ -69,6 +70,8 @@ CASES = {
 }
 PARTIAL = ("joint", "uw", "pcgrad", "probe", "sketch", "graddrop", "rotograd")
 """The cases that are repeated on data with labels missing."""
+APART = ("uw", "pcgrad", "probe")
+"""The cases that are repeated on tasks with data of their own."""
 
 
 def make_data(*, is_partial=False):
@@ -89,6 +92,25 @@ def make_data(*, is_partial=False):
     other = Part(*part(8))
     parts = {"train": Part(images, targets), "validation": other, "test": other}
     return ResidentFeed(schema, parts)
+
+
+def make_apart():
+    """Random images and labels of each task; c has fewer than one batch."""
+    lengths = {"a": STEPS * BATCH, "b": 2 * BATCH, "c": BATCH - 2}
+    generator = torch.Generator().manual_seed(0)
+
+    def part(lengths):
+        n, lanes, start = sum(lengths.values()), [], 0
+        images = torch.randint(256, (n, 1, 12, 12), generator=generator, dtype=torch.uint8)
+        for task, length in lengths.items():
+            lanes.append(Lane((task,), range(start, start + length), task))
+            start += length
+        targets = {t: torch.randint(5, (n,), generator=generator) for t, n in lengths.items()}
+        return Part(images, targets, lanes)
+
+    schema = Schema(make_data().schema.tasks, (1, 12, 12), frozenset(TASKS), apart=True)
+    other = part(dict.fromkeys(TASKS, 8))
+    return ResidentFeed(schema, {"train": part(lengths), "validation": other, "test": other})
 
 
 def make_model(frozen=(), **args):
@@ -120,7 +142,8 @@ def run_case(config, data, **options):
 def run_cases():
     whole, partial = make_data(), make_data(is_partial=True)
     found = {name: run_case(config, whole) for name, config in CASES.items()}
-    return found | {f"{name}, partial": run_case(CASES[name], partial) for name in PARTIAL}
+    found |= {f"{name}, partial": run_case(CASES[name], partial) for name in PARTIAL}
+    return found | {f"{name}, apart": run_case(CASES[name], make_apart()) for name in APART}
 
 
 def run_with_dropout(folder):

@@ -35,6 +35,7 @@ OTHER = {
     "data.missing": ["NA"],
     "data.tasks": ["depth"],
     "data.delimiter": ";",
+    "data.own_batches": True,
     "data.factory": "package.module:other",
     "data.args": {"n": 3},
     "data.image_size": [32, 48],
@@ -133,7 +134,7 @@ OTHER = {
 }
 """Another valid value for every key of a recipe."""
 
-OF_TABLES = ("file", "image", "split", "ratio", "group", "missing", "delimiter")
+OF_TABLES = ("file", "image", "split", "ratio", "group", "missing", "delimiter", "own_batches")
 """Keys of `[data]` that tables alone know."""
 
 BESIDE = {

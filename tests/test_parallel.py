@@ -21,7 +21,11 @@ from tests import parallel_worker as worker
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-NAMES = [*worker.CASES, *(f"{name}, partial" for name in worker.PARTIAL)]
+NAMES = [
+    *worker.CASES,
+    *(f"{name}, partial" for name in worker.PARTIAL),
+    *(f"{name}, apart" for name in worker.APART),
+]
 
 
 @contextlib.contextmanager
@@ -81,7 +85,7 @@ def test_two_processes_train_the_model_of_one(by_one, folder, name):
 
 def test_the_cases_measure_conflicts_and_move_the_parameters(by_one):
     for name, found in by_one.items():
-        frozen = worker.CASES[name.removesuffix(", partial")].freeze
+        frozen = worker.CASES[name.partition(",")[0]].freeze
         for key, parameter in worker.make_model(frozen).named_parameters(prefix="model"):
             if ".backbone." in key:
                 moved = bool((found[key] != parameter).any())

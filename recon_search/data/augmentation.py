@@ -47,14 +47,14 @@ class Augmentation:
         self._policy  # noqa: B018  # fails now rather than in a worker
 
     def __call__(
-        self, image: Image.Image | Tensor, targets: Mapping[str, Any], key: tuple[int, int, int]
+        self, image: Image.Image | Tensor, targets: Mapping[str, Any], key: tuple[int, ...]
     ) -> tuple[Tensor, Mapping[str, Any]]:
         """Change an image, and with it what of the targets lies on its pixels (tv_tensors).
 
         Args:
             image: decoded, and fitted unless the configuration crops.
             targets: by task.
-            key: seed, epoch and index.
+            key: seed, epoch, perhaps what else the sample is drawn by, and index.
 
         Returns:
             A tensor of the prepared size, and the targets.
@@ -82,6 +82,10 @@ class Augmentation:
             scale, ratio = config.scale or WHOLE, config.ratio or SQUARE
             box = v1.RandomResizedCrop.get_params(image, list(scale), list(ratio))
             yield self._crop(box)
+        if config.pad:
+            place = [int(torch.randint(2 * config.pad + 1, ())) for _ in range(2)]
+            size = self._preparation.size
+            yield lambda each: functional.crop(functional.pad(each, [config.pad]), *place, *size)
         if config.flip and torch.rand(()) < config.flip:
             yield functional.horizontal_flip
 
@@ -150,7 +154,7 @@ class Augmentation:
 
 
 @contextlib.contextmanager
-def seeded(key: tuple[int, int, int], *, everything: bool) -> Iterator[None]:
+def seeded(key: tuple[int, ...], *, everything: bool) -> Iterator[None]:
     """Draw from generators seeded by a key in the block; what others draw does not change.
 
     Args:

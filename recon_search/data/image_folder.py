@@ -1,7 +1,8 @@
 """`image-folder`: root/train/CLASS/*.jpg for one task, root/TREE/train/CLASS/*.jpg for several.
 
 A file that stands in several trees, by its name below the class, is one sample with several labels;
-elsewhere it has no label of the other tasks.
+elsewhere it has no label of the other tasks. With `own_batches` trees have nothing to do with each
+other, and each is its task's data alone.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def read_folders(config: DataConfig, tables: Mapping[str, TaskConfig]) -> TaskDa
     }
     root = find_root(config)
     trees = {name: _tree_of(name, own, len(tables)) for name, own in tables.items()}
-    where = _collect(root, trees)
+    where = _collect(root, trees, joined=len(trees) > 1 and not config.own_batches)
     names = [next(iter(files.values())) for files in where.values()]
     contents = read_contents(root, [path for files in where.values() for path in files.values()])
     _check_contents(where, contents)
@@ -91,13 +92,13 @@ def _tree_of(name: str, table: TaskConfig, n_tasks: int) -> str:
     return (name if n_tasks > 1 else "") if table.target is None else table.target
 
 
-def _collect(root: Path, trees: Mapping[str, str]) -> Places:
+def _collect(root: Path, trees: Mapping[str, str], *, joined: bool) -> Places:
+    """List the files of all trees; those of one name are one sample if trees are joined."""
     faults = Faults()
     where: Places = {}
-    many = len(trees) > 1
     for task, tree in trees.items():
         for part, folder in _parts_in(root, tree):
-            for path in _images_below(folder):
+            for path in images_below(folder):
                 name = path.relative_to(root).as_posix()
                 _, _, below = path.relative_to(folder).as_posix().partition("/")
                 if not below:
@@ -106,14 +107,14 @@ def _collect(root: Path, trees: Mapping[str, str]) -> Places:
                         "them. Move it."
                     )
                     continue
-                files = where.setdefault((part, below if many else name), {})
+                files = where.setdefault((part, below if joined else name), {})
                 if task in files:
                     faults.add(
                         f"{name}: of several trees each must have a name once a part, found it "
                         f"also at {files[task]}. Rename one, in all trees."
                     )
                 files.setdefault(task, name)
-    if many:
+    if joined:
         first: dict[str, PartName] = {}
         for (part, below), files in where.items():
             if (other := first.setdefault(below, part)) != part:
@@ -160,7 +161,7 @@ def _parts_in(root: Path, tree: str) -> Iterator[tuple[PartName, Path]]:
     yield from found.items()
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def images_below(folder: Path) -> Iterator[Path]:
     """Image files in a folder and below, but for hidden ones; links are followed."""
     known = extensions()
     for base, folders, files in os.walk(folder, followlinks=True):

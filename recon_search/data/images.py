@@ -7,23 +7,24 @@ drawn from images that are kept decoded, or read anew.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from recon_search.data.augmentation import Augmentation
-from recon_search.data.order import n_steps
+from recon_search.data.order import Lane, choose, n_steps
 from recon_search.data.reader import Key, Loaded, Reader, fault
 from recon_search.data.resident import Part, ResidentFeed
 from recon_search.data.source import PARTS, Feed, Inputs, PartName, Say, Schema, Step, silent
 from recon_search.data.streamed import StreamedFeed
 from recon_search.data.task_data import Samples, TaskData
 from recon_search.data.transforms import Preparation, Pretraining, decode
+from recon_search.data.view import FeedView
 from recon_search.errors import DataError, RecipeError
 from recon_search.recipe import DataConfig
 from recon_search.tasks.task import PixelTask
@@ -49,7 +50,8 @@ class Images:
         config: how images are made ready and loaded.
         pretraining: how the images were made ready that the backbone's weights know; None takes
             mean and deviation of the training part.
-        is_checked: whether the first sample of each part is read, to see that it can be.
+        is_checked: whether the first sample of each part is read, to see that it can be; of tasks
+            with data of their own that of each.
 
     Raises:
         DataError: tasks, parts or the first sample of a part are not as they must be, or nobody
@@ -70,9 +72,11 @@ class Images:
         preparation = self._prepare(_first_image(data, is_checked=is_checked))
         is_random = config.augment.is_random
         augmentation = Augmentation(config.augment, preparation) if is_random else None
-        self.reader = Reader(data, preparation, augmentation)
+        self.reader = Reader(data, preparation, augmentation, data.is_apart)
+        self.lanes = {part: data.lanes(part) for part in PARTS}
         for part in PARTS if is_checked else ():
-            self.reader.sample(Key(part, 0))
+            for lane in self.lanes[part]:
+                self.reader.sample(Key(part, lane.rows.start))
 
     @cached_property
     def schema(self) -> Schema:
@@ -83,6 +87,7 @@ class Images:
             (preparation.channels, *preparation.size),
             self.reader.find_complete(),
             self.data.fingerprint,
+            self.data.is_apart,
         )
 
     @property
@@ -119,6 +124,12 @@ class Images:
                 "`data.augment` may change colours of images in levels from 0 to 255 only, got "
                 "tensors of float32. Leave color_jitter and auto_augment out."
             )
+        dense = [task.name for task in self.data.tasks if isinstance(task, PixelTask)]
+        if config.augment.pad and dense:
+            raise RecipeError(
+                f"`data.augment.pad` is for labels of whole images, '{dense[0]}' has labels of "
+                "pixels, which nobody has drawn outside. Leave it out; `scale` crops at random."
+            )
         return Preparation(
             size or (tuple(first.shape[1:]) if is_tensor and first.ndim == 3 else (1, 1)),
             len(first) if is_tensor and first.ndim == 3 else config.channels,
@@ -151,13 +162,25 @@ class ImageFeed:
         fitting = self._source.reader.preparation.spec()
         return replace(found, mean=mean, std=std, fitting=fitting)
 
-    def n_samples(self, part: PartName) -> int:
-        """Number of inputs in a part."""
-        return len(self._source.data.parts[part])
+    def select(self, tasks: Collection[str]) -> Feed:
+        """The feed as some of its tasks see it; what is read, is read once for all."""
+        return _Chosen(self, tasks) if self.schema.apart else self
+
+    def lanes(self, part: PartName) -> Sequence[Lane]:
+        """What steps are taken from."""
+        return self._source.lanes[part]
+
+    def opened(self, part: PartName) -> Feed:
+        """What yields the steps of a part."""
+        return self._feeds[part]
+
+    def lengths(self, part: PartName) -> tuple[int, ...]:
+        """Number of inputs in a part, one where tasks share them."""
+        return tuple(len(lane.rows) for lane in self.lanes(part))
 
     def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
         """Number of steps that `steps` yields."""
-        return n_steps(self.n_samples(part), size, shuffled=shuffled)
+        return n_steps(self.lanes(part), size, shuffled=shuffled)
 
     def steps(
         self,
@@ -167,7 +190,7 @@ class ImageFeed:
         *,
         share: tuple[int, int] = (0, 1),
     ) -> Iterator[Step]:
-        """Cut a part into steps of one batch (see `Feed.steps`)."""
+        """Cut a part into steps (see `Feed.steps`)."""
         return self._feeds[part].steps(part, size, order, share=share)
 
     def close(self) -> None:
@@ -221,7 +244,7 @@ class ImageFeed:
         size = channels * height * width * self._source.reader.preparation.dtype.itemsize
         dense = [task for task in self.schema.tasks if isinstance(task, PixelTask)]
         size += sum(task.blank((height, width)).nbytes for task in dense)
-        needed = size * sum(map(self.n_samples, fitted))
+        needed = size * sum(sum(self.lengths(part)) for part in fitted)
         if needed > SMALL:
             return None
         if self.device.type == "cuda":
@@ -235,22 +258,63 @@ class ImageFeed:
         return part != "train" or augmentation is None or not augmentation.config.crops
 
     def _stream(self, reader: Reader) -> StreamedFeed:
-        return StreamedFeed(self.schema, reader, self.device, self.workers)
+        lanes = self._source.lanes
+        return StreamedFeed(self.schema, reader, self.device, self.workers, lanes=lanes)
 
     def _fill(self, part: PartName) -> Part:
         """Read all images of a part into memory, as they are before anything random."""
-        n = self.n_samples(part)
-        feed = StreamedFeed(self.schema, self._source.reader, torch.device("cpu"), self.workers)
-        inputs = torch.empty(n, *self.schema.shape, dtype=self._source.reader.preparation.dtype)
+        source, lanes = self._source, self.lanes(part)
+        cpu, dtype = torch.device("cpu"), source.reader.preparation.dtype
+        feed = StreamedFeed(self.schema, source.reader, cpu, self.workers)
+        inputs = torch.empty(lanes[-1].rows.stop, *self.schema.shape, dtype=dtype)
         targets: dict[str, list[Tensor]] = {name: [] for name in self.schema.names}
         start = 0
-        for (batch,) in feed.steps(part, FILLING):
-            inputs[start : start + len(batch.inputs)] = batch.inputs
-            start += len(batch.inputs)
-            for name, target in batch.targets.items():
-                targets[name].append(target.clone())
+        for lane in lanes:
+            for (batch,) in replace(feed, lanes={part: (lane,)}).steps(part, FILLING):
+                inputs[start : start + len(batch.inputs)] = batch.inputs
+                start += len(batch.inputs)
+                for name, target in batch.targets.items():
+                    targets[name].append(target.clone())
         feed.close()
-        return Part(inputs, {name: torch.cat(found) for name, found in targets.items()})
+        return Part(inputs, {name: torch.cat(found) for name, found in targets.items()}, lanes)
+
+
+@dataclass(frozen=True)
+class _Chosen(FeedView):
+    """Images as some tasks see them.
+
+    Attributes:
+        tasks: names of those.
+    """
+
+    feed: ImageFeed
+    tasks: Collection[str]
+
+    def select(self, tasks: Collection[str]) -> Self:
+        """The images as other tasks see them."""
+        return replace(self, tasks=tasks)
+
+    def lengths(self, part: PartName) -> tuple[int, ...]:
+        """Number of inputs in a part, one for each task."""
+        return tuple(len(lane.rows) for lane in self._lanes(part))
+
+    def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
+        """Number of steps that `steps` yields."""
+        return n_steps(self._lanes(part), size, shuffled=shuffled)
+
+    def steps(
+        self,
+        part: PartName,
+        size: int,
+        order: tuple[int, int] | None = None,
+        *,
+        share: tuple[int, int] = (0, 1),
+    ) -> Iterator[Step]:
+        """Cut a part into steps (see `Feed.steps`)."""
+        return self.feed.opened(part).select(self.tasks).steps(part, size, order, share=share)
+
+    def _lanes(self, part: PartName) -> Sequence[Lane]:
+        return choose(self.feed.lanes(part), self.tasks)
 
 
 class Stored:
@@ -263,7 +327,9 @@ class Stored:
         return len(self._part)
 
     def __getitem__(self, index: int) -> Loaded:
-        targets = {name: target[index] for name, target in self._part.targets.items()}
+        lane = next(lane for lane in self._part.find_lanes() if index in lane.rows)
+        place = index - lane.rows.start
+        targets = {name: self._part.targets[name][place] for name in lane.tasks}
         return self._part.inputs[index], targets
 
 

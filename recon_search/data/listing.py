@@ -20,7 +20,7 @@ from recon_search.errors import DataError, LabelError, RecipeError
 from recon_search.recipe import DataConfig, TaskConfig
 from recon_search.tasks import cells
 from recon_search.tasks.registry import fit_pixels, fit_task
-from recon_search.tasks.task import CellTask, PixelTask
+from recon_search.tasks.task import CellTask, PixelTask, Task
 
 T = TypeVar("T")
 
@@ -118,27 +118,27 @@ def assemble(listing: Listing, config: DataConfig, tables: Mapping[str, TaskConf
             fitted.append(_fit(name, column, train, listing, options, faults))
     faults.check()
     tasks = [task for task in fitted if task is not None]
-    dense = [task for task in tasks if task.name in listing.files and isinstance(task, PixelTask)]
     labels = {
         task.name: _read(task, found[task.name], listing, faults)
         for task in tasks
         if isinstance(task, CellTask) and task.name in found
     }
     faults.check()
-    samples = {}
+    samples: dict[PartName, Any] = {}
     for part in PARTS:
-        index = torch.tensor(rows[part])
-        own = {name: label[index] for name, label in labels.items()}
+        own = {task.name: _labelled(task, rows[part], found, labels, listing) for task in tasks}
         for task in tasks:
-            files = listing.files.get(task.name)
-            if any(files[row] for row in rows[part]) if files else task.n_labels(own[task.name]):
-                continue
-            faults.add(
-                f"{listing.name} must have labels of task '{task.name}' in every part, found "
-                f"none in {part}. Label some, cut otherwise (`data.seed`, `data.ratio`), or "
-                "leave the task out."
-            )
-        samples[part] = ListedSamples(listing.pictures, rows[part], own, listing.files, dense)
+            if not own[task.name]:
+                faults.add(
+                    f"{listing.name} must have labels of task '{task.name}' in every part, found "
+                    f"none in {part}. Label some, cut otherwise (`data.seed`, `data.ratio`), or "
+                    "leave the task out."
+                )
+        if config.own_batches:
+            samples[part] = {t.name: _pick(listing, labels, own[t.name], [t]) for t in tasks}
+            rows[part] = [row for task in tasks for row in own[task.name]]
+        else:
+            samples[part] = _pick(listing, labels, rows[part], tasks)
     faults.check()
     return TaskData(
         tasks=tasks,
@@ -147,6 +147,31 @@ def assemble(listing: Listing, config: DataConfig, tables: Mapping[str, TaskConf
         fingerprint=listing.fingerprint,
         describe=Places(listing.places, rows),
     )
+
+
+def _labelled(
+    task: Task,
+    rows: Sequence[int],
+    cells: Mapping[str, Sequence[Any]],
+    labels: Mapping[str, Tensor],
+    listing: Listing,
+) -> list[int]:
+    """Return the rows that have a label of a task."""
+    if task.name not in cells:
+        return [row for row in rows if listing.files[task.name][row] is not None]
+    column, targets = cells[task.name], labels[task.name]
+    filled = [row for row in rows if column[row] is not None]
+    return [row for row in filled if task.n_labels(targets[row][None])]
+
+
+def _pick(
+    listing: Listing, labels: Mapping[str, Tensor], rows: Sequence[int], tasks: Sequence[Task]
+) -> ListedSamples:
+    """Return some of the samples as data of some of the tasks."""
+    index = torch.tensor(rows, dtype=torch.long)
+    own = {task.name: labels[task.name][index] for task in tasks if task.name in labels}
+    dense = [task for task in tasks if task.name in listing.files and isinstance(task, PixelTask)]
+    return ListedSamples(listing.pictures, rows, own, listing.files, dense)
 
 
 def without_missing(cell: Any, missing: Sequence[str]) -> Any:

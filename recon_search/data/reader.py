@@ -27,11 +27,14 @@ from recon_search.tasks.task import CellTask, PixelTask, Task
 
 
 class Key(NamedTuple):
-    """A sample: where it is, and (seed, epoch) of its augmentation; None changes nothing."""
+    """A sample: where it is, and (seed, epoch) of its augmentation; None changes nothing.
+
+    Of tasks with data of their own a third number counts how often the epoch had it before.
+    """
 
     part: PartName
     row: int
-    order: tuple[int, int] | None = None
+    order: tuple[int, ...] | None = None
 
 
 class Fault(NamedTuple):
@@ -52,25 +55,27 @@ class Reader:
         data: tasks and samples.
         preparation: of every image.
         augmentation: of training images; None for none.
+        apart: whether tasks have data of their own: a sample then has targets of its task alone.
     """
 
     data: TaskData
     preparation: Preparation
     augmentation: Augmentation | None
+    apart: bool = False
 
     def __getitems__(self, keys: Sequence[Key]) -> Loaded | Fault:
-        """Read a batch; torch's loader calls this."""
+        """Read a batch, of samples of the same tasks; torch's loader calls this."""
         try:  # of a share without samples, as of any other
             samples = [self.sample(key) for key in keys or [Key("train", 0)]]
             images = torch.stack([image for image, _ in samples])
         except DataError as error:
             return Fault(str(error))
-        n, names = len(keys), self._tasks
+        n, names = len(keys), samples[0][1]
         targets = {name: torch.stack([own[name] for _, own in samples])[:n] for name in names}
         return images[:n], targets
 
     def sample(self, key: Key) -> Loaded:
-        """Read a sample: an image (C, H, W), and the target of every task.
+        """Read a sample: an image (C, H, W), and the target of every task that it is of.
 
         Raises:
             DataError: it cannot be read, or is none; names it.
@@ -78,7 +83,8 @@ class Reader:
         image, targets = self.open(key.part, key.row)
         try:
             height, width = functional.get_size(image)
-            targets = dense_transforms.lay(self.data.tasks, targets, (height, width))
+            own = [self._tasks[name] for name in targets]
+            targets = dense_transforms.lay(own, targets, (height, width))
             change = None if key.order is None else self.augmentation
             if change is None or not change.config.crops:
                 image = self.preparation.fit(image)
@@ -121,7 +127,7 @@ class Reader:
                     found = self.settle(samples.targets(index))
                 except Exception as error:
                     raise fault(self.data, part, index, error) from None
-                complete -= {name for name in complete if self._lacks(name, found[name])}
+                complete -= {n for n in found.keys() & complete if self._lacks(n, found[n])}
         return frozenset(complete)
 
     def _lacks(self, name: str, target: Tensor) -> bool:
@@ -149,7 +155,7 @@ class Reader:
         return image, settled
 
     def settle(self, targets: Any, size: tuple[int, int] = (1, 1)) -> dict[str, Tensor]:
-        """Return the target of every task, those that are missing too.
+        """Return the target of every task, those that are missing too; if apart, of those given.
 
         Args:
             targets: by task.
@@ -173,6 +179,7 @@ class Reader:
             if name in self._dense and targets.get(name) is None
             else self._settle(task, targets.get(name))
             for name, task in self._tasks.items()
+            if name in targets or not self.apart
         }
 
     @cached_property

@@ -8,6 +8,8 @@ from dataclasses import replace
 from recon_search.data.arrays import read_arrays
 from recon_search.data.celeba import read_celeba
 from recon_search.data.chestxray14 import read_chestxray14
+from recon_search.data.cifar100 import NAME as CIFAR100
+from recon_search.data.cifar100 import read_cifar100
 from recon_search.data.cityscapes import read_cityscapes
 from recon_search.data.compose import Composed
 from recon_search.data.digits import multi_digits
@@ -16,6 +18,7 @@ from recon_search.data.image_folder import read_folders
 from recon_search.data.images import Images
 from recon_search.data.mnist import SOURCES, multi_mnist
 from recon_search.data.nyuv2 import read_nyuv2
+from recon_search.data.office import OFFICES, read_office
 from recon_search.data.parquet import read_parquet
 from recon_search.data.pascal_context import read_pascal_context
 from recon_search.data.scenes import SMALLEST, Scenes, scenes
@@ -51,6 +54,12 @@ READERS: dict[str, Callable[[DataConfig, Tables], TaskData]] = {
     "pascal-context": read_pascal_context,
 }
 """What reads files, by `data.name`; it makes the tasks that `[tasks]` describes, or papers have."""
+
+DOMAINS: dict[str, Callable[[DataConfig], TaskData]] = {
+    **dict.fromkeys(OFFICES, read_office),
+    CIFAR100: read_cifar100,
+}
+"""What reads data sets whose tasks are known, and have data of their own, by `data.name`."""
 
 FACTORY, GIVEN = "factory", "given"
 """Data that a function of the user's returns, and data that is given from Python."""
@@ -89,9 +98,9 @@ def find_source(
     if name in READERS:
         _refuse(config, [k for k in _COMPOSED_KEYS if name not in BENCHMARKS or k != "download"])
         return Images(READERS[name](config, tables), config, pretraining, is_checked=is_checked)
-    if name == FACTORY or given is not None:
+    if name == FACTORY or name in DOMAINS or given is not None:
         _refuse(config, _COMPOSED_KEYS)
-        data = call_factory(config) if given is None else given
+        data = DOMAINS.get(name, call_factory)(config) if given is None else given
         return Images(
             replace(data, tasks=_override(data.tasks, tables)),
             config,
@@ -99,7 +108,7 @@ def find_source(
             is_checked=is_checked,
         )
     if name not in DEFAULTS:
-        known = (*DEFAULTS, *READERS, FACTORY)
+        known = (*DEFAULTS, *READERS, *DOMAINS, FACTORY)
         raise DataError(
             f"`data.name` must be one of {', '.join(known)}, got '{name}'.{nearest(name, known)}"
         )

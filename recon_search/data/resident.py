@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from recon_search.data.order import n_steps, permutation, spans
+from recon_search.data.order import Lane, Pick, choose, n_steps, pick
 from recon_search.data.source import Batch, Inputs, PartName, Schema, Step
 from recon_search.data.statistics import Statistics
 
@@ -20,19 +20,26 @@ class Part:
 
     Attributes:
         inputs: uint8 images, (N, C, H, W).
-        targets: for each task the target of every image, (N, ...).
+        targets: for each task the target of every image, (N, ...); of tasks with data of their own
+            that of every image of its lane.
+        lanes: what steps are taken from; empty where all tasks share every image.
     """
 
     inputs: Tensor
     targets: Mapping[str, Tensor]
+    lanes: Sequence[Lane] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def find_lanes(self) -> Sequence[Lane]:
+        """What steps are taken from."""
+        return self.lanes or (Lane(tuple(self.targets), range(len(self))),)
+
     def to(self, device: torch.device) -> Part:
         """Move everything to a device, once; batches are then cut there."""
         targets = {task: target.to(device) for task, target in self.targets.items()}
-        return Part(self.inputs.to(device), targets)
+        return Part(self.inputs.to(device), targets, self.lanes)
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,13 @@ class ResidentFeed:
         schema: what it holds.
         parts: by name, all on one device.
         known: how inputs are made ready; None takes the training part's mean and deviation.
+        tasks: whose inputs are shown; None shows all.
     """
 
     schema: Schema
     parts: Mapping[PartName, Part]
     known: Inputs | None = None
+    tasks: Collection[str] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -64,13 +73,17 @@ class ResidentFeed:
         found = statistics.inputs()
         return replace(found, mean=found.mean.to(self.device), std=found.std.to(self.device))
 
-    def n_samples(self, part: PartName) -> int:
-        """Number of inputs in a part."""
-        return len(self.parts[part])
+    def select(self, tasks: Collection[str]) -> ResidentFeed:
+        """The feed as some of its tasks see it."""
+        return replace(self, tasks=tasks) if self.schema.apart else self
+
+    def lengths(self, part: PartName) -> tuple[int, ...]:
+        """Number of inputs in a part, one where tasks share them."""
+        return tuple(len(lane.rows) for lane in self._lanes(part))
 
     def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
         """Number of steps that `steps` yields."""
-        return n_steps(len(self.parts[part]), size, shuffled=shuffled)
+        return n_steps(self._lanes(part), size, shuffled=shuffled)
 
     def steps(
         self,
@@ -80,13 +93,19 @@ class ResidentFeed:
         *,
         share: tuple[int, int] = (0, 1),
     ) -> Iterator[Step]:
-        """Cut a part into steps of one batch (see `Feed.steps`)."""
+        """Cut a part into steps (see `Feed.steps`)."""
         own = self.parts[part]
-        rows = None if order is None else permutation(len(own), order).to(self.device)
-        for span in spans(len(own), size, shuffled=order is not None, share=share):
-            picked = span if rows is None else rows[span]
-            targets = {task: target[picked] for task, target in own.targets.items()}
-            yield (Batch(own.inputs[picked], targets),)
+        for step in pick(self._lanes(part), size, order, share, self.device):
+            yield tuple(_take(own, each) for each in step)
 
     def close(self) -> None:
         """Nothing runs between steps."""
+
+    def _lanes(self, part: PartName) -> Sequence[Lane]:
+        lanes = self.parts[part].find_lanes()
+        return lanes if self.tasks is None else choose(lanes, self.tasks)
+
+
+def _take(part: Part, batch: Pick) -> Batch:
+    targets = {task: part.targets[task][batch.places] for task in batch.lane.tasks}
+    return Batch(part.inputs[batch.rows], targets)

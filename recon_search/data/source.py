@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -37,7 +37,7 @@ def silent(text: str) -> None:
 
 
 Step = tuple[Batch, ...]
-"""The batches of one step: one where all tasks share their input, else one for each input."""
+"""The batches of one step: one where all tasks share their input, else one for each task."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,17 @@ class Schema:
     Attributes:
         tasks: in order.
         shape: of one input, (C, H, W).
-        complete: names of the tasks that have every label in every part.
+        complete: names of the tasks that have every label in every part, of those apart in all of
+            their own samples.
         fingerprint: of the files, whatever their folder is called; empty where the recipe says all.
+        apart: whether each task has inputs of its own, and so a batch of its own in every step.
     """
 
     tasks: tuple[Task, ...]
     shape: tuple[int, int, int]
     complete: frozenset[str]
     fingerprint: str = ""
+    apart: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,8 +108,9 @@ class Source(Protocol):
 class Feed(Protocol):
     """Data in steps, on a device.
 
-    The order of shuffled samples is a function of seed and epoch alone. The shares of several
-    processes make up the batch that one process would get.
+    The order of shuffled samples is a function of seed and epoch alone; of tasks with data of their
+    own each has one of its own, whichever others there are. The shares of several processes make up
+    the batch that one process would get.
     """
 
     @property
@@ -121,8 +125,11 @@ class Feed(Protocol):
     def device(self) -> torch.device:
         """Where batches are."""
 
-    def n_samples(self, part: PartName) -> int:
-        """Number of inputs in a part."""
+    def select(self, tasks: Collection[str]) -> Feed:
+        """The feed as some of its tasks see it: without inputs that others alone learn from."""
+
+    def lengths(self, part: PartName) -> tuple[int, ...]:
+        """Number of inputs in a part: one where all tasks share them, else one for each task."""
 
     def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
         """Number of steps that `steps` yields."""
@@ -139,10 +146,12 @@ class Feed(Protocol):
 
         Args:
             part: its name.
-            size: inputs in a step, over all processes.
-            order: (seed, epoch) shuffles, for training; the last, smaller step is then left out,
-                unless it is the only one. None keeps the order, and every input.
-            share: (r, n) cuts the r-th of n equal parts out of every step.
+            size: inputs in a batch, over all processes.
+            order: (seed, epoch) shuffles, for training; the last, smaller batch is then left out,
+                unless it is the only one. Of tasks with data of their own the longest gives the
+                number of steps, and the others begin anew, shuffled anew, as often as they must.
+                None keeps the order, and every input; a task that is through has no further batch.
+            share: (r, n) cuts the r-th of n equal parts out of every batch.
         """
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from recon_search.data.order import n_steps, permutation, spans
+from recon_search.data.order import Lane, choose, n_steps, pick
 from recon_search.data.reader import Fault, Key, Loaded, Reader
 from recon_search.data.source import Batch, Inputs, PartName, Schema, Step
 from recon_search.data.statistics import Statistics
@@ -78,6 +78,9 @@ class StreamedFeed:
         device: where batches are.
         workers: processes that read; 0 reads in this one.
         known: how inputs are made ready; None takes the training part's mean and deviation.
+        lanes: by part, what steps are taken from; of a part that is left out all tasks share every
+            sample.
+        tasks: whose inputs are shown; None shows all.
     """
 
     schema: Schema
@@ -85,6 +88,8 @@ class StreamedFeed:
     device: torch.device
     workers: int = 0
     known: Inputs | None = None
+    lanes: Mapping[PartName, Sequence[Lane]] = field(default_factory=dict)
+    tasks: Collection[str] | None = None
     _loaders: list[_Loader] = field(default_factory=list, repr=False, compare=False)
 
     @cached_property
@@ -93,18 +98,23 @@ class StreamedFeed:
         if self.known is not None:
             return self.known
         statistics = Statistics()
-        for step in self.steps("train", MEASURED):
-            statistics.update(step[0].inputs)
+        for step in replace(self, tasks=None).steps("train", MEASURED):
+            for batch in step:
+                statistics.update(batch.inputs)
         found = statistics.inputs()
         return replace(found, mean=found.mean.to(self.device), std=found.std.to(self.device))
 
-    def n_samples(self, part: PartName) -> int:
-        """Number of inputs in a part."""
-        return len(self.reader.data.parts[part])
+    def select(self, tasks: Collection[str]) -> StreamedFeed:
+        """The feed as some of its tasks see it; the processes that read are the same."""
+        return replace(self, tasks=tasks) if self.schema.apart else self
+
+    def lengths(self, part: PartName) -> tuple[int, ...]:
+        """Number of inputs in a part, one where tasks share them."""
+        return tuple(len(lane.rows) for lane in self._lanes(part))
 
     def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
         """Number of steps that `steps` yields."""
-        return n_steps(self.n_samples(part), size, shuffled=shuffled)
+        return n_steps(self._lanes(part), size, shuffled=shuffled)
 
     def steps(
         self,
@@ -114,23 +124,34 @@ class StreamedFeed:
         *,
         share: tuple[int, int] = (0, 1),
     ) -> Iterator[Step]:
-        """Cut a part into steps of one batch (see `Feed.steps`).
+        """Cut a part into steps (see `Feed.steps`).
 
         Raises:
             DataError: a sample cannot be read; names it.
         """
-        n = self.n_samples(part)
-        rows = range(n) if order is None else permutation(n, order).tolist()
-        keys = [
-            [Key(part, index, order) for index in rows[span]]
-            for span in spans(n, size, shuffled=order is not None, share=share)
+        picks = [
+            (each, each is step[-1])
+            for step in pick(self._lanes(part), size, order, share)
+            for each in step
         ]
-        for inputs, targets in self._free().load(keys):
-            yield (Batch(self._move(inputs), {n: self._move(t) for n, t in targets.items()}),)
+        keys = [[Key(part, row, each.order) for row in each.listed()] for each, _ in picks]
+        batches: list[Batch] = []
+        for (each, is_last), loaded in zip(picks, self._free().load(keys), strict=True):
+            inputs, targets = loaded
+            own = {name: self._move(targets[name]) for name in each.lane.tasks if name in targets}
+            batches.append(Batch(self._move(inputs), own))
+            if is_last:
+                yield tuple(batches)
+                batches = []
 
     def close(self) -> None:
         """End the processes; the next step starts them anew."""
         self._loaders.clear()
+
+    def _lanes(self, part: PartName) -> Sequence[Lane]:
+        everything = Lane(self.schema.names, range(len(self.reader.data.parts[part])))
+        lanes = self.lanes.get(part, (everything,))
+        return lanes if self.tasks is None else choose(lanes, self.tasks)
 
     def _free(self) -> _Loader:
         """The loader whose processes last; another for what is read beside it."""

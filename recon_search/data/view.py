@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
@@ -35,9 +36,13 @@ class FeedView:
         """Where batches are."""
         return self.feed.device
 
-    def n_samples(self, part: PartName) -> int:
-        """Number of inputs in a part."""
-        return self.feed.n_samples(part)
+    def select(self, tasks: Collection[str]) -> Self:
+        """The view of what some tasks see."""
+        return replace(self, feed=self.feed.select(tasks))
+
+    def lengths(self, part: PartName) -> tuple[int, ...]:
+        """Number of inputs in a part, one where tasks share them."""
+        return self.feed.lengths(part)
 
     def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
         """Number of steps that `steps` yields."""

@@ -17,16 +17,21 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 ARRAYS = ("nyuv2", "cityscapes")
 BENCHMARKS = (*ARRAYS, "celeba", "chestxray14", "pascal-context")
 """Data sets of papers that are read from files; the first have the layout of arrays."""
+OFFICES = ("office-home", "office-31")
 
 READ_BY = {
-    "file": ("table", "parquet"),
+    "file": ("table", "parquet", *OFFICES),
     "image": ("table", "parquet", "arrays"),
     "split": ("table", "parquet"),
-    "ratio": ("table", "image-folder", "parquet", "arrays", *ARRAYS, *BENCHMARKS[3:]),
+    "ratio": (
+        *("table", "image-folder", "parquet", "arrays", *ARRAYS, *BENCHMARKS[3:]),
+        *(*OFFICES, "cifar100-superclasses"),
+    ),
     "group": ("table", "parquet"),
     "missing": ("table", "parquet"),
     "delimiter": ("table",),
     "tasks": BENCHMARKS,
+    "own_batches": ("table", "image-folder", "parquet"),
 }
 """Keys that data of some names alone read."""
 
@@ -35,6 +40,7 @@ class AugmentConfig(Section):
     """What happens to training images at random; nothing that is not named."""
 
     flip: float = Field(default=0.0, ge=0, le=1)  # probability of a horizontal flip
+    pad: int = Field(default=0, ge=0)  # pixels of black around the image, of which its size is cut
     scale: tuple[float, float] | None = None  # of a random crop: share of the image's area
     ratio: tuple[float, float] | None = None  # of a random crop: width to height
     zoom: list[Annotated[float, Field(ge=1)]] = []  # one is drawn: 1.5 shows 2/3 of each side
@@ -53,7 +59,12 @@ class AugmentConfig(Section):
         return self.scale is not None or self.ratio is not None or bool(self.zoom)
 
     def broken_rules(self) -> Iterator[str]:
-        """Ranges are ordered and positive; jitter is one number, or three or four."""
+        """One crop; ranges are ordered and positive; jitter is one number, or three or four."""
+        if self.pad and self.crops:
+            yield (
+                "`data.augment.pad` and random crops by `scale` and `ratio` exclude each other, "
+                f"got {self.pad}. Drop one."
+            )
         for key, found in (("scale", self.scale), ("ratio", self.ratio)):
             if found is not None and not 0 < found[0] <= found[1]:
                 yield (
@@ -93,7 +104,7 @@ class DataConfig(Section):
     canvas: int | None = Field(default=None, ge=8)
     seed: Seed = 0
     # name = "table", "image-folder", "parquet", "arrays"
-    file: str | None = None  # table, CSV or Parquet: below the root, or anywhere
+    file: str | None = None  # table, CSV or Parquet: below the root, or anywhere; folder of lists
     image: str | None = None  # column with images, or their paths below the root; folder of arrays
     split: str | None = None  # column with train, validation or test
     ratio: tuple[Share, Share, Share] | None = (
@@ -102,6 +113,7 @@ class DataConfig(Section):
     group: str | None = None  # column; samples that are equal there stay in one part
     missing: list[str] = []  # cells that are no label, beside empty ones and nan
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)  # None: see the header
+    own_batches: bool = False  # a step is a batch of each task, of samples that have its labels
     # name = "nyuv2", "cityscapes", "celeba", "chestxray14", "pascal-context"
     tasks: list[str] = []  # of those that the data set brings: what is learned; empty: all
     # name = "factory"
@@ -129,7 +141,7 @@ class DataConfig(Section):
     def broken_rules(self) -> Iterator[str]:
         """Keys are of use to the data; shares add up; a factory is named where one is used."""
         for key, names in READ_BY.items():
-            if self.name not in names and getattr(self, key) not in (None, []):
+            if self.name not in names and getattr(self, key) not in (None, [], False):
                 yield (
                     f"`data.{key}` is for {' and '.join(names)} data, got {getattr(self, key)!r} "
                     f"for '{self.name}'. Remove it."

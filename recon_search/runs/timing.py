@@ -71,7 +71,7 @@ def time_judging(model: MultiTaskModel, run: Run, part: PartName) -> Span:
         evaluate(model, watched, part, run.recipe.train)
     size = max(run.recipe.train.batch_size, LEAST_SIZE)
     measured = watched.seconds[1:] or watched.seconds
-    return Span.of(measured) * run.feed.n_steps(part, size, shuffled=False)
+    return Span.of(measured) * run.feed.select(model.tasks).n_steps(part, size, shuffled=False)
 
 
 class _Enough(Exception):  # noqa: N818 - no error

@@ -40,8 +40,15 @@ def check(run: Run) -> int:
         )
     for each in (recipe, *searched):
         _check_methods(each, names)
-        if any(find_method(method).needs == "features" for method in _methods(each)):
+        rotating = [name for name in _methods(each) if find_method(name).needs == "features"]
+        if rotating:
             refuse_pyramids({task.name: task.reads for task in tasks})
+        if rotating and run.schema.apart:
+            raise RecipeError(
+                f"Method '{rotating[0]}' turns the tasks' gradients of one image's features "
+                f"towards one another, but {names[0]} and {names[1]} have images of their own. "
+                "Choose another method, such as pcgrad: recon-search ls methods."
+            )
     if recipe.backbone.levels is not None and all(task.reads == "vector" for task in tasks):
         raise RecipeError(
             "`backbone.levels` is for tasks that predict for every pixel, there is none among "

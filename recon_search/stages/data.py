@@ -54,17 +54,18 @@ class Looked:
         self._order = (recipe.seed, 0)
         if isinstance(self._source, Images):
             preparation = self._source.reader.preparation
-            self.tasks = tuple(self._source.data.tasks)
+            self.tasks, self.apart = tuple(self._source.data.tasks), self._source.data.is_apart
             self.shape = (preparation.channels, *preparation.size)
         else:
-            self.tasks, self.shape = self._source.schema.tasks, self._source.schema.shape
+            schema = self._source.schema
+            self.tasks, self.shape, self.apart = schema.tasks, schema.shape, schema.apart
 
     @cached_property
     def samples(self) -> Counts:
         """Number of samples by part."""
         if isinstance(self._source, Images):
             return {part: len(self._source.data.parts[part]) for part in PARTS}
-        return {part: self._feed.n_samples(part) for part in PARTS}
+        return {part: sum(self._feed.lengths(part)) for part in PARTS}
 
     def read(self, unreadable: list[str], tell: Tell) -> Iterator[Sample]:
         """Decode every image; what cannot be read is added to a list."""
@@ -100,17 +101,29 @@ def examine(looked: Looked, tell: Tell = lambda: None) -> Examination:
     columns = {part: {task.name: Column() for task in looked.tasks} for part in PARTS}
     first: dict[str, Sample] = {}
     doubles: list[tuple[str, str]] = []
+    contents: list[str] = []
     repeated = 0
     for number, sample in enumerate(looked.read(unreadable, tell)):
         for task in looked.tasks:
-            columns[sample.part][task.name].add(number, _shorten(task, sample.targets[task.name]))
+            if task.name in sample.targets:
+                target = _shorten(task, sample.targets[task.name])
+                columns[sample.part][task.name].add(number, target)
+        contents.append(sample.content)
         other = first.setdefault(sample.content, sample)
         if other.part != sample.part:
             doubles.append((other.name, sample.name))
-        elif other is not sample and sample.part == "train":
+        elif (
+            other is not sample
+            and sample.part == "train"
+            and other.targets.keys() == sample.targets.keys()
+        ):
             repeated += 1
     own = {task.name: {part: columns[part][task.name] for part in PARTS} for task in looked.tasks}
-    trained = {task.name: own[task.name]["train"].labelled(task) for task in looked.tasks}
+    trained: dict[str, frozenset[int] | frozenset[str]] = {}
+    for task in looked.tasks:
+        numbers = own[task.name]["train"].labelled(task)
+        # Of tasks with data of their own a sample is one task's; an image may be several's.
+        trained[task.name] = frozenset(contents[n] for n in numbers) if looked.apart else numbers
     return Examination(
         samples=looked.samples,
         shape=looked.shape,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from torch import Tensor
 
@@ -88,7 +89,7 @@ def evaluate_model(
         metrics = evaluate(model.to(run.device), seen, part, run.recipe.train)
     return Evaluation(
         part,
-        run.feed.n_samples(part),
+        sum(run.feed.lengths(part)),
         {task.name: metrics[name] for task, name in matched},
         {back[name]: own for name, own in units(theirs.values()).items()},
     )
@@ -188,6 +189,10 @@ class _View(FeedView):
         """As the model's images are made ready."""
         return self.prepared
 
+    def select(self, tasks: Collection[str]) -> Self:
+        """All that it shows: the model's tasks that the recipe has."""
+        return self
+
     def steps(
         self,
         part: PartName,
@@ -197,7 +202,7 @@ class _View(FeedView):
         share: tuple[int, int] = (0, 1),
     ) -> Iterator[Step]:
         """Cut a part into steps (see `Feed.steps`)."""
-        done, total = 0, self.n_samples(part)
+        done, total = 0, sum(self.lengths(part))
         for step in super().steps(part, size, order, share=share):
             for batch in step:
                 self._check(batch.inputs)
@@ -205,7 +210,7 @@ class _View(FeedView):
                 replace(batch, targets={self.names[t]: each for t, each in batch.targets.items()})
                 for batch in step
             )
-            done = min(total, done + max(len(batch.inputs) for batch in step))
+            done += sum(len(batch.inputs) for batch in step)
             if self.tell is not None:
                 self.tell(done, total)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -40,6 +40,9 @@ class Column:
     def __init__(self) -> None:
         self._numbers: list[int] = []
         self._targets: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self._targets)
 
     def add(self, number: int, target: Tensor) -> None:
         """Take in the target of a sample."""
@@ -82,6 +85,7 @@ class TaskFacts:
     Attributes:
         name: of the task.
         kind: of the task.
+        samples: that may have a label, by part: all, or the task's own.
         labelled: samples with a label, by part.
         classes: samples of each class, or with each label, or with a pixel of each class, by part;
             empty for other kinds.
@@ -91,6 +95,7 @@ class TaskFacts:
 
     name: str
     kind: str
+    samples: Counts
     labelled: Counts
     classes: dict[str, Counts]
     numbers: list[dict[PartName, Spread]]
@@ -167,8 +172,7 @@ def advise(found: Examination) -> list[str]:
             more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
             lines.append(
                 f"{named}{more}: conflict between tasks {words} {limit:.0%} of shared samples (on "
-                "molecules, arXiv 2604.07848). Doubt the ranking of layers, and label more samples "
-                "for both."
+                f"molecules, arXiv 2604.07848). Doubt the ranking of layers{_remedy(pairs)}."
             )
     for task in found.tasks:
         lines += _unmeasured(task)
@@ -177,6 +181,11 @@ def advise(found: Examination) -> list[str]:
             named = ", ".join(absent[:3]) + ", ..." * (len(absent) > 3)
             lines.append(f"{task.name}: no training sample of {named}.")
     return lines
+
+
+def _remedy(pairs: Sequence[Overlap]) -> str:
+    """What can be done about tasks that share few samples; of those that share none, nothing."""
+    return ", and label more samples for both" if any(pair.both for pair in pairs) else ""
 
 
 def _unmeasured(task: TaskFacts) -> Iterator[str]:
@@ -218,6 +227,7 @@ def describe(task: Task, columns: Mapping[PartName, Column]) -> TaskFacts:
     return TaskFacts(
         task.name,
         str(task.spec()["kind"]),
+        {part: len(column) for part, column in columns.items()},
         {part: len(column.labelled(task)) for part, column in columns.items()},
         classes,
         numbers,
@@ -244,7 +254,7 @@ def _spreads(columns: Mapping[PartName, Any]) -> dict[PartName, Spread]:
     }
 
 
-def overlaps(labelled: Mapping[str, frozenset[int]]) -> list[Overlap]:
+def overlaps(labelled: Mapping[str, frozenset[Any]]) -> list[Overlap]:
     """Count what every pair of tasks has in common, of the samples that have a label of each."""
     return [
         Overlap(a, b, len(labelled[a] & labelled[b]), len(labelled[a] | labelled[b]))

@@ -216,7 +216,8 @@ class _Planner:
     def _seconds(self, training: Training, *, is_tested: bool) -> Span:
         """Seconds of one training: its steps, its evaluations, and making the network."""
         config, network = training.train, self._network(training)
-        n_inputs = self.run.feed.n_steps("train", config.batch_size, shuffled=True)
+        feed = self.run.feed.select(training.tasks)
+        n_inputs = feed.n_steps("train", config.batch_size, shuffled=True)
         n_steps = config.epochs * -(-n_inputs // config.accumulate)
         n_measured = -(-n_steps // config.measure_every) if config.measure_every else 0
         seconds = self._step(training, False) * (n_steps - n_measured) + network.setup
@@ -278,6 +279,8 @@ class _Planner:
     def _network(self, training: Training) -> _Network:
         """What is known of a network of that kind; of splits the plan's stands for all."""
         kind = self._kind(training)
+        if kind == "one task" and self.run.schema.apart:  # each has images of its own to judge
+            kind = f"task {training.tasks[0]}"
         if kind not in self._networks:
             known = replace(training, split=None if training.split is None else self.split)
             self._networks[kind] = _Network.of(known, self.run)

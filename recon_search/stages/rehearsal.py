@@ -55,7 +55,7 @@ def rehearse(run: Run) -> str:
     check_window(run)
     facts = run.facts
     trainings = list(_trainings(run, list(facts.analysis.layers)))
-    n_images = _affordable(facts, names, len(trainings))
+    n_images = _affordable(facts, names, len(trainings), apart=run.schema.apart)
     if not n_images:
         return (
             f"Not tried: training steps, which take too long for {name} ({facts.n_parameters:,} "
@@ -95,9 +95,9 @@ class _Glimpse(FeedView):
         each = torch.full((self.schema.shape[0],), 0.5, device=self.device)
         return Inputs(each, each)
 
-    def n_samples(self, part: PartName) -> int:
-        """Number of images."""
-        return min(self.size, super().n_samples(part))
+    def lengths(self, part: PartName) -> tuple[int, ...]:
+        """Number of images, of each task if they are apart."""
+        return tuple(min(self.size, length) for length in super().lengths(part))
 
     def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
         """One."""
@@ -135,13 +135,15 @@ def _trainings(run: Run, layers: list[str]) -> Iterator[tuple[Recipe, Training]]
                 yield recipe, replace(training, backbone=untrained(training.backbone))
 
 
-def _affordable(facts: Facts, tasks: tuple[str, ...], n_trainings: int) -> int:
+def _affordable(facts: Facts, tasks: tuple[str, ...], n_trainings: int, *, apart: bool) -> int:
     """How many images a batch may have, `IMAGES` at most; 0 where even two take too long."""
     if facts.n_parameters > MOST_PARAMETERS:
         return 0
     flops = sum(facts.analysis.flops.values())
     # Two steps, each a forward pass, a backward pass a task and one for all; and two to judge.
-    work = n_trainings * flops * (2 * (1 + 2 * (len(tasks) + 1)) + 2)
+    # Apart, each task has a forward pass, and the backward passes are of its own images.
+    passes = len(tasks) if apart else 1
+    work = n_trainings * flops * (2 * (passes + 2 * (len(tasks) + passes)) + 2 * passes)
     return next((n for n in (IMAGES, 2) if n * work <= MOST_FLOPS), 0)
 
 

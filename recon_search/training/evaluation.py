@@ -18,12 +18,12 @@ LEAST_SIZE = 256
 def evaluate(model: MultiTaskModel, feed: Feed, part: PartName, config: TrainConfig) -> Metrics:
     """Compute the metrics of a model's tasks, in eval mode and in the training's precision.
 
-    Tasks that the feed does not have are left out.
+    Tasks that the feed does not have are left out; those with data of their own are judged on them.
     """
     model.eval()
     names = tuple(name for name in model.tasks if name in feed.schema.names)
     meters = {task.name: task.meter() for task in feed.schema.select(names)}
-    for step in feed.steps(part, max(config.batch_size, LEAST_SIZE)):
+    for step in feed.select(names).steps(part, max(config.batch_size, LEAST_SIZE)):
         with autocast(feed.device, config):
             outputs, _ = forward(model, step, feed.inputs, names)
         for batch in step:

@@ -86,6 +86,10 @@ def fit(
     each on its part of every batch. The first alone reads, writes, evaluates and reports, and its
     running statistics are kept.
 
+    Of tasks with data of their own a step is a batch of each: forward passes in turn, each of its
+    task's path alone, then one update. Norms that keep running statistics see the batches in that
+    order, as so many steps of a network that is not told tasks apart.
+
     With `ema` the average of the weights is what is evaluated and what the model holds in the end;
     with `patience` or `select = "best"` it holds those of the best epoch (see `stopping`).
 
@@ -110,9 +114,11 @@ def fit(
         TrainingError: a loss is not finite, which names the task and the step, or a parameter.
         RecipeError: the batches cannot be divided evenly among the processes.
     """
-    check_divisible(min(config.batch_size, feed.n_samples("train")))
-    n_inputs = feed.n_steps("train", config.batch_size, shuffled=True)
-    n_updates = -(-n_inputs // config.accumulate)
+    feed = feed.select(model.tasks)
+    for length in feed.lengths("train"):
+        check_divisible(min(config.batch_size, length))
+    n_batches = feed.n_steps("train", config.batch_size, shuffled=True)
+    n_updates = -(-n_batches // config.accumulate)
     if config.grad_checkpointing:
         model.set_grad_checkpointing()
     sketch = Sketch(config.measure_sketch, seed) if config.measure_sketch else None
@@ -210,7 +216,7 @@ def _run_epoch(
         parts = list(itertools.islice(inputs, learner.config.accumulate))
         stepper.begin(number)
         recent += [stepper.add(part, 1 / len(parts)) for part in parts]
-        n_inputs += len(parts)
+        n_inputs += sum(len(batch.inputs) for part in parts for batch in part) * parallel.size()
         first = number - len(recent) // len(parts) + 1  # of the recent steps
         try:
             stepper.finish()
@@ -223,7 +229,7 @@ def _run_epoch(
             if stepper.scaler is not None:
                 stepper.scaler.check(number + 1)
             totals += window.sum(0)
-            speed = n_inputs * size / (time.perf_counter() - started)
+            speed = n_inputs / (time.perf_counter() - started)
             now = Progress(number + 1, stepper.n_steps, float(window.mean()), speed)
             _tell(report, now)
             recent.clear()

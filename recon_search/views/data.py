@@ -64,11 +64,11 @@ def _table(title: str, left: Sequence[str], right: Sequence[str], caption: str =
 
 def _tasks(found: Examination) -> Table:
     table = _table("Samples, and how many have a label", ["task", "kind"], [*PARTS, "missing"])
-    n = sum(found.samples.values())
     table.add_row(
         "all samples", "", *(f"{found.samples[part]:,}" for part in PARTS), "", style="bold"
     )
     for task in found.tasks:
+        n = sum(task.samples.values())
         missing = 1 - sum(task.labelled.values()) / n if n else 0.0
         counts = (f"{task.labelled[part]:,}" for part in PARTS)
         table.add_row(escape(task.name), escape(task.kind), *counts, f"{missing:.1%}")

@@ -76,7 +76,7 @@ def test_multi_fashion_mnist_from_idx_files(tmp_path, suffix):
     data = load("multi-fashion-mnist", root=str(tmp_path), train=60, validation=9, test=30)
     assert data.schema.shape == (1, 36, 36)
     assert data.schema.names == ("digit", "fashion")
-    assert [data.n_samples(part) for part in PARTS] == [60, 9, 30]
+    assert [data.lengths(part) for part in PARTS] == [(60,), (9,), (30,)]
 
 
 def fingerprint(root):

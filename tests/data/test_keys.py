@@ -20,7 +20,7 @@ def parse(**data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"name": "multi-digits", "file": "x.csv"}, r"`data\.file` is for table and parquet data"),
+        ({"name": "multi-digits", "file": "x.csv"}, r"`data\.file` is for table and parquet"),
         ({"name": "image-folder", "split": "part"}, r"`data\.split` is for table and parquet data"),
         ({"name": "image-folder", "group": "site"}, r"`data\.group` is for .*'image-folder'"),
         ({"name": "image-folder", "missing": ["NA"]}, r"`data\.missing` is for"),

@@ -35,7 +35,7 @@ def test_a_factory_is_called_with_its_arguments():
     source = find(factory("build", args={"n": 60, "shape": [1, 5, 4]}))
     assert source.schema.shape == (1, 5, 4)
     assert source.schema.names == ("a", "b")
-    assert source.open(torch.device("cpu")).n_samples("train") == 60
+    assert source.open(torch.device("cpu")).lengths("train") == (60,)
 
 
 def test_a_factory_gets_root_and_seed_where_it_takes_them():
