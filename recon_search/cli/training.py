@@ -64,7 +64,7 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     from recon_search.conflict.scores import ConflictScores
     from recon_search.stages.compare import compare as stage
     from recon_search.stages.split import check_scores, load_split
-    from recon_search.views.tables import comparison_table
+    from recon_search.views.narrow import comparison_tables
 
     inputs: Any = None
 
@@ -77,6 +77,7 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     run = open_run(options, read_inputs)
     comparison = stage(run, *inputs)
     wide = make_console(minimum=150)
-    wide.print(comparison_table(comparison))
+    for table in comparison_tables(comparison, wide.width):
+        wide.print(table)
     for text in filter(None, (comparison.verdict, comparison.warning)):
         wide.print(text, highlight=False, markup=False)
