@@ -24,11 +24,16 @@ _RUN = """<script>
 window.addEventListener("load", () => setTimeout(() => {
 let found;
 try { found = (() => { SCRIPT })(); } catch (error) { window.faults.push(String(error)); }
-const note = document.createElement("pre");
-note.id = "found";
-note.textContent = JSON.stringify({found, faults: window.faults, requests: window.requests});
-document.body.append(note);
+parent.postMessage(JSON.stringify({found, faults, requests}), "*");
 }, 50));
+</script>"""
+
+
+_FRAME = """<!doctype html><iframe src="page.html" style="width: WIDTHpx; height: 900px; border: 0">
+</iframe><pre id="found"></pre><script>
+window.addEventListener("message", (event) => {
+  document.querySelector("pre").textContent = event.data;
+});
 </script>"""
 
 
@@ -50,12 +55,13 @@ def look(page, script, folder, *, width=1200, dark=False):
     """
     begun = page.replace("<head>", f"<head>{_REPORT}", 1)
     ended = begun.replace("</body>", _RUN.replace("SCRIPT", script) + "</body>", 1)
-    path = Path(folder) / "page.html"
-    path.write_text(ended, encoding="utf-8")
+    (Path(folder) / "page.html").write_text(ended, encoding="utf-8")
+    path = Path(folder) / "frame.html"  # a window has a least width, a frame has none
+    path.write_text(_FRAME.replace("WIDTH", str(width)), encoding="utf-8")
     command = [
         find_browser(), "--headless", "--disable-gpu", "--no-first-run",
         *(["--no-sandbox"] if os.getuid() == 0 else []),
-        f"--user-data-dir={folder}/profile", f"--window-size={width},900",
+        f"--user-data-dir={folder}/profile", "--window-size=1400,1000",
         f"--blink-settings=preferredColorScheme={0 if dark else 1}",
         "--virtual-time-budget=2000", "--dump-dom", path.as_uri(),
     ]  # fmt: skip

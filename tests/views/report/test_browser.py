@@ -126,7 +126,11 @@ def test_low_contrast_and_requests_are_found(tmp_path):
 
 def test_text_has_contrast_in_the_dark_and_fits_a_telephone(page, tmp_path):
     found = look(
-        page, f"{CONTRAST}{WIDE}return {{contrast, wide}};", tmp_path, width=380, dark=True
+        page,
+        f"{CONTRAST}{WIDE}return [contrast, wide, innerWidth];",
+        tmp_path,
+        width=380,
+        dark=True,
     )
     assert found["faults"] == []
-    assert found["found"] == {"contrast": [], "wide": []}
+    assert found["found"] == [[], [], 380]
