@@ -15,6 +15,7 @@ from recon_search.recipe import find_recipe, load_recipe, shipped_recipes
 from recon_search.recipe.shipped import describe, files_of, published_orders
 
 ROOT = Path(__file__).parents[1]
+TEMPLATES = ROOT / "recon_search/views/report/templates"
 FILES = sorted((ROOT / "recipes").glob("*.toml"))
 
 
@@ -88,7 +89,7 @@ def test_recipes_are_listed(invoke):
     assert all(line.endswith(".") for line in lines)
 
 
-def test_recipes_travel_in_the_wheel(tmp_path):
+def test_recipes_and_templates_travel_in_the_wheel(tmp_path):
     source = tmp_path / "source"
     for name in ("recon_search", "recipes"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -105,3 +106,6 @@ def test_recipes_travel_in_the_wheel(tmp_path):
             assert packed.read(f"recon_search/recipes/{path.name}") == path.read_bytes()
         for path in published_orders().values():
             assert packed.read(f"recon_search/recipes/published/{path.name}") == path.read_bytes()
+        for path in TEMPLATES.iterdir():
+            place = path.relative_to(ROOT).as_posix()
+            assert packed.read(place) == path.read_bytes()

@@ -51,8 +51,9 @@ def probe(more: bool, seeds: int | None, **options: Any) -> None:
 
     scores = continue_probe(run, seeds or 1) if more else stage(run)
     split = run.recipe.split
-    table = ranking_table(scores, split.rule, reading_of(run.recipe), split.k or TOP)
-    make_console(minimum=110).print(table)
+    console = make_console(minimum=110)
+    k = split.k or TOP
+    console.print(ranking_table(scores, split.rule, reading_of(run.recipe), k, console.width))
     tell(f"Written: {scores_path}")
 
 
@@ -109,7 +110,7 @@ def rank(
         tell_json(ranking_summary(scores, rule, reading, k))
         return
     console = make_console(minimum=110)
-    console.print(ranking_table(scores, rule, reading, k))
+    console.print(ranking_table(scores, rule, reading, k, console.width))
     plot = plot or scores_path.with_name("conflicts.png")
     save_figure(heat_map(scores), plot)
     tell(f"Written: {plot}")

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,6 +185,7 @@ def open_run(
     from recon_search.runs.folder import open_folder
     from recon_search.runs.run import Run
     from recon_search.stages.check import check
+    from recon_search.stages.origin import write_origin
     from recon_search.views.display import ConsoleListener
 
     out = run_directory(options, "-search" if is_search else "")
@@ -196,6 +198,7 @@ def open_run(
     if read_inputs is not None:
         read_inputs(run)
     open_folder(recipe, out, resume=options["resume"], is_search=is_search)
+    write_origin(out, str(device), sys.argv[1:], goes_on=options["resume"])
     return run
 
 

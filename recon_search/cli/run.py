@@ -26,11 +26,12 @@ def run(**options: Any) -> None:
     this = open_run(options)
 
     from recon_search.stages.run import run_all
-    from recon_search.views.tables import comparison_table
+    from recon_search.views.narrow import comparison_tables
 
     comparison = run_all(this)
     wide = make_console(minimum=150)
-    wide.print(comparison_table(comparison))
+    for table in comparison_tables(comparison, wide.width):
+        wide.print(table)
     for text in filter(None, (comparison.verdict, comparison.warning)):
         wide.print(text, highlight=False, markup=False)
     best = comparison.best

@@ -73,7 +73,7 @@ def search(
     from recon_search.stages.judge import SUMMARY, search_and_judge
     from recon_search.stages.split import check_scores
     from recon_search.stages.study import check_study
-    from recon_search.views.tables import comparison_table
+    from recon_search.views.narrow import comparison_tables
     from recon_search.views.trials import trial_table
 
     scores, name = None, study or options["recipe_path"].stem
@@ -97,7 +97,8 @@ def search(
     console = make_console(minimum=150)
     console.print(trial_table(json.loads((run.out / SUMMARY).read_text(encoding="utf-8"))))
     if comparison is not None:
-        console.print(comparison_table(comparison))
+        for table in comparison_tables(comparison, console.width):
+            console.print(table)
         for text in filter(None, (comparison.verdict, comparison.warning)):
             tell(text)
         tell(f"Open {run.out / 'report.html'} first.")

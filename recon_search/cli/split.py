@@ -93,8 +93,8 @@ def _show_split(
     from recon_search.graph.split import Split
     from recon_search.model.backbone import recorded_backbone
     from recon_search.model.facts import facts_of
+    from recon_search.views.outline import MANY_GROUPS, cost_table, outline
     from recon_search.views.outline import as_json as rows
-    from recon_search.views.outline import cost_table, outline
 
     saved = Split.load(path)
     facts = facts_of(recorded_backbone(saved, path), image or (3,))
@@ -109,6 +109,6 @@ def _show_split(
         return
     console = make_console(minimum=110)
     console.print(outline(anatomy), highlight=False)
-    console.print(cost_table(anatomy))
+    console.print(cost_table(anatomy, MANY_GROUPS))
     if out is not None:
         tell(f"Written: {out}")

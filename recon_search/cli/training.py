@@ -86,7 +86,7 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     from recon_search.stages.borrow import load_split
     from recon_search.stages.compare import compare as stage
     from recon_search.stages.split import check_scores
-    from recon_search.views.tables import comparison_table
+    from recon_search.views.narrow import comparison_tables
 
     inputs: Any = None
 
@@ -99,6 +99,7 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     run = open_run(options, read_inputs)
     comparison = stage(run, *inputs)
     wide = make_console(minimum=150)
-    wide.print(comparison_table(comparison))
+    for table in comparison_tables(comparison, wide.width):
+        wide.print(table)
     for text in filter(None, (comparison.verdict, comparison.warning)):
         wide.print(text, highlight=False, markup=False)

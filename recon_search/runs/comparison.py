@@ -115,6 +115,10 @@ class Comparison:
         warning: why the single-task models may be no yardstick; empty if nothing speaks against.
         units: by task and metric. Before they were kept, tasks were judged by accuracy alone.
         average: that delta_m is.
+        single_flops: of one forward pass of each single-task model, added up; None where it was not
+            kept yet.
+        trainings: by name of a row, and of "single TASK", the folders of its trainings, below that
+            of the run; empty where they were not kept yet.
     """
 
     seeds: list[int]
@@ -128,6 +132,8 @@ class Comparison:
     warning: str = ""
     units: dict[str, dict[str, str]] = field(default_factory=dict)
     average: Average = "per-task"
+    single_flops: float | None = None
+    trainings: dict[str, list[str]] = field(default_factory=dict)
 
     def unit(self, task: str, metric: str) -> str:
         """Return the unit of a metric, empty where it has none."""

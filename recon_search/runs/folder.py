@@ -15,8 +15,8 @@ COMPARED = ("split.json", "comparison.json")
 SEARCHED = ("search.db", "search.json")
 """What a search leaves in its folder, the former where its database is a file."""
 
-RECIPE, IDENTITY = "recipe.json", "identity.json"
-"""The resolved recipe, and the identity of what was begun with it."""
+RECIPE, IDENTITY, ORIGIN = "recipe.json", "identity.json", "origin.json"
+"""The resolved recipe, the identity of what was begun with it, and by what command and where."""
 
 
 def open_folder(recipe: Recipe, out: Path, *, resume: bool, is_search: bool = False) -> None:
@@ -71,7 +71,7 @@ def read_recipe(path: Path) -> Recipe:
 def _is_begun(out: Path) -> bool:
     """Whether anything was computed in a folder that a run has opened."""
     names = {file.name for file in out.iterdir()} if (out / RECIPE).is_file() else set()
-    return bool(names - {RECIPE, IDENTITY})
+    return bool(names - {RECIPE, IDENTITY, ORIGIN})
 
 
 def _begun_with(out: Path) -> dict[str, Any]:

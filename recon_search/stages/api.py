@@ -26,6 +26,7 @@ from recon_search.stages import compare as comparing
 from recon_search.stages import judge as judging
 from recon_search.stages import probe as probing
 from recon_search.stages import run as running
+from recon_search.stages.origin import write_origin
 from recon_search.stages.split import check_scores
 
 AnyRecipe = Recipe | str | Path | Mapping[str, Any]
@@ -159,6 +160,7 @@ def _open(
     if scores is not None:
         check_scores(scores, this)
     open_folder(recipe, this.out, resume=resume, is_search=is_search)
+    write_origin(this.out, str(chosen), goes_on=resume)
     return this
 
 

@@ -86,6 +86,11 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
         warning=" ".join(filter(None, warnings)),
         units=units(tasks),
         average=average,
+        single_flops=sum(of[0].flops for of in single.values()),
+        trainings={
+            name: [f"{of.directory.parent.name}/{of.directory.name}" for of in each]
+            for name, each in by_line.items()
+        },
     )
     comparison.save(run.out / FILE)
     return comparison

@@ -19,6 +19,8 @@ from recon_search.search.space import draw
 from recon_search.search.storage import is_local
 from recon_search.search.tally import tally
 from recon_search.stages.compare import compare
+from recon_search.stages.examples import FILE as EXAMPLES
+from recon_search.stages.examples import show_examples
 from recon_search.stages.export import hand_over
 from recon_search.stages.probe import FILE as SCORES
 from recon_search.stages.probe import probe
@@ -85,6 +87,7 @@ def search_and_judge(
     comparison = judge(job, joined)
     if comparison is not None:
         hand_over(comparison, run.out)
+    show_examples(run)
     write_report(run.out)
     return comparison
 
@@ -138,7 +141,7 @@ def judge(job: Job, joined: Joined) -> Comparison | None:
 
 def _forget_earlier(out: Path) -> None:
     """Delete what an earlier study in the same folder has judged."""
-    for name in ("split.json", "best.json", "comparison.json"):
+    for name in ("split.json", "best.json", "comparison.json", EXAMPLES):
         (out / name).unlink(missing_ok=True)
     for name in ("model", "export"):
         shutil.rmtree(out / name, ignore_errors=True)

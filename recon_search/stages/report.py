@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
+from PIL import Image
 
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
@@ -20,45 +16,43 @@ from recon_search.model.facts import facts_of
 from recon_search.recipe import Recipe
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.folder import read_recipe
+from recon_search.runs.result import HISTORY, Result
+from recon_search.stages.examples import FILE as EXAMPLES
+from recon_search.stages.examples import load_examples
+from recon_search.stages.origin import read_origin
 from recon_search.stages.split import reading_of
 from recon_search.tasks.registry import create_task
 from recon_search.views.outline import cost_table
 from recon_search.views.picture import picture
-from recon_search.views.plots import comparison_plot, draw, heat_map, trade_off_plot
-from recon_search.views.tables import comparison_table, ranking_table
+from recon_search.views.report.answer import answer, its_joint, networks, the_split
+from recon_search.views.report.comparing import (
+    comparison_grid,
+    cost_plot,
+    dot_plot,
+    legend,
+    task_grid,
+)
+from recon_search.views.report.curves import conflict_plot, loss_plot, task_plots
+from recon_search.views.report.grid import FEW, Grid, Line, from_rich
+from recon_search.views.report.heat import heat_maps
+from recon_search.views.report.page import render
+from recon_search.views.report.showing import data_uri, figure_uri, show
+from recon_search.views.tables import MANY_COLUMNS, ranking_table
 from recon_search.views.trials import trial_table
 
 NONE = "no split did better than none"
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1040px; margin: 2.5rem auto;
-  padding: 0 1.5rem; }}
-h1 {{ font-size: 1.7rem; margin-bottom: 0; }}
-h2 {{ font-size: 1.15rem; margin-top: 2.6rem; border-bottom: 1px solid #ddd; }}
-.lead {{ color: #555; margin-top: .2rem; }}
-.verdict {{ background: #f6f4ee; border-left: 4px solid #c44e52; padding: .8rem 1.1rem; }}
-table {{ border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #eee;
-  white-space: nowrap; }}
-th {{ vertical-align: bottom; white-space: pre-line; color: #555; font-weight: 600; }}
-th.left, td.left {{ text-align: left; }}
-tr.bold td {{ font-weight: 700; }} tr.dim td {{ color: #777; }}
-img {{ max-width: 100%; }} .scroll {{ overflow-x: auto; }}
-pre {{ background: #f7f7f7; padding: 1rem; font-size: .8rem; overflow-x: auto; }}
-</style></head><body>
-<h1>{title}</h1><p class="lead">{lead}</p>
-{body}
-</body></html>
-"""
+FEW_TASKS = 6
+"""Tasks whose examples are unfolded."""
+
+DPI = 110
 
 
 def write_report(out: Path) -> Path:
     """Write `report.html` from the artefacts of a run directory.
 
-    Of a search that found no split better than none, there is no comparison to show.
+    Of a search that found no split better than none, there is no comparison to show. What earlier
+    versions did not keep (examples, which training belongs to which row) is left out.
 
     Raises:
         ArtefactError: an artefact of the run is missing or damaged.
@@ -67,52 +61,69 @@ def write_report(out: Path) -> Path:
     resolved = best if best.is_file() else out / "recipe.json"
     recipe = read_recipe(resolved)
     scores = ConflictScores.load(out / "scores.safetensors")
-    split = None
+    split = comparison = None
     if (out / "split.json").is_file() or not (out / "search.json").is_file():
         split = Split.load(out / "split.json")
-    reading = f"by rule {recipe.split.rule}, S = {recipe.split.threshold}"
-    choice = (
-        f"{len(split.layers)} of {len(scores.layers)} layers split {reading}" if split else NONE
-    )
-    lead = (
-        f"{recipe.backbone.name} on {recipe.data.name}: tasks {', '.join(scores.tasks)}; "
-        f"{choice}, from {scores.steps} measured steps."
-    )
-    n_marked = max(1, len(split.layers)) if split else 1
-    sections = [
-        *([] if split is None else _comparison_sections(out)),
-        "<h2>Where the tasks conflict</h2>",
-        _image(heat_map(scores), "conflicts by layer and threshold"),
-        "<h2>The ranking</h2>",
-        _table(ranking_table(scores, recipe.split.rule, reading_of(recipe), n_marked)),
-        *([] if split is None else _split_section(out, recipe, split)),
-        *_search_section(out),
-        "<h2>The recipe</h2>",
-        f"<pre>{html.escape(recipe.model_dump_json(indent=2))}</pre>",
-    ]
-    title = f"recon-search: {recipe.data.name}"
-    page = _PAGE.format(title=html.escape(title), lead=html.escape(lead), body="\n".join(sections))
-    artefact.write_text(out / "report.html", page)
+        comparison = Comparison.load(out / "comparison.json")
+    marked = tuple(split.layers) if split else ()
+    trained = {} if comparison is None else _results(out, comparison)
+    values = {
+        "title": f"recon-search: {recipe.data.name}",
+        "lead": _lead(recipe, scores, split),
+        "judged": comparison and _judged(comparison, len(marked), len(scores.layers)),
+        "heat": heat_maps(scores, recipe.split.threshold, marked),
+        "any_marked": bool(marked),
+        "ranking": _ranking(recipe, scores, max(1, len(marked))),
+        "network": split and _network(out, recipe, split),
+        "change": comparison and _change(comparison, trained, marked),
+        "curves": comparison and _curves(comparison, trained),
+        "examples": _examples(out),
+        "search": _search(out),
+        "origin": _origin(out, trained),
+        "recipe": recipe.model_dump_json(indent=2),
+    }
+    artefact.write_text(out / "report.html", render(values))
     return out / "report.html"
 
 
-def _comparison_sections(out: Path) -> list[str]:
+def _lead(recipe: Recipe, scores: ConflictScores, split: Split | None) -> str:
+    reading = f"by rule {recipe.split.rule}, S = {recipe.split.threshold}"
+    choice = NONE
+    if split is not None:
+        choice = f"{len(split.layers)} of {len(scores.layers)} layers split {reading}"
+    names = scores.tasks
+    more = f" and {len(names) - 6} more" if len(names) > 8 else ""
+    tasks = ", ".join(names[:6] if more else names) + more
+    return (
+        f"{recipe.backbone.name} on {recipe.data.name}: tasks {tasks}; {choice}, from "
+        f"{scores.steps} measured steps."
+    )
+
+
+def _judged(comparison: Comparison, n_split: int, n_layers: int) -> dict[str, Any]:
     """Whether the split helped, and at what price."""
-    comparison = Comparison.load(out / "comparison.json")
-    return [
-        f'<p class="verdict">{html.escape(comparison.verdict)}</p>',
-        f'<p class="verdict">{html.escape(comparison.warning)}</p>' if comparison.warning else "",
-        "<h2>Comparison</h2>",
-        _table(comparison_table(comparison)),
-        "<p>Every difference is paired by seed. The networks of a row are trained alike; the model "
-        "to export is chosen on validation data, test data is looked at once.</p>",
-        _image(comparison_plot(comparison), "delta_m of every network and seed"),
-        "<h2>What it costs</h2>",
-        _image(trade_off_plot(comparison), "delta_m against parameters and FLOPs"),
-    ]
+    columns = sum(map(len, comparison.directions.values()))
+    return {
+        "answer": answer(comparison, n_split, n_layers),
+        "verdict": comparison.verdict,
+        "warning": comparison.warning,
+        "grid": comparison_grid(comparison),
+        "tasks": task_grid(comparison) if columns > MANY_COLUMNS else None,
+        "dots": dot_plot(comparison),
+        "flops": cost_plot(comparison, "flops"),
+        "parameters": cost_plot(comparison, "parameters"),
+        "legend": legend(networks(comparison)),
+    }
 
 
-def _split_section(out: Path, recipe: Recipe, split: Split) -> list[str]:
+def _ranking(recipe: Recipe, scores: ConflictScores, k: int) -> Grid:
+    table = ranking_table(scores, recipe.split.rule, reading_of(recipe), k)
+    found = from_rich(table, str(table.title), head=1)
+    lines = [Line(line.cells[:-1], line.style, line.extra) for line in found.lines]  # bars
+    return Grid(found.caption, found.headings[:-1], lines, found.left, found.head, found.note)
+
+
+def _network(out: Path, recipe: Recipe, split: Split) -> dict[str, Any]:
     """The network that the split makes."""
     model = artefact.read_json(out / "model" / "config.json", "model's config.json")
     known = model.get("tasks")  # models of the first format have numbers of classes there
@@ -120,61 +131,116 @@ def _split_section(out: Path, recipe: Recipe, split: Split) -> list[str]:
     shape, frozen = model["input"]["shape"], recipe.train.freeze
     facts = facts_of(recipe.backbone, shape, frozen, tasks=tasks)
     anatomy = dissect(facts.analysis, split, title=facts.config.name)
-    return [
-        "<h2>The split</h2>",
-        _image(picture(anatomy), "what trunk and branches compute, with whose weights"),
-        _table(cost_table(anatomy)),
-    ]
+    drawn, table = picture(anatomy), cost_table(anatomy)
+    return {
+        "picture": figure_uri(drawn, DPI),
+        "width": round(96 * drawn.get_size_inches()[0]),
+        "alt": f"{anatomy.n_split} of {len(anatomy.layers)} layers of {anatomy.title} have private "
+        "copies; what trunk and branches compute, with whose weights",
+        "costs": from_rich(
+            table,
+            "What the split costs, without heads",
+            is_extra=lambda row: FEW < row < table.row_count - 3,
+        ),
+    }
 
 
-def _search_section(out: Path) -> list[str]:
+def _results(out: Path, comparison: Comparison) -> dict[str, list[Result]]:
+    """Results of the trainings of every row that the folder holds."""
+    found = {}
+    for name, folders in comparison.trainings.items():
+        results = [Result.load(out / folder) for folder in folders]
+        known = [each for each in results if each is not None]
+        if known and len(known) == len(results):
+            found[name] = known
+    return found
+
+
+def _change(
+    comparison: Comparison, trained: Mapping[str, Sequence[Result]], marked: Sequence[str]
+) -> dict[str, Any] | None:
+    """Conflicts before and after, where both trainings measured them."""
+    joint, split = its_joint(comparison), the_split(comparison)
+    before, after = (_measured(trained.get(row.name, ())) for row in (joint, split))
+    if before is None or after is None:
+        return None
+    s = comparison.threshold
+    words = (
+        f"With S = {s:g}, {before.share(s):.1%} of steps, layers and pairs conflict in joint "
+        f"training, and {after.share(s):.1%} in training of the split network."
+    )
+    return {"words": words, "plot": conflict_plot(before, after, s, marked)}
+
+
+def _measured(results: Sequence[Result]) -> ConflictScores | None:
+    """Scores of some trainings, added up."""
+    paths = [result.directory / "scores.safetensors" for result in results]
+    found = [ConflictScores.load(path) for path in paths if path.is_file()]
+    total = None
+    for each in found:
+        if each.steps:
+            total = each if total is None else total + each
+    return total
+
+
+def _curves(
+    comparison: Comparison, trained: Mapping[str, Sequence[Result]]
+) -> dict[str, Any] | None:
+    histories = {
+        name: [own.history() for own in results if (own.directory / HISTORY).is_file()]
+        for name, results in trained.items()
+    }
+    if not all(histories.get(row.name) for row in networks(comparison)):
+        return None
+    return {
+        "loss": loss_plot(comparison, histories),
+        "tasks": task_plots(comparison, histories),
+    }
+
+
+def _examples(out: Path) -> list[Any] | None:
+    if not (out / EXAMPLES).is_file():
+        return None
+    found = load_examples(out / EXAMPLES)
+    return [show(own, is_open=place < FEW_TASKS) for place, own in enumerate(found)]
+
+
+def _search(out: Path) -> dict[str, Any] | None:
     """What was tried, if a search chose the split."""
     if not (out / "search.json").is_file():
-        return []
+        return None
     summary = artefact.read_json(out / "search.json", "search summary")
-    return [
-        "<h2>The search</h2>",
-        f"<p>{html.escape(summary['tally'])}; {html.escape(summary['best'])}.</p>",
-        _picture((out / "search.png").read_bytes(), "validation delta_m of the trials"),
-        _table(trial_table(summary)),
-    ]
+    drawn = out / "search.png"
+    return {
+        "words": f"{summary['tally']}; {summary['best']}.",
+        "picture": data_uri(Image.open(drawn).convert("RGB")) if drawn.is_file() else None,
+        "trials": from_rich(trial_table(summary), "Trials, the best first; validation data"),
+    }
 
 
-def _image(figure: Figure, text: str) -> str:
-    buffer = io.BytesIO()
-    draw(figure, buffer, "png", dpi=110)
-    return _picture(buffer.getvalue(), text)
-
-
-def _picture(content: bytes, text: str) -> str:
-    encoded = base64.b64encode(content).decode()
-    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{encoded}">'
-
-
-def _table(table: Table) -> str:
-    """The same table the terminal shows, as HTML."""
-    console = Console(width=400)
-    left = [column.justify != "right" for column in table.columns]
-    head = "".join(
-        f"<th{_left(is_left)}>{html.escape(console.render_str(str(column.header)).plain)}</th>"
-        for column, is_left in zip(table.columns, left, strict=True)
-    )
-    cells = [list(column.cells) for column in table.columns]
-    rows: list[str] = []
-    for index, row in enumerate(table.rows):
-        style: Any = row.style or ""
-        columns = "".join(
-            f"<td{_left(is_left)}>{html.escape(console.render_str(str(column[index])).plain)}</td>"
-            for column, is_left in zip(cells, left, strict=True)
-        )
-        rows.append(f'<tr class="{style}">{columns}</tr>')
-    caption = (
-        f"<p>{html.escape(console.render_str(str(table.caption)).plain)}</p>"
-        if table.caption
-        else ""
-    )
-    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>{caption}'
-
-
-def _left(is_left: bool) -> str:
-    return ' class="left"' if is_left else ""
+def _origin(out: Path, trained: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
+    """Command, versions, machine and times."""
+    found = read_origin(out)
+    facts = []
+    if found:
+        environment = found["environment"]
+        facts = [
+            ("begun", found["begun"]),
+            ("recon-search", environment["recon-search"]),
+            ("Python", environment["python"]),
+            *environment["packages"].items(),
+            ("machine", f"{environment['platform']}, {environment['cores']} cores"),
+            ("trained on", ", ".join(environment["cuda devices"]) or found["device"]),
+        ]
+    times = None
+    if trained:
+        seconds = {name: [own.seconds for own in results] for name, results in trained.items()}
+        lines = [
+            Line([name, str(len(own)), f"{sum(own) / len(own):,.1f}", f"{sum(own):,.1f}"])
+            for name, own in seconds.items()
+        ]
+        total = sum(map(sum, seconds.values()))
+        facts.append(("trainings", f"{sum(map(len, seconds.values()))} in {total:,.0f} s"))
+        headings = ["network", "trainings", "seconds each", "seconds"]
+        times = Grid("Seconds of training, as they passed", headings, lines)
+    return {"command": found.get("command", ""), "facts": facts, "times": times}

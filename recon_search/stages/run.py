@@ -8,6 +8,7 @@ from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.pool import kept_workers
 from recon_search.runs.run import Run
 from recon_search.stages.compare import compare
+from recon_search.stages.examples import show_examples
 from recon_search.stages.export import hand_over
 from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
@@ -35,5 +36,6 @@ def run_all(run: Run) -> Comparison:
     save_figure(picture(anatomy), run.out / "split.png")
     comparison = compare(run, split, scores)
     hand_over(comparison, run.out)
+    show_examples(run)
     write_report(run.out)
     return comparison

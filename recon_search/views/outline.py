@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +17,12 @@ from recon_search.graph.anatomy import Anatomy, Row
 from recon_search.graph.naming import name_of, short
 from recon_search.graph.partition import Group
 
+FEW_NAMES = 6
+"""Tasks or groups that are named in a line."""
+
+MANY_GROUPS = 12
+"""Above, the costs of the first groups alone have rows of their own in a terminal."""
+
 
 def outline(anatomy: Anatomy) -> Tree:
     """Return the layers in order, under a heading each time that the branches change.
@@ -22,10 +30,12 @@ def outline(anatomy: Anatomy) -> Tree:
     Every line says whose weights a layer has: the words alone tell, colour repeats them.
     """
     size = "x".join(map(str, anatomy.size))
+    n_more = len(anatomy.tasks) - FEW_NAMES
+    more = f" and {n_more} more" if n_more > 0 else ""
     tree = Tree(
         Text.assemble(
             (anatomy.title, "bold"),
-            f" on {size}, tasks {', '.join(anatomy.tasks)}: "
+            f" on {size}, tasks {', '.join(anatomy.tasks[:FEW_NAMES])}{more}: "
             f"{anatomy.n_split} of {len(anatomy.layers)} layers split",
         ),
         guide_style="dim",
@@ -39,15 +49,20 @@ def outline(anatomy: Anatomy) -> Tree:
     return tree
 
 
-def cost_table(anatomy: Anatomy) -> Table:
-    """Return parameters, FLOPs and, where it was timed, the latency of trunk and branches."""
+def cost_table(anatomy: Anatomy, most: int = sys.maxsize) -> Table:
+    """Return parameters, FLOPs and, where it was timed, the latency of trunk and branches.
+
+    Args:
+        anatomy: of the split network.
+        most: groups that have a row; the others have one together.
+    """
     timed = anatomy.latency is not None
     table = Table(title="What the split costs, without heads", title_justify="left")
     table.add_column("", no_wrap=True)
     for name in ("parameters", "FLOPs", "latency")[: 3 if timed else 2]:
         table.add_column(name, justify="right", no_wrap=True)
         table.add_column("x unsplit", justify="right", no_wrap=True)
-    for row in cost_rows(anatomy):
+    for row in _fold(cost_rows(anatomy), most):
         seconds = [f"{1e3 * row['seconds']:.3g} ms", _times(row["time_ratio"])] if timed else []
         table.add_row(
             escape(row["name"]),
@@ -74,6 +89,20 @@ def cost_table(anatomy: Anatomy) -> Table:
     table.caption = "\n".join(notes)
     table.caption_justify = "left"
     return table
+
+
+def _fold(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Add up the groups beyond the first `most`; the last three rows are no groups."""
+    groups, others = rows[:-3], rows[-3:]
+    kept, rest = groups[:most], groups[most:]
+    if len(rest) < 2:
+        return rows
+    total = {
+        name: None if rest[0][name] is None else sum(row[name] for row in rest)
+        for name in rest[0]
+        if name not in ("name", "tasks")
+    }
+    return [*kept, {**total, "name": f"{len(rest)} more groups", "tasks": []}, *others]
 
 
 def cost_rows(anatomy: Anatomy) -> list[dict[str, Any]]:
@@ -140,16 +169,21 @@ def as_json(anatomy: Anatomy) -> dict[str, Any]:
 def _heading(runs: tuple[Group, ...]) -> Text:
     if len(runs) == 1:
         return Text("computed once, for all tasks", "bold")
-    names = " | ".join(name_of(group) for group in runs)
-    return Text(f"computed {len(runs)} times: {names}", "bold")
+    return Text(f"computed {len(runs)} times: {_names(runs)}", "bold")
+
+
+def _names(groups: Sequence[Group]) -> str:
+    """Name groups; of many the first."""
+    shown = [name_of(group) for group in groups[:FEW_NAMES]]
+    more = len(groups) - len(shown)
+    return " | ".join([*shown, *([f"{more} more"] if more else [])])
 
 
 def _line(row: Row, width: int) -> Text:
     size = short(row.n_parameters)
     text = Text(f"{row.label:<{width}}  {size:>6}")
     if len(row.copies) > 1:
-        names = " | ".join(name_of(group) for group in row.copies)
-        text.append(f" x {len(row.copies)}  private to {names}")
+        text.append(f" x {len(row.copies)}  private to {_names(row.copies)}")
         text.stylize("bold red")
     elif len(row.runs) > 1:
         text.append("      same weights in every branch", "dim")

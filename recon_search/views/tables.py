@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,7 +25,10 @@ MANY_PAIRS = 6
 """Pairs of tasks above which single ones say nothing any more, and have no column."""
 
 MANY_COLUMNS = 6
-"""Metrics over all tasks above which a comparison shows its worst and its best task alone."""
+"""Metrics over all tasks above which a comparison has no column for each (see `narrow`)."""
+
+UNLIMITED = 10_000
+"""Columns of a terminal that breaks no line."""
 
 STABLE = 0.7
 """Stability below which a warning is printed with a ranking."""
@@ -76,13 +81,51 @@ def ranking_summary(scores: ConflictScores, rule: str, reading: Reading, k: int)
     }
 
 
-def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -> Table:
+def ranking_table(
+    scores: ConflictScores, rule: str, reading: Reading, k: int, width: int = UNLIMITED
+) -> Table:
     """The ranking with a bar for each layer's value, and how far its top k can be trusted.
 
     A few pairs of tasks have columns, with their own steps where these differ; pairs that never had
-    a loss in the same step are named below.
+    a loss in the same step are named below. Where the terminal is too narrow, bars are left out
+    first, then pairs, then types and parameters.
+
+    Args:
+        scores: of a probe.
+        rule: name of a rule.
+        reading: how the scores are read.
+        k: how many layers would be split.
+        width: columns of the terminal.
     """
     rows = ranking_rows(scores, rule, reading)
+    few = rows and len(scores.pairs) <= MANY_PAIRS
+    pairs = list(rows[0]["conflicts"]) if few else []
+    table = Table()
+    for has_bars, own, has_facts in (
+        (True, pairs, True),
+        (False, pairs, True),
+        (False, [], True),
+        (False, [], False),
+    ):
+        table = _ranking(
+            scores, rule, reading, k, rows, own, has_bars=has_bars, has_facts=has_facts
+        )
+        if full_width(table) <= width:
+            break
+    return table
+
+
+def _ranking(
+    scores: ConflictScores,
+    rule: str,
+    reading: Reading,
+    k: int,
+    rows: Sequence[Mapping[str, Any]],
+    pairs: Sequence[str],
+    *,
+    has_bars: bool,
+    has_facts: bool,
+) -> Table:
     reliability = measure_reliability(scores, rule, reading, k)
     trust = describe_reliability(reliability, k, scores.n_probes, len(scores.layers))
     table = Table(
@@ -93,28 +136,35 @@ def ranking_table(scores: ConflictScores, rule: str, reading: Reading, k: int) -
     )
     table.add_column("#", justify="right", style="dim")
     table.add_column("layer", no_wrap=True)
-    table.add_column("type", style="dim")
-    table.add_column("parameters", justify="right")
-    pairs = list(rows[0]["conflicts"]) if rows and len(scores.pairs) <= MANY_PAIRS else []
+    if has_facts:
+        table.add_column("type", style="dim")
+        table.add_column("parameters", justify="right")
     steps = scores.pair_steps.tolist()
     for pair, n in zip(pairs, steps[: len(pairs)], strict=True):
         own = "" if n == scores.steps else f"\nof {n}"
         table.add_column(escape(f"conflicts\n{pair}{own}"), justify="right")
     table.add_column(rule, justify="right")
-    table.add_column("")
+    if has_bars:
+        table.add_column("")
     top = max((abs(row["value"]) for row in rows), default=0.0) or 1.0
     for place, row in enumerate(rows, start=1):
         table.add_row(
             str(place),
             escape(row["layer"]),
-            escape(row["type"] or ""),
-            "" if row["n_parameters"] is None else f"{row['n_parameters']:,}",
+            *(
+                [
+                    escape(row["type"] or ""),
+                    "" if row["n_parameters"] is None else f"{row['n_parameters']:,}",
+                ]
+                if has_facts
+                else []
+            ),
             *(
                 "" if row["conflicts"][pair] is None else str(row["conflicts"][pair])
                 for pair in pairs
             ),
             f"{row['value']:.4g}",
-            "█" * round(20 * max(0.0, row["value"]) / top),
+            *(["█" * round(20 * max(0.0, row["value"]) / top)] if has_bars else []),
         )
     return table
 
@@ -164,15 +214,10 @@ def comparison_table(comparison: Comparison) -> Table:
     )
     table.add_column("network", no_wrap=True)
     columns = [(task, name) for task, own in comparison.directions.items() for name in own]
-    has_room = len(columns) <= MANY_COLUMNS
-    headings = [
-        escape(f"{task}\n{name} {comparison.unit(task, name)}".rstrip()) for task, name in columns
-    ]
-    extremes = ["worst task\n% to single", "best task\n% to single"]
     averages = averages_of(comparison)
     prices = list(comparison.rows[0].prices)
     for heading in (
-        *(headings if has_room else extremes),
+        *(f"{task}\n{name} {comparison.unit(task, name)}".rstrip() for task, name in columns),
         *("delta_m\n%" if len(averages) == 1 else f"delta_m\n{each}, %" for each in averages),
         "minus split\n(paired)",
         "p",
@@ -182,25 +227,13 @@ def comparison_table(comparison: Comparison) -> Table:
         *(f"above line\n{name}" for name in prices),
         f"cos < {comparison.threshold}\n% of pairs",
     ):
-        table.add_column(heading, justify="right", overflow="fold")
+        table.add_column(escape(heading), justify="right", overflow="fold")
     base = comparison.rows[0]
     if all(row.role != "separate" for row in comparison.rows):
-        singles = ["", ""]
-        if has_room:
-            singles = [_spread(comparison.single[task][name]) for task, name in columns]
         ratio = comparison.single_parameters / base.n_parameters
-        cells = [
-            *singles,
-            *["0"] * len(averages),
-            "",
-            "",
-            "",
-            f"{ratio:.2f}x",
-            "",
-            *([""] * len(prices)),
-            "",
-        ]
-        table.add_row("single-task models", *cells, style="dim")
+        singles = [_spread(comparison.single[task][name]) for task, name in columns]
+        filled = [*singles, *["0"] * len(averages), "", "", "", f"{ratio:.2f}x", ""]
+        table.add_row("single-task models", *filled, *[""] * len(prices), "", style="dim")
     for row in comparison.rows:
         difference = row.minus_split
         p_value = None if difference is None else difference.adjusted
@@ -208,21 +241,17 @@ def comparison_table(comparison: Comparison) -> Table:
         is_end = row.role == "separate" or row is base
         table.add_row(
             escape(row.name),
-            *(
-                [_spread(row.metrics[task][name]) for task, name in columns]
-                if has_room
-                else _extremes(row, comparison)
-            ),
+            *(_spread(row.metrics[task][name]) for task, name in columns),
             *(
                 "0" if row.role == "separate" else _spread(values, sign=True)
                 for values in deltas(comparison, row).values()
             ),
-            "" if difference is None else _interval(difference),
+            "" if difference is None else show_interval(difference),
             "" if p_value is None else f"{p_value:.3f}",
             _spread(row.loss, sign=True) if row.loss and row.role != "separate" else "",
             f"{row.n_parameters / base.n_parameters:.2f}x",
             f"{row.flops / base.flops:.2f}x",
-            *("" if each is None or is_end else _interval(each) for each in heights),
+            *("" if each is None or is_end else show_interval(each) for each in heights),
             "" if row.conflicts is None else f"{100 * row.conflicts:.1f}",
             style={"split": "bold", "separate": "dim"}.get(row.role),
         )
@@ -270,14 +299,17 @@ def metrics_table(title: str, metrics: Metrics, units: Mapping[str, Mapping[str,
     return table
 
 
-def _extremes(row: Row, comparison: Comparison) -> list[str]:
-    """The tasks that a network serves worst and best, by delta_m of each alone, mean over seeds."""
-    means = {
-        task: delta_m(_means(row.metrics, task), _means(comparison.single, task), {task: own})
-        for task, own in comparison.directions.items()
-    }
-    ends = (min(means, key=means.__getitem__), max(means, key=means.__getitem__))
-    return [f"{escape(task)} {means[task]:+.2f}" for task in ends]
+def full_width(table: Table) -> int:
+    """Return the columns that a table takes where no line is broken; titles are not counted."""
+    bare = copy.copy(table)
+    bare.title = bare.caption = None
+    return Console(width=UNLIMITED).measure(bare).maximum
+
+
+def delta_of_task(row: Row, comparison: Comparison, task: str) -> float:
+    """delta_m of one task alone, of means over seeds, in percent."""
+    own = {task: comparison.directions[task]}
+    return delta_m(_means(row.metrics, task), _means(comparison.single, task), own)
 
 
 def _means(values: Mapping[str, Mapping[str, list[float]]], task: str) -> Metrics:
@@ -294,7 +326,7 @@ def _show(spread: tuple[float, float], n: int, *, sign: bool) -> str:
     return mean if n == 1 else f"{mean} ± {spread[1]:.2f}"
 
 
-def _interval(difference: Difference) -> str:
+def show_interval(difference: Difference) -> str:
     """A mean and its confidence interval, if it has one."""
     mean = f"{difference.mean:+.2f}"
     if difference.interval is None:

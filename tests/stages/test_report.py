@@ -1,4 +1,4 @@
-"""The page: what it says, whatever things are called."""
+"""The page: what it says, whatever things are called, and that anybody can read it."""
 
 import html
 import json
@@ -7,191 +7,214 @@ import tomllib
 
 import pytest
 
-from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import ArtefactError
-from recon_search.graph.split import Split
 from recon_search.recipe import parse_recipe
-from recon_search.runs.comparison import Best, Comparison, Row
-from recon_search.runs.paired import Difference
+from recon_search.runs.comparison import Comparison
+from recon_search.stages.origin import write_origin
 from recon_search.stages.report import write_report
+from recon_search.views.report.page import CONTENTS
 from tests.stages.recipes import TINY
-from tests.stages.scores import noisy_scores
+from tests.views.report.fakes import MARKED, fake_run
+from tests.views.report.parsing import faults_of, parse
 
 NASTY = "<b>x</b> & \"q\" 'r' {0}"
 MARKUP = "[bold]y[/bold] [/red]"
-TASKS = (NASTY, "right")
+MOST = 5_000_000
 
 
-def difference(mean, half, p):
-    return Difference(mean, half, (mean - half, mean + half), p, p, 1.0)
-
-
-def make_comparison(tasks=TASKS):
-    def row(name, role, delta_m, difference):
-        metrics = {task: {"accuracy": [51.5, 53.5], "loss": [1.0, 1.0]} for task in tasks}
-        return Row(name, role, "joint", metrics, delta_m, 1000, 2000, 0.25, difference)
-
-    rows = [
-        row("joint, unsplit", "joint", [-5.0, -7.0], difference(-8.5, 0.5, 0.031)),
-        row(f"joint, split {NASTY} {MARKUP}", "split", [2.0, 3.0], None),
-        row("random 3 layers", "control", [1.0, 1.0], difference(-1.5, 0.7, 0.21)),
-    ]
-    return Comparison(
-        seeds=[0, 1],
-        threshold=-0.05,
-        directions={task: {"accuracy": 1} for task in tasks},
-        single={task: {"accuracy": [50.25, 52.25]} for task in tasks},
-        single_parameters=2000,
-        rows=rows,
-        verdict=f"Success <script>alert(1)</script> {NASTY} {MARKUP}",
-        best=Best("joint, split", 0, 1.0, "trainings/0"),
-        warning="",
-    )
+def page_of(out, *tasks, **recipe):
+    fake_run(out, tasks=tasks, **recipe)
+    return write_report(out).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def scores():
-    return noisy_scores(parse_recipe(tomllib.loads(TINY)))
-
-
-def fill(out, scores, tasks=TASKS, **recipe):
-    """What a finished run leaves, of tasks of any name."""
-    raw = tomllib.loads(TINY) | recipe
-    (out / "recipe.json").write_text(parse_recipe(raw).model_dump_json())
-    own = ConflictScores(scores.layers, tasks, scores.metadata)
-    own.load_state(scores.tensors, out)
-    own.save(out / "scores.safetensors")
-    layers = ["layer1.0.conv1", "layer2.0.bn1"]
-    Split.private(layers, tasks, backbone=scores.metadata["backbone"]).save(out / "split.json")
-    make_comparison(tasks).save(out / "comparison.json")
-    (out / "model").mkdir()
-    (out / "model/config.json").write_text(json.dumps({"input": {"shape": [1, 12, 12]}}))
-    return out
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory, scores):
-    out = fill(tmp_path_factory.mktemp("run"), scores)
-    path = write_report(out)
-    assert path == out / "report.html"
-    return path.read_text(encoding="utf-8")
-
-
-def text_of(page):
-    """What a reader sees: without tags, entities resolved."""
-    body = page.partition("<body>")[2].replace("\n", " ")
-    return html.unescape(re.sub(r"<[^>]*>", " ", body))
-
-
-def rows_of(page):
-    """The cells of every row of every table."""
-    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page, flags=re.S)
-    return [
-        [html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.S)]
-        for row in rows
-    ]
-
-
-def test_the_verdict_is_on_the_page_as_it_is_in_the_comparison(page):
-    (verdict,) = re.findall(r'<p class="verdict">(.*?)</p>', page, flags=re.S)
-    assert html.unescape(verdict) == make_comparison().verdict
-
-
-def test_a_warning_is_shown_beside_it(tmp_path, scores):
-    out = fill(tmp_path, scores)
+def page(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    comparison = fake_run(out, tasks=(NASTY, "right"))
     values = json.loads((out / "comparison.json").read_text())
+    values["verdict"] = f"Success <script>alert(1)</script> {NASTY} {MARKUP}"
     values["warning"] = "Warning: <i>scatter</i>"
     (out / "comparison.json").write_text(json.dumps(values))
-    page = write_report(out).read_text(encoding="utf-8")
-    found = re.findall(r'<p class="verdict">(.*?)</p>', page, flags=re.S)
-    assert [html.unescape(each) for each in found][1:] == ["Warning: <i>scatter</i>"]
+    write_origin(out, "cpu", ["run", "my recipe.toml", "--out", "<x>"])
+    path = write_report(out)
+    assert path == out / "report.html"
+    return comparison, path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module", params=[2, 6, 40])
+def page_of_many(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("many")
+    fake_run(out, request.param)
+    return write_report(out).read_text(encoding="utf-8")
+
+
+def rows_of(root, caption):
+    """The cells of the rows of the table of this caption."""
+    (table,) = (t for t in root.all("table") if next(t.all("caption")).text.startswith(caption))
+    return [[c.text for c in row.children if not isinstance(c, str)] for row in table.all("tr")]
+
+
+def test_anybody_can_read_it_and_nothing_leaves_it(page_of_many):
+    root = parse(page_of_many)
+    assert faults_of(root) == []
+    assert len(page_of_many.encode()) < MOST
+    assert "http" not in root.text
+    assert "@import" not in page_of_many
+    assert "url(" not in page_of_many
+
+
+def test_sections_stand_in_their_order(page_of_many):
+    root = parse(page_of_many)
+    named = [section.attributes["id"] for section in root.all("section")]
+    assert named == [name for name in CONTENTS if name != "search"]
+    links = [a.attributes["href"][1:] for nav in root.all("nav") for a in nav.all("a")]
+    assert links == named
+    assert [h.text for h in root.all("h2")] == [CONTENTS[name] for name in named]
+
+
+def test_faults_are_found():
+    """The checks above can fail."""
+    broken = "<h1>a</h1><h3>b</h3><img src='http://x/y.png'><th></th><input><a href='#no'>c</a>"
+    found = " ".join(faults_of(parse(broken)))
+    for words in ("h1 is followed by h3", "without alt", "src leads to", "empty th", "nowhere"):
+        assert words in found
+    with pytest.raises(AssertionError, match="is open"):
+        parse("<p><b>a</p>")
+
+
+def test_it_opens_with_the_answer_the_warning_and_then_the_verdict(page):
+    _, text = page
+    root = parse(text)
+    (answer,) = (p.text for p in root.all("p") if p.attributes.get("class") == "answer")
+    assert answer.startswith("Three of 43 layers private: delta_m of joint training, ")
+    assert "1.40x the parameters and 1.90x the FLOPs; two separate networks cost 2.00x" in answer
+    said = {p.attributes.get("class"): p.text for p in root.all("p")}
+    assert said["verdict"] == f"Success <script>alert(1)</script> {NASTY} {MARKUP}"
+    assert said["warning"] == "Warning: <i>scatter</i>"
 
 
 def test_nothing_that_is_named_becomes_a_tag(page):
-    assert "<script" not in page
-    assert "<b>x" not in page
-    allowed = "html|head|meta|title|style|body|h1|h2|p|pre|div|table|tr|th|td|img"
-    tags = re.findall(r"</?([a-zA-Z][a-zA-Z0-9]*)", page.partition("</style>")[2])
-    assert set(tags) <= set(allowed.split("|"))
+    _, text = page
+    assert "<script>alert" not in text
+    assert "<b>x" not in text
+    assert text.count("<script") == 2  # the maps' numbers, and the page's own
 
 
 def test_every_row_is_there_with_its_numbers(page):
-    rows = {row[0]: row[1:] for row in rows_of(page) if row}
-    assert rows["single-task models"][:3] == ["51.25 ± 1.41", "51.25 ± 1.41", "0"]
-    assert rows["joint, unsplit"] == [
-        "52.50 ± 1.41", "52.50 ± 1.41", "-6.00 ± 1.41", "-8.50 [-9.00, -8.00]", "0.031", "",
-        "1.00x", "1.00x", "25.0",
-    ]  # fmt: skip
-    split = rows[f"joint, split {NASTY} {MARKUP}"]
-    assert split[2:5] == ["+2.50 ± 0.71", "", ""]
-    assert rows["random 3 layers"][4] == "0.210"
+    comparison, text = page
+    rows = {row[1]: row for row in rows_of(parse(text), "Test data")}
+    for number, row in enumerate(comparison.rows, start=1):
+        mean = sum(row.delta_m) / len(row.delta_m)
+        assert rows[row.name][0] == str(number)
+        assert rows[row.name][4].startswith(f"{mean:+.2f} ± ")
+        assert rows[row.name][-3:-1] == [
+            f"{row.n_parameters / 1000:.2f}x", f"{row.flops / 2000:.2f}x",
+        ]  # fmt: skip
+    assert rows["2 separate networks"][-3] == "2.00x"
 
 
 def test_the_lead_says_what_was_done_with_which_tasks(page):
-    (lead,) = re.findall(r'<p class="lead">(.*?)</p>', page, flags=re.S)
-    assert html.unescape(lead) == (
-        f"resnet18 on multi-digits: tasks {NASTY}, right; 2 of 43 layers split by rule count, "
-        "S = 0.0, from 20 measured steps."
+    (lead,) = (p.text for p in parse(page[1]).all("p") if p.attributes.get("class") == "lead")
+    assert lead == (
+        f"resnet18 on multi-digits: tasks {NASTY}, right; 3 of 43 layers split by rule count, "
+        "S = 0.0, from 8 measured steps."
     )
 
 
-def test_the_page_needs_no_other_file_and_no_network(page):
-    assert page.count('src="data:image/png;base64,') == page.count("<img") == 4
-    assert "http" not in text_of(page)
-    assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
-    assert "@import" not in page
+def test_it_ends_with_the_command_and_what_it_ran_on(page):
+    root = parse(page[1])
+    (section,) = (s for s in root.all("section") if s.attributes["id"] == "recipe")
+    command, recipe = (pre.text for pre in section.all("pre"))
+    assert command == "recon-search run 'my recipe.toml' --out '<x>'"
+    assert parse_recipe(json.loads(recipe)) == parse_recipe(tomllib.loads(TINY))
+    facts = dict(
+        zip((d.text for d in section.all("dt")), (d.text for d in section.all("dd")), strict=True)
+    )
+    assert {"torch", "machine", "Python", "begun"} <= facts.keys()
+    assert facts["trainings"].startswith("24 in 84 s")
 
 
-NAMES = ["[/red]", "[bold]y[/bold]", "$_$", "$x$", r"\\frac{$", "$$", "层 ñ 🙂", "50 % {0}"]
+def test_passwords_are_not_on_the_page(tmp_path):
+    write_origin(tmp_path, "cpu", ["search", "--storage", "postgresql://me:secret@host/db"])
+    assert "secret" not in (tmp_path / "origin.json").read_text()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_a_task_is_called_is_no_markup(tmp_path, scores, name):
-    """Neither rich's nor matplotlib's; in headers, cells, captions and pictures."""
-    out = fill(tmp_path, scores, tasks=(name, "right"))
-    page = write_report(out).read_text(encoding="utf-8")
-    heads = [row for row in rows_of(page) if "network" in row or "layer" in row]
-    assert f"{name}\naccuracy %" in heads[0]
-    assert f"conflicts\n{name}-right" in heads[1]
-    assert ("\\" in text_of(page)) == ("\\" in name)
+def test_a_run_that_goes_on_keeps_its_command(tmp_path):
+    write_origin(tmp_path, "cpu", ["run", "a.toml"])
+    write_origin(tmp_path, "cpu", ["run", "a.toml", "--resume"], goes_on=True)
+    assert json.loads((tmp_path / "origin.json").read_text())["command"].endswith("a.toml")
+    write_origin(tmp_path, "cpu", ["search", "a.toml"], goes_on=True)
+    assert "search" in json.loads((tmp_path / "origin.json").read_text())["command"]
 
 
-def test_the_recipe_is_on_the_page(page):
-    (shown,) = re.findall(r"<pre>(.*?)</pre>", page, flags=re.S)
-    assert parse_recipe(json.loads(html.unescape(shown))) == parse_recipe(tomllib.loads(TINY))
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("[/red]", "[bold]y[/bold]", "</script>"),
+        ("$_$", r"\\frac{$", "50 % {0} {{ x }}"),
+        ("层 ñ 🙂", "a|b", "{% x %}"),
+    ],
+)
+def test_what_a_task_is_called_is_no_markup(tmp_path, names):
+    """Neither rich's, matplotlib's nor the templates'; in headers, cells, captions, pictures."""
+    root = parse(page_of(tmp_path, *names))
+    assert faults_of(root) == []
+    heads = rows_of(root, "Test data")[0], rows_of(root, "8 measured steps")[0]
+    for name in names:
+        assert f"{name}\naccuracy %" in heads[0]
+    assert f"conflicts\n{names[0]}-{names[1]}" in heads[1]
 
 
 @pytest.mark.parametrize(
     "name",
     ["recipe.json", "scores.safetensors", "split.json", "comparison.json", "model/config.json"],
 )
-def test_what_is_missing_is_named_and_no_page_is_written(tmp_path, scores, name):
-    out = fill(tmp_path, scores, tasks=("left", "right"))
-    (out / name).unlink()
+def test_what_is_missing_is_named_and_no_page_is_written(tmp_path, name):
+    fake_run(tmp_path, 2)
+    (tmp_path / name).unlink()
     with pytest.raises(ArtefactError, match=re.escape(name)) as caught:
-        write_report(out)
+        write_report(tmp_path)
     assert "\n" not in str(caught.value)
-    assert not (out / "report.html").exists()
+    assert not (tmp_path / "report.html").exists()
 
 
-def test_a_search_without_a_better_split_has_no_comparison(tmp_path, scores):
-    out = fill(tmp_path, scores, tasks=("left", "right"))
-    for name in ("split.json", "comparison.json"):
-        (out / name).unlink()
+def test_what_earlier_versions_did_not_keep_is_left_out(tmp_path):
+    fake_run(tmp_path, 2)
+    values = json.loads((tmp_path / "comparison.json").read_text())
+    del values["trainings"], values["single_flops"]
+    (tmp_path / "comparison.json").write_text(json.dumps(values))
+    (tmp_path / "examples.safetensors").unlink()
+    assert Comparison.load(tmp_path / "comparison.json").trainings == {}
+    root = parse(write_report(tmp_path).read_text(encoding="utf-8"))
+    named = {section.attributes["id"] for section in root.all("section")}
+    assert not named & {"change", "curves", "examples"}
+    assert faults_of(root) == []
+
+
+def test_a_search_without_a_better_split_has_no_comparison(tmp_path):
+    fake_run(tmp_path, 2)
+    for name in ("split.json", "comparison.json", "examples.safetensors"):
+        (tmp_path / name).unlink()
     summary = {"study": "s", "tally": "<3 complete", "best": "best & none", "trials": []}
-    (out / "search.json").write_text(json.dumps(summary))
-    (out / "search.png").write_bytes(b"\x89PNG")
-    page = write_report(out).read_text(encoding="utf-8")
+    (tmp_path / "search.json").write_text(json.dumps(summary))
+    page = write_report(tmp_path).read_text(encoding="utf-8")
     assert "no split did better than none" in page
-    assert "<p>&lt;3 complete; best &amp; none.</p>" in page
-    assert 'class="verdict"' not in page
-    assert "<h2>The split</h2>" not in page
+    assert "&lt;3 complete; best &amp; none." in page
+    named = [section.attributes["id"] for section in parse(page).all("section")]
+    assert named == ["conflicts", "ranking", "search", "recipe"]
 
 
-def test_of_a_search_the_chosen_recipe_is_shown(tmp_path, scores):
-    out = fill(tmp_path, scores, tasks=("left", "right"))
-    best = parse_recipe(
-        tomllib.loads(TINY) | {"split": {"rule": "mass", "k": 2, "threshold": -0.1}}
-    )
-    (out / "best.json").write_text(best.model_dump_json())
-    assert "split by rule mass, S = -0.1" in write_report(out).read_text(encoding="utf-8")
+def test_of_a_search_the_chosen_recipe_is_shown(tmp_path):
+    fake_run(tmp_path, 2)
+    split = {"rule": "mass", "k": 2, "threshold": -0.13}
+    best = parse_recipe(tomllib.loads(TINY) | {"split": split})
+    (tmp_path / "best.json").write_text(best.model_dump_json())
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "split by rule mass, S = -0.13" in page
+    assert "<output>-0.13</output>" in page
+
+
+def test_split_layers_are_marked_in_the_map(page):
+    marked = re.findall(r'class="layer end marked">([^<]*)<', page[1])
+    assert set(marked) == set(MARKED)
+    assert html.unescape(page[1]).count("bold layers") == 1

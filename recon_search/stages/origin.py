@@ -1,0 +1,48 @@
+"""Where a run comes from: the command, the versions and the machine."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from recon_search import artefact
+from recon_search.runs.folder import ORIGIN
+from recon_search.views.doctor import examine
+
+
+def write_origin(
+    out: Path, device: str, arguments: Sequence[str] = (), *, goes_on: bool = False
+) -> None:
+    """Write what repeats a run and what it ran on.
+
+    Args:
+        out: the run folder.
+        device: where networks are trained.
+        arguments: of the command, as they were typed; none where the run was begun from Python.
+        goes_on: keep what stands there of a command of the same name.
+    """
+    words = list(arguments)
+    if any("://" in word for word in words):
+        from recon_search.search.storage import hide_password
+
+        words = [hide_password(word) if "://" in word else word for word in words]
+    command = shlex.join(["recon-search", *words]) if words else ""
+    known = read_origin(out).get("command", "").split()
+    if goes_on and known[:2] == command.split()[:2]:
+        return
+    found = examine()
+    begun = datetime.now().astimezone().isoformat(timespec="seconds")
+    artefact.write_json(
+        out / ORIGIN, {"command": command, "begun": begun, "device": device, "environment": found}
+    )
+
+
+def read_origin(out: Path) -> dict[str, Any]:
+    """Read it; {} where it was not kept yet."""
+    if not (out / ORIGIN).is_file():
+        return {}
+    found = artefact.read_json(out / ORIGIN, "file that says where a run comes from")
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,1 @@
+"""The page that a finished run is read by: words, tables, inline SVG, and a few lines of script."""

@@ -1,0 +1,162 @@
+"""What a comparison has found, in sentences that a person understands."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.stats import t
+
+from recon_search.runs.comparison import Comparison, Row
+
+LEVEL = 0.95
+"""Of intervals."""
+
+_WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and where it lies in 95 of 100 such experiments, if values are normal.
+
+    Attributes:
+        mean: of the values.
+        half: of the interval's length; None of fewer than two values.
+    """
+
+    mean: float
+    half: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        """Take the mean of values, one a seed, by Student's t."""
+        if len(values) < 2 or not all(map(math.isfinite, values)):
+            return cls(statistics.fmean(values), None)
+        width = t.ppf((1 + LEVEL) / 2, len(values) - 1) / math.sqrt(len(values))
+        return cls(statistics.fmean(values), float(width) * statistics.stdev(values))
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends; the mean twice where there is no interval."""
+        return self.mean - (self.half or 0.0), self.mean + (self.half or 0.0)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether zero lies outside."""
+        return self.half is not None and (self.ends[0] > 0 or self.ends[1] < 0)
+
+    def words(self) -> str:
+        """Say it: "+6.59 (95 % interval -1.10 to +14.28)"."""
+        if self.half is None:
+            return f"{self.mean:+.2f}"
+        return f"{self.mean:+.2f} (95 % interval {self.ends[0]:+.2f} to {self.ends[1]:+.2f})"
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Costs relative to joint training.
+
+    Attributes:
+        parameters: of the split network.
+        flops: of the split network.
+        single_parameters: of separate networks, one a task, together.
+        single_flops: likewise.
+    """
+
+    parameters: float
+    flops: float
+    single_parameters: float
+    single_flops: float
+
+
+def the_split(comparison: Comparison) -> Row:
+    """Return the row that is judged."""
+    return next(row for row in comparison.rows if row.role == "split")
+
+
+def networks(comparison: Comparison) -> list[Row]:
+    """Return the rows but for separate networks, which are the end of every scale."""
+    return [row for row in comparison.rows if row.role != "separate"]
+
+
+def its_joint(comparison: Comparison) -> Row:
+    """Return the unsplit network that the split one is to be held against: of its method if any."""
+    split = the_split(comparison)
+    joint = [row for row in comparison.rows if row.role == "joint"]
+    return next((row for row in joint if row.method == split.method), comparison.rows[0])
+
+
+def prices(comparison: Comparison) -> Prices:
+    """Return what the split and separate networks cost.
+
+    Where the FLOPs of single-task models were not kept, they are taken for those of joint training
+    each, which is right but for the heads.
+    """
+    base, split = comparison.rows[0], the_split(comparison)
+    flops = comparison.single_flops
+    return Prices(
+        split.n_parameters / base.n_parameters,
+        split.flops / base.flops,
+        comparison.single_parameters / base.n_parameters,
+        len(comparison.single) if flops is None else flops / base.flops,
+    )
+
+
+def difference(row: Row, other: Row) -> Interval:
+    """Return the mean difference of delta_m, paired by seed."""
+    return Interval.of([a - b for a, b in zip(row.delta_m, other.delta_m, strict=True)])
+
+
+def answer(comparison: Comparison, n_split: int, n_layers: int) -> list[str]:
+    """Say whether the split pays: what changes, how sure that is, what it costs."""
+    split, joint, cost = the_split(comparison), its_joint(comparison), prices(comparison)
+    gain = difference(split, joint)
+    n_tasks, n_seeds = len(comparison.single), len(comparison.seeds)
+    before, after = statistics.fmean(joint.delta_m), statistics.fmean(split.delta_m)
+    seeds = "1 seed, so chance is unknown" if n_seeds == 1 else f"{n_seeds} seeds"
+    networks = f"{word(n_tasks)} separate networks"
+    first = (
+        f"{word(n_split).capitalize()} of {n_layers} layers private: delta_m of joint training, "
+        f"{before:+.2f} %, becomes {after:+.2f} %, a change of {gain.words()} over {seeds}, at "
+        f"{cost.parameters:.2f}x the parameters and {cost.flops:.2f}x the FLOPs; {networks} cost "
+        f"{cost.single_parameters:.2f}x and {cost.single_flops:.2f}x."
+    )
+    return [first, " ".join([_sure(gain, n_seeds), *_controls(comparison), *_buy(after, cost)])]
+
+
+def word(number: int) -> str:
+    """Write a small number as a word."""
+    return _WORDS[number] if number < len(_WORDS) else str(number)
+
+
+def _sure(gain: Interval, n_seeds: int) -> str:
+    if n_seeds < 2 or gain.half is None:
+        return "One seed does not tell a gain from luck."
+    if not gain.excludes_zero:
+        return "The interval holds zero: these seeds do not tell the change from chance."
+    return f"The split {'helps' if gain.mean > 0 else 'harms'}, beyond what chance would explain."
+
+
+def _controls(comparison: Comparison) -> list[str]:
+    """Say how the split stands against what is split or widened without looking at conflicts."""
+    controls = [row for row in comparison.rows if row.role == "control"]
+    if not controls:
+        return []
+    beaten = sum(row.outcome == "beaten" for row in controls)
+    better = sum(row.outcome == "better" for row in controls)
+    n = len(controls)
+    if beaten == n:
+        return [f"It beats {'its only control' if n == 1 else 'every control'}."]
+    text = f"Of {word(n)} control{'s' * (n > 1)} it beats {word(beaten)}"
+    return [f"{text}, and {word(better)} beat{'s' * (better == 1)} it." if better else f"{text}."]
+
+
+def _buy(after: float, cost: Prices) -> list[str]:
+    """Say it where separate networks are the better buy."""
+    if after > 0 or cost.flops < cost.single_flops - 0.005:
+        return []
+    if cost.parameters >= cost.single_parameters - 0.005:
+        return ["Separate networks are the better buy: no dearer, and by definition at 0 %."]
+    return ["It saves parameters, not computation: separate networks need no more FLOPs."]

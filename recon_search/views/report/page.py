@@ -1,0 +1,48 @@
+"""The page, made of the templates that the package holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+CONTENTS = {
+    "answer": "The answer",
+    "comparison": "Comparison",
+    "cost": "What it costs",
+    "conflicts": "Where the tasks conflict",
+    "ranking": "The ranking",
+    "network": "The split network",
+    "change": "Conflicts before and after",
+    "curves": "Training",
+    "examples": "What the model says",
+    "search": "The search",
+    "recipe": "How to repeat it",
+}
+"""Sections in their order, by the names that addresses end in."""
+
+
+def render(values: Mapping[str, Any]) -> str:
+    """Write the page; whatever things are called, they are text.
+
+    Args:
+        values: `title`, `lead`, `heat`, `any_marked`, `ranking`, `origin` and `recipe`; `judged`,
+            `network`, `change`, `curves`, `examples` and `search` where the run has them, else
+            None.
+    """
+    environment = Environment(
+        loader=PackageLoader("recon_search.views.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    needs = {"answer": "judged", "comparison": "judged", "cost": "judged"}
+    always = ("conflicts", "ranking", "recipe")
+    contents = [
+        (name, text)
+        for name, text in CONTENTS.items()
+        if name in always or values[needs.get(name, name)]
+    ]
+    return environment.get_template("page.html").render(contents=contents, **values)

@@ -1,0 +1,86 @@
+"""Sentences of the answer, of comparisons made by hand."""
+
+import math
+
+import pytest
+
+from recon_search.runs.comparison import Best, Comparison, Row
+from recon_search.runs.paired import Difference
+from recon_search.views.report.answer import Interval, answer, prices
+
+
+def comparison(split, joint=(-5.0, -7.0, -6.0), flops=1.5, control=None, single_flops=4000):
+    """One of two tasks; a control has an outcome."""
+
+    def row(name, role, delta_m, scale, p_value=None):
+        gap = (
+            None
+            if role == "split"
+            else Difference(sum(delta_m) / 3 - sum(split) / 3, 0.1, None, p_value, p_value)
+        )
+        size = 1100 if role == "split" else 1000
+        return Row(name, role, "joint", {}, list(delta_m), size, 2000 * scale, None, gap)
+
+    rows = [row("joint", "joint", joint, 1.0), row("split", "split", split, flops)]
+    if control is not None:
+        rows.append(row("random", "control", *control))
+    single = {"a": {"accuracy": [1.0]}, "b": {"accuracy": [1.0]}}
+    judged_by = {task: {"accuracy": 1} for task in single}
+    seeds = list(range(len(split)))
+    best = Best("split", 0, 1.0, "")
+    return Comparison(
+        seeds, 0.0, judged_by, single, 2000, rows, "", best, single_flops=single_flops
+    )
+
+
+def test_the_interval_is_students():
+    found = Interval.of([1.0, 2.0, 3.0])
+    assert found.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
+    assert found.excludes_zero is False
+    assert Interval.of([1.0, 1.1, 1.2]).excludes_zero
+    assert Interval.of([1.0]).half is None
+    assert Interval.of([1.0, math.nan]).half is None
+
+
+def test_the_answer_names_the_change_its_uncertainty_and_both_prices():
+    first, second = answer(comparison([1.0, -1.0, 0.3]), 3, 47)
+    assert first == (
+        "Three of 47 layers private: delta_m of joint training, -6.00 %, becomes +0.10 %, a change "
+        "of +6.10 (95 % interval +5.67 to +6.53) over 3 seeds, at 1.10x the parameters and 1.50x "
+        "the FLOPs; two separate networks cost 2.00x and 2.00x."
+    )
+    assert second == "The split helps, beyond what chance would explain."
+
+
+def test_a_change_that_chance_explains_is_called_so():
+    assert "do not tell the change from chance" in answer(comparison([9.0, -30.0, 4.0]), 3, 47)[1]
+    assert "harms" in answer(comparison([-9.0, -11.0, -10.0]), 3, 47)[1]
+
+
+def test_one_seed_gives_no_interval():
+    first, second = answer(comparison([1.0], joint=[-5.0]), 1, 9)
+    assert "a change of +6.00 over 1 seed, so chance is unknown" in first
+    assert second == "One seed does not tell a gain from luck."
+
+
+@pytest.mark.parametrize(
+    ("control", "words"),
+    [
+        (([-3.0, -3.0, -3.0], 1.0, 0.01), "It beats its only control."),
+        (([-3.0, -3.0, -3.0], 1.0, 0.3), "Of one control it beats none."),
+        (([3.0, 3.0, 3.0], 1.0, 0.01), "Of one control it beats none, and one beats it."),
+    ],
+)
+def test_controls_are_counted(control, words):
+    assert answer(comparison([1.0, -1.0, 0.3], control=control), 3, 47)[1].endswith(words)
+
+
+def test_the_better_buy_is_named():
+    dear = comparison([-1.0, -1.0, -1.0], flops=2.0)
+    assert answer(dear, 3, 47)[1].endswith("separate networks need no more FLOPs.")
+    assert "need no more" not in answer(comparison([1.0, 1.0, 1.0], flops=2.0), 3, 47)[1]
+
+
+def test_flops_of_separate_networks_are_estimated_where_they_were_not_kept():
+    assert prices(comparison([1.0, 1.0, 1.0], single_flops=None)).single_flops == 2
+    assert prices(comparison([1.0, 1.0, 1.0], single_flops=3000)).single_flops == 1.5
