@@ -82,6 +82,9 @@ def rank(
     as_json: bool,
 ) -> None:
     """Show the layers in order of conflict, and draw layers x thresholds."""
+    if plot is not None and plot.suffix not in (".png", ".svg"):
+        raise click.UsageError(f"--plot must end in .png or .svg, got '{plot}'. Change the ending.")
+
     from recon_search.conflict.rules import Reading
     from recon_search.conflict.scores import ConflictScores
     from recon_search.views.plots import heat_map, save_figure

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from recon_search.data.pictures import read_picture
+from recon_search.disk import special
 from recon_search.errors import DataError, LabelError, in_one_line
 from recon_search.tasks.task import PixelTask
 
@@ -24,6 +25,8 @@ def read_array(path: Path) -> NDArray[Any]:
     Raises:
         DataError: it cannot be read, or is no array; names the file.
     """
+    if (kind := special(path)) is not None:
+        raise DataError(f"{path} must hold an array, it is {kind}. Remove it.")
     try:
         if path.suffix.lower() == ".npy":
             return np.asarray(np.load(path, allow_pickle=False))

@@ -28,6 +28,7 @@ from recon_search.data.table import (
 )
 from recon_search.data.tables import Table, check_columns, import_parquet, number_rows
 from recon_search.data.task_data import TaskData
+from recon_search.disk import refuse_special
 from recon_search.errors import DataError, in_one_line
 from recon_search.recipe import DataConfig, TaskConfig
 
@@ -169,6 +170,7 @@ def _part_of(path: Path) -> PartName | None:
 
 def _read_file(path: Path, wanted: Mapping[str, str]) -> Any:
     parquet = import_parquet()
+    refuse_special(path)
     try:
         file = parquet.ParquetFile(path)
         check_columns(path.name, file.schema_arrow.names, wanted)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from recon_search.recipe.section import Section
+from recon_search.recipe.section import MOST_SEEDS, Count, Section
 
 DEFAULT_K = 3
 """Layers that are split where a recipe says neither how many nor how large."""
@@ -52,7 +52,7 @@ class SplitConfig(Section):
 class CompareConfig(Section):
     """What the split network is measured against, and how often."""
 
-    seeds: int = Field(default=3, ge=1)
+    seeds: int = Field(default=3, ge=1, le=MOST_SEEDS)
     methods: list[str] = Field(default=["joint"], min_length=1)
     controls: list[
         Literal[
@@ -60,7 +60,7 @@ class CompareConfig(Section):
         ]
     ] = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
     rules: list[str] = []  # further splits: each of these rules at each of the sizes `ks`
-    ks: list[Annotated[int, Field(gt=0)]] = []
+    ks: list[Count] = []
     single: list[str] = []  # tasks with a single-task model, of which delta_m is made; empty: all
 
     @field_validator("methods", "controls", "rules", "ks", "single")

@@ -11,7 +11,7 @@ from recon_search.imports import is_import_path
 from recon_search.recipe.network import HeadConfig
 from recon_search.recipe.section import Section, Seed
 
-Side = Annotated[int, Field(gt=0)]
+Side = Annotated[int, Field(gt=0, le=2**14)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 READ_BY = {
@@ -79,7 +79,7 @@ class DataConfig(Section):
     train: int | None = Field(default=None, gt=1)
     validation: int | None = Field(default=None, gt=0)
     test: int | None = Field(default=None, gt=0)
-    canvas: int | None = Field(default=None, ge=8)
+    canvas: int | None = Field(default=None, ge=8, le=1024)
     seed: Seed = 0
     # name = "table", "image-folder", "parquet", "arrays"
     file: str | None = None  # table, CSV or Parquet: below the root, or anywhere

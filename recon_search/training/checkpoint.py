@@ -10,6 +10,9 @@ from torch import Tensor
 
 from recon_search import artefact
 
+CHECKPOINT = "checkpoint.safetensors"
+"""Name of a training's checkpoint, in its folder."""
+
 FORMAT = "recon-search/checkpoint/1"
 
 
@@ -30,6 +33,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     artefact.check_format(metadata, FORMAT, path)
     state: dict[str, Any] = _unpack(metadata["skeleton"], tensors)
     return state
+
+
+def n_epochs(path: str | Path) -> int:
+    """Number of epochs that a training's checkpoint holds; 0 where there is none."""
+    if not Path(path).is_file():
+        return 0
+    epoch: int = load_checkpoint(path)["epoch"]
+    return epoch
 
 
 def random_state() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 import recon_search as rs
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, TrainingError
+from recon_search.owners import owner
 from recon_search.recipe import parse_recipe
 from recon_search.runs import deadline
 from recon_search.runs.deadline import Deadline, OutOfTime
@@ -24,7 +25,7 @@ from recon_search.runs.training import Training, train
 from recon_search.search import storage as storage_module
 from recon_search.search.sampling import make_pruner
 from recon_search.search.space import draw, first_trials, make_space
-from recon_search.search.storage import fail, owner
+from recon_search.search.storage import fail
 from recon_search.search.tally import tally
 from recon_search.stages import judge, search, trial
 from recon_search.stages.judge import choose_best
