@@ -42,7 +42,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     refuse_special(path)
-    if path.is_symlink():
+    if os.path.islink(path):
         path = path.resolve()
     with explained(path, "written", *path.parents):
         path.parent.mkdir(parents=True, exist_ok=True)
