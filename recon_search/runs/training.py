@@ -33,9 +33,9 @@ from recon_search.runs.lock import held
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.tasks.task import Task
-from recon_search.training.checkpoint import CHECKPOINT, n_epochs
+from recon_search.training.checkpoint import CHECKPOINT, n_epochs, write_history
 from recon_search.training.evaluation import evaluate
-from recon_search.training.loop import AfterEpoch, Progress, Report, fit, write_history
+from recon_search.training.loop import AfterEpoch, Progress, Report, fit
 from recon_search.training.stopping import kept
 
 logger = logging.getLogger(__name__)

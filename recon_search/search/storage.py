@@ -250,9 +250,13 @@ def is_local(url: str) -> bool:
 
 
 def file_url(path: Path) -> str:
-    """The URL of a database in a file, whatever its name: a question mark ends what SQL reads."""
-    if "?" not in str(path):
-        return f"sqlite:///{path}"
+    """The URL of a database in a file, whatever its name.
+
+    SQLAlchemy quotes what has a meaning in URLs since 2.1; before, SQLite itself has to.
+    """
+    url = sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
+    if sqlalchemy.make_url(url).database == str(path):
+        return url
     return f"sqlite:///file:{quote(str(path))}?uri=true"
 
 

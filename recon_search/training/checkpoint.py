@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,12 @@ def n_epochs(path: str | Path) -> int:
         return 0
     epoch: int = load_checkpoint(path)["epoch"]
     return epoch
+
+
+def write_history(directory: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write `metrics.jsonl`: for people, and for when the checkpoint is gone."""
+    text = "".join(json.dumps(record) + "\n" for record in history)
+    artefact.write_text(directory / "metrics.jsonl", text)
 
 
 def random_state() -> dict[str, Any]:

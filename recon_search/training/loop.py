@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +26,7 @@ from recon_search.training.checkpoint import (
     random_state,
     restore_random_state,
     save_checkpoint,
+    write_history,
 )
 from recon_search.training.checks import check_divisible, check_finite, check_parameters
 from recon_search.training.evaluation import evaluate
@@ -109,6 +109,13 @@ def fit(
     Several processes (see `parallel`) call this with equal arguments and train one model together,
     each on its part of every batch. The first alone reads, writes, evaluates and reports, and its
     running statistics are kept.
+
+    On the CPU equal arguments give equal bits, also in several pieces; another number of threads or
+    another build of torch may round otherwise. On a GPU they need not: sums by atomic additions
+    (the backward passes of interpolation, of embeddings, of some poolings) come in any order, cuDNN
+    chooses convolutions by timing them where `torch.backends.cudnn.benchmark` is set, and another
+    card has other kernels. Which layers conflict most is stable all the same where the scores'
+    reliability says so.
 
     With `ema` the average of the weights is what is evaluated and what the model holds in the end;
     with `patience` or `select = "best"` it holds those of the best epoch (see `stopping`).
@@ -270,7 +277,8 @@ def _run_epoch(
         try:
             stepper.finish()
         except TrainingError:
-            check_finite(torch.stack(recent), tasks, first)  # says more, if it is so
+            if stepper.spoiled is None:
+                check_finite(torch.stack(recent), tasks, first)  # says more, if it is so
             raise
         if len(recent) >= CHECK_EVERY or update == n_updates - 1:
             window = parallel.mean([torch.stack(recent)])[0]  # (batches, T)
@@ -332,12 +340,6 @@ def _save(path: Path, stepper: Stepper, state: _State) -> None:
         },
     )
     write_history(path.parent, state.history)
-
-
-def write_history(directory: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Write `metrics.jsonl`: for people, and for when the checkpoint is gone."""
-    text = "".join(json.dumps(record) + "\n" for record in history)
-    artefact.write_text(directory / "metrics.jsonl", text)
 
 
 def _resume(saved: dict[str, Any], path: Path, stepper: Stepper) -> _State:

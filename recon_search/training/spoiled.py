@@ -69,8 +69,8 @@ class Spoiled:
         if self._in_a_row >= PATIENCE:
             raise TrainingError(
                 f'`train.non_finite` = "skip" is for a step now and then, at step {number} '
-                f"{self.reason}, the {self._in_a_row}th in a row. Lower train.lr, add "
-                "train.clip_grad, or look at the data."
+                f"{self.reason}, and so it was in {self._in_a_row} steps in a row. Lower train.lr, "
+                "add train.clip_grad, or look at the data."
             )
 
     def go_on(self) -> None:

@@ -79,7 +79,9 @@ def test_too_many_in_a_row_are_no_accident(data, model, train_config, spoil, mon
     spoil(*range(100), task="right")
     monkeypatch.setattr(spoiled, "PATIENCE", 3)
     config = train_config.model_copy(update={"non_finite": "skip"})
-    with pytest.raises(TrainingError, match=r"at step 2 the loss of task 'right' .* the 3th in a"):
+    with pytest.raises(
+        TrainingError, match=r"at step 2 the loss of task 'right' .* in 3 steps in a"
+    ):
         fit(model, data, config, seed=0)
 
 
