@@ -26,7 +26,7 @@ from recon_search.runs.pool import n_workers
 from recon_search.search.ledger import Ledger
 from recon_search.search.sampling import make_sampler
 from recon_search.search.space import first_trials, make_space
-from recon_search.search.storage import pause, recover
+from recon_search.search.storage import pause, plain_errors, recover
 from recon_search.search.tally import Tally, has_waiting_retry, tally
 from recon_search.stages.study import Job, Joined, join
 from recon_search.stages.trial import POLL, Failed, NotNeeded, Objective, objectives
@@ -66,7 +66,7 @@ def search(job: Job, joined: Joined) -> None:
     ]
     with run.listener.over("search", run.recipe.search.trials):
         try:
-            with interruption.in_order():  # a worker that is told ends its step
+            with interruption.in_order(), plain_errors(job.url):  # who is told ends its step
                 for process in processes:
                     process.start()
                 _wait_for(processes, job, joined, stop)

@@ -232,7 +232,7 @@ def _go_on(
                 "train": means,
                 "validation": validation,
                 **judged,
-                **_skipped(stepper),
+                **({} if stepper.spoiled is None else stepper.spoiled.record()),
                 "seconds": round(before + time.perf_counter() - started, 3),
             }
         )
@@ -304,12 +304,6 @@ def _run_epoch(
             return {}, _Begun(update + 1, totals, kept, dict(stepper.n_present), skipped, 0.0)
     sums = dict(zip(tasks, totals.tolist(), strict=True))
     return {task: sums[task] / n for task in tasks if (n := stepper.n_present[task])}, None
-
-
-def _skipped(stepper: Stepper) -> dict[str, int]:
-    """What an epoch's record says of steps that were left out, if any were."""
-    n = 0 if stepper.spoiled is None else stepper.spoiled.n_skipped
-    return {"skipped": n} if n else {}
 
 
 def _tell(listener: Callable[[_News], None] | None, news: _News) -> None:

@@ -73,6 +73,10 @@ class Spoiled:
                 "add train.clip_grad, or look at the data."
             )
 
+    def record(self) -> dict[str, int]:
+        """What an epoch's record says of steps that were left out, if any were."""
+        return {"skipped": self.n_skipped} if self.n_skipped else {}
+
     def go_on(self) -> None:
         """Note a step with nothing wrong."""
         self._in_a_row = 0
