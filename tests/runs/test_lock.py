@@ -6,13 +6,21 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 
 import pytest
 
 from recon_search import owners
 from recon_search.errors import BusyError, FileError
+from recon_search.recipe import parse_recipe
 from recon_search.runs import lock
+from recon_search.runs import training as trainings
 from recon_search.runs.lock import held
+from recon_search.runs.result import Result
+from recon_search.runs.run import Run
+from recon_search.runs.training import Training, train
+from recon_search.training.checkpoint import write_history
+from tests.stages.recipes import TINY
 
 HOLD = """
 import sys, time
@@ -159,3 +167,54 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="must be written, the system says"):
         held(tmp_path / "file/out", "run").__enter__()
+
+
+def test_a_second_command_in_a_folder_is_refused_in_one_line(tmp_path, invoke):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    process = hold(tmp_path / "out")
+    for command in ("run", "probe", "train"):
+        done = invoke(command, "tiny.toml", "--out", "out", "--device", "cpu")
+        assert done.code == 2
+        (line,) = done.error.splitlines()
+        rule = "error: out must be worked in by one process at a time"
+        assert line.startswith(f"{rule}, process {process.pid}")
+    end(process, by_force=True)
+    assert os.listdir(tmp_path / "out") == [lock.FILE], "nothing was written"
+
+
+def test_who_finds_a_training_under_way_waits_and_takes_its_result(tmp_path, monkeypatch):
+    """As two workers of a search in one folder, or a search and a run's leftover worker."""
+    recipe = parse_recipe(tomllib.loads(TINY))
+    run = Run(recipe, tmp_path)
+    training = Training(run.schema.names, None, recipe.train, recipe.backbone, 0, "one", test=False)
+    directory = training.directory(run)
+    result = Result(training.tasks, "joint", 0, 1, 1, {"left": {"loss": 1.0}}, 1.0, directory)
+    monkeypatch.setattr(trainings, "fit_training", None)  # it must not be trained again
+    process = hold(directory)
+
+    def finish():
+        time.sleep(0.2)
+        write_history(directory, [{"epoch": 1, "validation": result.validation}])
+        result.save()
+        end(process, by_force=False)
+
+    other = threading.Thread(target=finish)
+    other.start()
+    heard = []
+    found = train(training, run, after_epoch=heard.append)
+    other.join()
+    assert found.validation == result.validation
+    assert [record["epoch"] for record in heard] == [1]
+    assert not (directory / lock.FILE).exists()
+
+
+def test_a_checkpoint_that_a_process_left_which_died_just_before_its_end_is_removed(tmp_path):
+    recipe = parse_recipe(tomllib.loads(TINY))
+    run = Run(recipe, tmp_path)
+    training = Training(run.schema.names, None, recipe.train, recipe.backbone, 0, "one", test=False)
+    directory = training.directory(run)
+    write_history(directory, [])
+    (directory / "checkpoint.safetensors").write_bytes(b"left")
+    Result(training.tasks, "joint", 0, 1, 1, {"left": {"loss": 1.0}}, 1.0, directory).save()
+    train(training, run)
+    assert sorted(os.listdir(directory)) == ["metrics.jsonl", "result.json"]
