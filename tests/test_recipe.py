@@ -128,7 +128,6 @@ HUGE = 10**20
         ("train.epochs", HUGE),
         ("train.batch_size", HUGE),
         ("train.accumulate", HUGE),
-        ("train.lr", 1e300),
         ("train.decay_rate", 1e300),
         ("train.weight_decay", 1e300),
         ("train.head_lr_scale", 1e300),

@@ -22,7 +22,7 @@ class TrainConfig(Section):
     batch_size: Count
     accumulate: Count = 1  # batches whose gradients make one update
     optimizer: str = "sgd"
-    lr: Rate
+    lr: float = Field(gt=0)  # of one that is too high a rehearsal tells
     layer_decay: float = Field(default=1.0, gt=0, le=1)  # of lr, per layer from the heads down
     head_lr_scale: Rate = 1.0  # heads and necks learn so many times as fast
     freeze: list[str] = []  # patterns of the backbone's parameters and modules, as "layer1.*"
