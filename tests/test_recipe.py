@@ -123,7 +123,6 @@ HUGE = 10**20
     [
         ("seed", 2**64),
         ("data.seed", -1),
-        ("data.canvas", 3000),
         ("data.image_size", [HUGE, 1]),
         ("train.epochs", HUGE),
         ("train.batch_size", HUGE),

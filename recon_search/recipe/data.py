@@ -79,7 +79,7 @@ class DataConfig(Section):
     train: int | None = Field(default=None, gt=1)
     validation: int | None = Field(default=None, gt=0)
     test: int | None = Field(default=None, gt=0)
-    canvas: int | None = Field(default=None, ge=8, le=1024)
+    canvas: int | None = Field(default=None, ge=8)
     seed: Seed = 0
     # name = "table", "image-folder", "parquet", "arrays"
     file: str | None = None  # table, CSV or Parquet: below the root, or anywhere
