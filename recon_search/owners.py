@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -15,7 +14,6 @@ PATTERN = r"[0-9a-f]{8}-[0-9]+"
 """What `token` looks like."""
 
 
-@functools.cache
 def machine() -> str:
     """What names this machine: its host name, and what tells containers of one name apart."""
     marks = [str(uuid.getnode())]

@@ -12,6 +12,7 @@ import torch
 from optuna.trial import TrialState
 
 import recon_search as rs
+from recon_search import owners
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.owners import owner
@@ -495,7 +496,7 @@ def test_the_host_that_judges_may_be_started_anew(tmp_path, monkeypatch):
     listener.say = said.append
     run, joined = replace(job.run, listener=listener), search.join(job)
     assert judge._is_first_to_judge(run, joined)
-    monkeypatch.setattr(storage_module.uuid, "getnode", lambda: 1)  # as `machine` names it
+    monkeypatch.setattr(owners.uuid, "getnode", lambda: 1)  # as `machine` names it
     assert judge._is_first_to_judge(run, joined)
     monkeypatch.setattr(judge.socket, "gethostname", lambda: "elsewhere")
     assert not said
