@@ -6,10 +6,14 @@ Nothing is ever unpickled. A reader sees the old file or the new file, never hal
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,33 +22,92 @@ import safetensors
 from safetensors.torch import save
 from torch import Tensor
 
-from recon_search.errors import ArtefactError
+from recon_search import owners
+from recon_search.disk import describe, explained, refuse_special
+from recon_search.errors import ArtefactError, FileError
+
+_TEMPORARY = re.compile(r"^\..*\.(" + owners.PATTERN + r")\.[^.]{8}(\..*)?$", re.DOTALL)
+"""The name of a file that `atomic` is writing, with its owner."""
 
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path; on success flush the file to disk and rename it over `path`."""
+    """Yield a temporary path; on success flush the file to disk and rename it over `path`.
+
+    A link is followed. Whatever ends the block, the old file stays as it was, and nothing else; of
+    a process that is killed `sweep` removes the temporary file.
+
+    Raises:
+        FileError: the disk refuses, or `path` is a device or a pipe.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    refuse_special(path)
+    if os.path.islink(path):
+        path = path.resolve()
+    with explained(path, "written", *path.parents):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_once(path.parent)
+    try:
+        handle, name = tempfile.mkstemp(
+            prefix=temporary_prefix(path), suffix=path.suffix[:20], dir=path.parent
+        )
+        os.close(handle)
+    except OSError as error:
+        raise FileError(describe(error, path, "written")) from error
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private
-        temporary.replace(path)
+        with explained(path, "written", temporary):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes it private
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_prefix(path: Path) -> str:
+    """How the name of what stands in for `path` begins until it is written; `sweep` knows it."""
+    return f".{os.fsdecode(os.fsencode(path.name)[:100])}.{owners.token()}."
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that dead processes have left in a folder, not below it.
+
+    Those of other machines count as left after a day. Every folder that something is written to is
+    swept once by a process.
+    """
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            found = _TEMPORARY.search(path.name)
+            if found is None or path.is_symlink():
+                continue
+            is_old = time.time() - path.stat().st_mtime > 24 * 3600
+            if owners.is_gone(found[1]) or (is_old and not owners.is_here(found[1])):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+@functools.cache
+def _sweep_once(folder: Path) -> None:
+    sweep(folder)
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write `content` atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -58,6 +121,7 @@ def read_json(path: str | Path, kind: str) -> Any:
     Raises:
         ArtefactError: the file is missing or is not JSON.
     """
+    refuse_special(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -101,6 +165,7 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     Raises:
         ArtefactError: the file is missing, truncated, or no safetensors file of this tool.
     """
+    refuse_special(path)
     if not Path(path).is_file():
         raise ArtefactError(f"A {kind} is needed, found no file at {path}. Check the path.")
     try:

@@ -7,6 +7,8 @@ ReconSearchError
 ├── BackboneError    timm does not know the backbone, or its graph cannot be taken apart
 ├── SplitError       a split does not fit the backbone or the tasks
 ├── ArtefactError    a file is damaged, truncated or of another format version
+├── FileError        the disk refuses: full, forbidden, or what is named is no regular file
+├── BusyError        another process works in the folder
 ├── TrainingError    training cannot go on (a loss is not finite)
 └── ProcessError     the processes that `torchrun` started cannot work together
 
@@ -45,6 +47,14 @@ class SplitError(ReconSearchError):
 
 class ArtefactError(ReconSearchError):
     """A file is damaged, truncated or of another format version."""
+
+
+class FileError(ReconSearchError):
+    """The disk refuses: it is full or forbidden, or what is named is no regular file."""
+
+
+class BusyError(ReconSearchError):
+    """Another process works in the folder."""
 
 
 class TrainingError(ReconSearchError):

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from recon_search.artefact import digest
+from recon_search.disk import refuse_special
 from recon_search.errors import ArtefactError
 from recon_search.recipe import (
     BackboneConfig,
@@ -69,6 +70,7 @@ def _content(path: Path, *state: int) -> str:
 
 
 def _read(path: Path) -> str:
+    refuse_special(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 

@@ -13,6 +13,12 @@ def total_memory() -> int:
         return 2**63
 
 
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory is short, of this machine or of a GPU."""
+    is_torchs = type(error).__name__ == "OutOfMemoryError"
+    return is_torchs or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
 def in_gigabytes(size: int) -> str:
     """Say a number of bytes."""
     return f"{size / 1e9:.3g} GB"

@@ -3,6 +3,7 @@
 import pytest
 
 from recon_search.errors import RecipeError
+from recon_search.methods.registry import check_method
 from recon_search.recipe import load_recipe
 from tests.stages.recipes import TINY
 
@@ -119,3 +120,44 @@ def test_missing_and_unreadable_files(tmp_path):
     (tmp_path / "bad.toml").write_text("a = [")
     with pytest.raises(RecipeError, match="A recipe must be TOML"):
         load_recipe(tmp_path / "bad.toml")
+
+
+HUGE = 10**20
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 2**64),
+        ("data.seed", -1),
+        ("data.image_size", [HUGE, 1]),
+        ("train.epochs", HUGE),
+        ("train.batch_size", HUGE),
+        ("train.accumulate", HUGE),
+        ("train.decay_rate", 1e300),
+        ("train.weight_decay", 1e300),
+        ("train.head_lr_scale", 1e300),
+        ("train.clip_grad", 1e300),
+        ("train.warmup_epochs", HUGE),
+        ("train.milestones", [HUGE]),
+        ("train.patience", HUGE),
+        ("train.measure_every", HUGE),
+        ("probe.epochs", HUGE),
+        ("probe.every", HUGE),
+        ("probe.seeds", 10**14),
+        ("compare.seeds", 10**14),
+        ("search.trials", HUGE),
+        ("search.heartbeat", HUGE),
+        ("search.retries", HUGE),
+    ],
+)
+def test_numbers_that_would_end_in_memory_or_overflow_are_refused(tiny, key, value):
+    """They would crash a run later, after it was found valid."""
+    with pytest.raises(RecipeError, match=rf"`{key}(\.0)?.*`: input should be (less|greater)"):
+        load_recipe(tiny, [f"{key}={value}"])
+
+
+@pytest.mark.parametrize("value", ["1e300", "-1e300", "nan", "inf", "1" + "0" * 40])
+def test_options_of_methods_fit_the_tensors_they_meet(value):
+    with pytest.raises(RecipeError, match=r"train\.options\.lr` must be a float"):
+        check_method("rotograd", {"lr": float(value)}, tasks=("a", "b"), where="train.options")

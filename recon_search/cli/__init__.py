@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 
 import click
 
-from recon_search import __version__
+from recon_search import __version__, interruption
 from recon_search.cli import (
     conflict,
     data,
@@ -23,20 +25,53 @@ from recon_search.cli import (
     split,
     training,
 )
-from recon_search.errors import ReconSearchError
+from recon_search.disk import describe
+from recon_search.errors import ReconSearchError, in_one_line
+from recon_search.interruption import Interrupted
+from recon_search.memory import is_exhausted
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    """Entry point: a user's mistake is one line on stderr and exit code 2.
+
+    What the disk refuses is one too. SIGINT ends with exit code 130, SIGTERM with 143.
+    """
     debug = "--debug" in sys.argv[1:]
+    _show_anything()
     try:
-        cli.main(standalone_mode=True)
+        with interruption.handled():
+            cli.main(standalone_mode=True)
+    except Interrupted as left:
+        name = signal.Signals(left.signal).name
+        click.echo(f"Interrupted by {name}: {str(left) or 'nothing was written'}", err=True)
+        sys.exit(128 + left.signal)
     except ReconSearchError as error:
         if debug:
             raise
         for line in str(error).splitlines():  # a recipe has one for each mistake
             click.echo(f"error: {line}", err=True)
         sys.exit(2)
+    except OSError as error:
+        if debug:
+            raise
+        click.echo(f"error: {describe(error)}", err=True)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if debug or not is_exhausted(error):
+            raise
+        click.echo(
+            "error: Memory must hold what the command works on, it is exhausted "
+            f"({in_one_line(error)}). Lower batches, images, or --workers.",
+            err=True,
+        )
+        sys.exit(2)
+
+
+def _show_anything() -> None:
+    """Let no character end a command that the console's encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

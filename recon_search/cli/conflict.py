@@ -92,6 +92,9 @@ def rank(
 
     Example: recon-search rank runs/one runs/another --k 8
     """
+    if plot is not None and plot.suffix not in (".png", ".svg"):
+        raise click.UsageError(f"--plot must end in .png or .svg, got '{plot}'. Change the ending.")
+
     from recon_search.conflict.rules import Reading
     from recon_search.conflict.scores import ConflictScores
     from recon_search.recipe import find_ranking

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from recon_search.cli.options import FILE, FOLDER
+from recon_search.cli.options import ANYTHING, FILE, FOLDER
 
 
 @click.command()
@@ -19,7 +19,7 @@ from recon_search.cli.options import FILE, FOLDER
     default="timm",
     show_default=True,
 )
-@click.option("--out", type=click.Path(path_type=Path), help="File to write [default: by task].")
+@click.option("--out", type=ANYTHING, help="File to write [default: by task].")
 def export(model: Path, task: str | None, kind: str, out: Path | None) -> None:
     """Write a model directory for deployment, and check what was written."""
     from recon_search.stages.export import default_target

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from recon_search.disk import refuse_special
+from recon_search.interruption import Interrupted, Stopped
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,9 +24,20 @@ if TYPE_CHECKING:
     from recon_search.recipe import Recipe
     from recon_search.runs.run import Run
 
-FILE = click.Path(dir_okay=False, path_type=Path)
-RANKING = click.Path(path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+
+class _Regular(click.Path):
+    """A path that is neither pipe, socket nor device; those are refused before they are opened."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Refuse what is no file and no folder."""
+        refuse_special(value)
+        return super().convert(value, param, ctx)
+
+
+FILE = _Regular(dir_okay=False, path_type=Path)
+FOLDER = _Regular(file_okay=False, path_type=Path)
+ANYTHING = _Regular(path_type=Path)
+RANKING = ANYTHING
 
 
 def device_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -97,28 +111,29 @@ def _in_step(command: Callable[..., None]) -> Callable[..., None]:
     return led
 
 
-def _in_time(command: Callable[..., None]) -> Callable[..., None]:
-    """Say what is left where a command was to end before it was done, which is no failure."""
+def _to_go_on(command: Callable[..., None]) -> Callable[..., None]:
+    """Say what is left where a command ends before it is done: out of time is no failure."""
 
     @functools.wraps(command)
-    def timed(**options: Any) -> None:
-        from recon_search.runs.deadline import OutOfTime
-
+    def told(**options: Any) -> None:
+        how = "the same command" if command.__name__ == "search" else "--resume"
         try:
             command(**options)
-        except OutOfTime as left:
-            how = "the same command" if command.__name__ == "search" else "--resume"
+        except Interrupted as left:
+            left.args = (f"{str(left) or 'nothing was begun'}. Go on with {how}.",)
+            raise
+        except Stopped as left:
             click.echo(
                 f"Time is up (--max-hours {options['max_hours']:g}): {left}. Go on with {how}.",
                 err=bool(options.get("as_json")),
             )
 
-    return timed
+    return told
 
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a run directory, a device and workers; let `torchrun` run it."""
-    command = _in_step(_in_time(command))
+    command = _in_step(_to_go_on(command))
     options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
         click.option(
             "--out",
@@ -183,6 +198,7 @@ def open_run(
 
     from recon_search.runs.deadline import Deadline
     from recon_search.runs.folder import open_folder
+    from recon_search.runs.lock import held
     from recon_search.runs.run import Run
     from recon_search.stages.check import check
     from recon_search.stages.origin import write_origin
@@ -197,6 +213,9 @@ def open_run(
     check(run)
     if read_inputs is not None:
         read_inputs(run)
+    if not is_search:  # whose processes share a folder
+        context = click.get_current_context()
+        context.with_resource(held(out, str(context.info_name)))
     open_folder(recipe, out, resume=options["resume"], is_search=is_search)
     write_origin(out, str(device), sys.argv[1:], goes_on=options["resume"])
     return run

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from recon_search.data.pictures import read_picture
 from recon_search.data.turning import Turn, orientation_of, turn_label, turn_of, turn_upright
+from recon_search.disk import special
 from recon_search.errors import DataError, in_one_line
 from recon_search.tasks.task import PixelTask
 
@@ -50,6 +51,8 @@ def read_array(source: Path | Stored) -> NDArray[Any]:
 
 def _read(source: Path | Stored) -> tuple[NDArray[Any], bool]:
     """Read an array, and whether it is known to be upright: pictures of 16 bits may say it, too."""
+    if isinstance(source, Path) and (odd := special(source)) is not None:
+        raise DataError(f"{source} must hold an array, it is {odd}. Remove it.")
     kind = "npy" if isinstance(source, Path) and source.suffix.lower() == ".npy" else "a picture"
     try:
         content = source.read_bytes() if isinstance(source, Path) else source.content()

@@ -17,7 +17,8 @@ from typing import Any
 
 from recon_search import artefact
 from recon_search.data.pictures import read_size
-from recon_search.errors import ArtefactError, DataError
+from recon_search.disk import special
+from recon_search.errors import ArtefactError, DataError, FileError
 
 KEPT_FROM = 64 * 1024**2
 """Bytes that must have been read before digests are kept: less is read again in no time."""
@@ -70,6 +71,8 @@ def read_contents(root: Path, names: Iterable[str]) -> dict[str, Content]:
             times = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
             before, *own = known.get(name, [None])
             if before != times:
+                if (kind := special(path)) is not None:
+                    raise DataError(f"{path} must be a file, it is {kind}. Remove it.")
                 content = path.read_bytes()
                 n_bytes += len(content)
                 own = [digest_of(content), *_look(content)]
@@ -107,7 +110,7 @@ def _cache_folder() -> Path:
 def _load(store: Path) -> dict[str, list[Any]]:
     try:
         found = artefact.read_json(store, "cache")
-    except ArtefactError:
+    except (ArtefactError, FileError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -115,5 +118,5 @@ def _load(store: Path) -> dict[str, list[Any]]:
 def _keep(store: Path, entries: dict[str, list[Any]]) -> None:
     try:
         artefact.write_text(store, json.dumps(entries))
-    except OSError:
+    except FileError:
         return  # it only saves time

@@ -33,6 +33,7 @@ from recon_search.data.table import (
 )
 from recon_search.data.tables import Table, check_columns, import_parquet
 from recon_search.data.task_data import TaskData
+from recon_search.disk import refuse_special
 from recon_search.errors import DataError, RecipeError, in_one_line
 from recon_search.recipe import DataConfig, TaskConfig
 from recon_search.tasks.registry import reads_pixels
@@ -134,6 +135,7 @@ def read_file(path: Path, wanted: Mapping[str, str]) -> Any:
         DataError: it is damaged, or lacks one.
     """
     parquet = import_parquet()
+    refuse_special(path)
     try:
         file = parquet.ParquetFile(path)
         check_columns(path.name, file.schema_arrow.names, wanted)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from recon_search.data.turning import TURNED, turn_needed, turn_upright
+from recon_search.disk import special
 from recon_search.errors import DataError, in_one_line
 
 MODES = {1: "L", 3: "RGB"}
@@ -57,6 +58,8 @@ def read_picture(source: Path | bytes | NDArray[np.uint8], name: str, channels: 
     """
     if isinstance(source, np.ndarray):
         return convert(_of_pixels(source, name), name, channels)
+    if isinstance(source, Path) and (kind := special(source)) is not None:
+        raise DataError(f"{name} must be a file, it is {kind}. Remove it.")
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:

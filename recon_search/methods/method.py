@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -86,7 +85,12 @@ class Method:
 
 
 def _is_like(value: Any, default: Any) -> bool:
-    """Whether a recipe's value has its default's type; whole, finite numbers pass for floats."""
+    """Whether a recipe's value has its default's type; whole numbers pass for floats.
+
+    Numbers are as large as float32 takes.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) < 1e30:
+        return False
     if isinstance(default, float) and not isinstance(value, bool):
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float)
     return type(value) is type(default)

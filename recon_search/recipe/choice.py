@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from recon_search.recipe.section import Section
+from recon_search.recipe.section import MOST_SEEDS, Count, Section
 
 DEFAULT_K = 3
 """Layers that are split where a recipe says neither how many nor how large."""
@@ -64,7 +64,7 @@ class BorrowedConfig(Section):
 class CompareConfig(Section):
     """What the split network is measured against, and how often."""
 
-    seeds: int = Field(default=3, ge=1)
+    seeds: int = Field(default=3, ge=1, le=MOST_SEEDS)
     methods: list[str] = Field(default=["joint"], min_length=1)
     controls: list[
         Literal[
@@ -72,7 +72,7 @@ class CompareConfig(Section):
         ]
     ] = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
     rules: list[str] = []  # further splits: each of these rules at each of the sizes `ks`
-    ks: list[Annotated[int, Field(gt=0)]] = []
+    ks: list[Count] = []
     splits: dict[Annotated[str, Field(min_length=1)], BorrowedConfig] = {}  # from elsewhere
     map: dict[str, str] = {}  # the recipe's task to what a split from elsewhere calls it
     delta_m: Literal["per-task", "flat"] = "per-task"  # mean over tasks, or over all metrics alike

@@ -11,7 +11,7 @@ from recon_search.imports import is_import_path
 from recon_search.recipe.network import HeadConfig
 from recon_search.recipe.section import Section, Seed
 
-Side = Annotated[int, Field(gt=0)]
+Side = Annotated[int, Field(gt=0, le=2**14)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 ARRAYS = ("nyuv2", "cityscapes")

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from recon_search.disk import refuse_special
 from recon_search.errors import RecipeError, nearest
 from recon_search.recipe.choice import CompareConfig, SplitConfig
 from recon_search.recipe.data import DataConfig, TaskConfig
@@ -57,6 +58,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: every unknown key, wrong type and value out of range, in one message.
     """
     path = find_recipe(path)
+    refuse_special(path)
     try:
         text = path.read_text(encoding="utf-8")
         raw = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -65,8 +67,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             f"A recipe is needed, found no file at {path}. Check the path, or take one of "
             f"{', '.join(shipped_recipes())}."
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise RecipeError(f"A recipe must be TOML, could not read {path}: {error}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise RecipeError(f"A recipe must be {kind}, could not read {path}: {error}.") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(f"A recipe must be a table of sections, {path} holds none. Write one.")
     for override in overrides:
         _override(raw, override)
     return parse_recipe(raw, str(path))

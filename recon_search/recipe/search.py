@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from recon_search.recipe.section import Section
+from recon_search.recipe.section import Count, Section, Whole
 
 Value = bool | int | float | str
 """What a searched key may be set to."""
@@ -47,13 +47,13 @@ class Range(Section):
 class SearchConfig(Section):
     """What Optuna searches for, and how much it may spend."""
 
-    trials: int = Field(default=30, gt=0)  # in all, for the study; deduplicated ones do not count
+    trials: Count = 30  # in all, for the study; deduplicated ones do not count
     seed: int = Field(default=0, ge=0, lt=2**31)  # of what Optuna draws
     objective: Literal["delta_m", "delta_m-parameters", "delta_m-flops"] = "delta_m"  # or a front
     max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None  # or split's
     space: dict[str, Range | Annotated[list[Value], Field(min_length=1)]] = {}
     start: Literal["scratch", "shared"] = "scratch"  # of a trial: or the trained joint network
     pruner: Literal["halving", "hyperband", "none"] = "halving"
-    patience: int = Field(default=0, ge=0)  # epochs without improvement before the pruner may prune
-    heartbeat: int = Field(default=30, gt=0)  # seconds; a trial silent for four of them is retried
-    retries: int = Field(default=3, ge=0)  # of a trial whose worker died
+    patience: Whole = 0  # epochs without improvement before the pruner may prune
+    heartbeat: Count = 30  # seconds; a trial silent for four of them is retried
+    retries: Whole = 3  # of a trial whose worker died

@@ -11,6 +11,13 @@ from pydantic_core import PydanticCustomError
 Seed = Annotated[int, Field(ge=0, lt=2**62)]
 """What torch and numpy take, and so they do the seeds that follow it."""
 
+MOST_SEEDS, LARGEST = 1000, 1e6
+"""Seeds and rates, at most: larger ones are mistakes, and end in memory or in overflow."""
+
+Count = Annotated[int, Field(gt=0, le=10**9)]
+Whole = Annotated[int, Field(ge=0, le=10**9)]
+Rate = Annotated[float, Field(gt=0, le=LARGEST)]
+
 
 class Section(BaseModel):
     """A table of a recipe: typed, frozen, strict. Rules between its keys are `broken_rules`."""

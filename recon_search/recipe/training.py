@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from recon_search.recipe.section import Section
+from recon_search.recipe.section import LARGEST, MOST_SEEDS, Count, Rate, Section, Whole
 
 LEAST_SEEDS = 2
 """Probes that show how far seeds differ."""
@@ -21,30 +21,31 @@ class TrainConfig(Section):
 
     method: str = "joint"
     options: dict[str, Any] = {}  # of that method; `recon-search ls methods` lists them
-    epochs: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    accumulate: int = Field(default=1, gt=0)  # batches whose gradients make one update
+    epochs: Count
+    batch_size: Count
+    accumulate: Count = 1  # batches whose gradients make one update
     optimizer: str = "sgd"
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0)  # of one that is too high a rehearsal tells
     layer_decay: float = Field(default=1.0, gt=0, le=1)  # of lr, per layer from the heads down
-    head_lr_scale: float = Field(default=1.0, gt=0)  # heads and necks learn so many times as fast
+    head_lr_scale: Rate = 1.0  # heads and necks learn so many times as fast
     freeze: list[str] = []  # patterns of the backbone's parameters and modules, as "layer1.*"
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=LARGEST)
     scheduler: Literal["cosine", "multistep", "step", "constant"] = "cosine"
-    milestones: list[int] = []
-    decay_rate: float = Field(default=0.1, gt=0)
-    warmup_epochs: int = Field(default=0, ge=0)
+    milestones: list[Whole] = []
+    decay_rate: Rate = 0.1
+    warmup_epochs: Whole = 0
     min_lr: float = Field(default=0.0, ge=0)  # where cosine ends
-    clip_grad: float | None = Field(default=None, gt=0)
+    clip_grad: float | None = Field(default=None, gt=0, le=1e30)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # bfloat16 on a GPU
     grad_checkpointing: bool = False  # compute activations twice, to keep fewer
     ema: float | None = Field(default=None, gt=0, lt=1)  # decay of an average of the weights
     ema_warmup: bool = True  # the average begins short, or else with `ema` from the first step
-    patience: int = Field(default=0, ge=0)  # epochs without a better one before it ends; 0: never
+    patience: Whole = 0  # epochs without a better one before it ends; 0: never
     select: Literal["last", "best"] | None = None  # the epoch kept; None: best with patience
-    report_epochs: int = Field(default=1, gt=0)  # metrics are means over so many last epochs
-    measure_every: int = Field(default=0, ge=0)  # conflicts are measured every n-th step; 0: never
+    report_epochs: Count = 1  # metrics are means over so many last epochs
+    non_finite: Literal["stop", "skip"] = "stop"  # at a loss or gradient that is not: or leave out
+    measure_every: Whole = 0  # conflicts are measured every n-th step; 0: never
     measure_tasks: int = Field(default=0, ge=0)  # of many, drawn for each such step; 0: all
     measure_sketch: int = Field(default=0, ge=0)  # numbers kept of a gradient, a layer; 0: all
     low_memory: bool = False  # measure without keeping gradients; methods on gradients keep them
@@ -75,6 +76,11 @@ class TrainConfig(Section):
                 "`train.low_memory` and `train.grad_checkpointing` exclude each other: activations "
                 "would be computed anew for every parameter. Drop one."
             )
+        if self.non_finite == "skip" and self.precision == "float16":
+            yield (
+                '`train.non_finite` "skip" is for full precision, `train.precision` "float16" '
+                "leaves out such steps by itself. Drop one."
+            )
         if self.min_lr >= self.lr:
             yield (
                 f"`train.min_lr` must be below `train.lr`, got {self.min_lr:g} and {self.lr:g}. "
@@ -102,14 +108,12 @@ class TrainConfig(Section):
 class ProbeConfig(Section):
     """How conflicts are measured before splitting."""
 
-    epochs: int = Field(gt=0)
-    every: int = Field(
-        default=16, gt=0
-    )  # per-task gradients every n-th step, plain joint steps between
+    epochs: Count
+    every: Count = 16  # per-task gradients every n-th step, plain joint steps between
     tasks_per_step: int = Field(default=0, ge=0)  # measured at once, of many; 0: all
     sketch: int = Field(default=0, ge=0)  # numbers kept a layer and task; 0: whole gradients
     method: str = "joint"
-    seeds: int = Field(default=1, gt=0)  # with `confidence`: at most so many
+    seeds: int = Field(default=1, gt=0, le=MOST_SEEDS)  # with `confidence`: at most so many
     confidence: float | None = Field(default=None, gt=0, le=1)  # stability at which to stop
     window: tuple[float, float] = (0.6, 1.0)  # the part of the probe that rules read
 

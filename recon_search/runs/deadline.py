@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from recon_search.interruption import Stopped
 
-class OutOfTime(BaseException):
-    """The time is up; all that was done is on disk, and says what is left."""
+
+class OutOfTime(Stopped):
+    """The time is up."""
 
 
 @dataclass(frozen=True)

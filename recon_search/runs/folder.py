@@ -71,7 +71,7 @@ def read_recipe(path: Path) -> Recipe:
 def _is_begun(out: Path) -> bool:
     """Whether anything was computed in a folder that a run has opened."""
     names = {file.name for file in out.iterdir()} if (out / RECIPE).is_file() else set()
-    return bool(names - {RECIPE, IDENTITY, ORIGIN})
+    return any(not name.startswith(".") for name in names - {RECIPE, IDENTITY, ORIGIN})
 
 
 def _begun_with(out: Path) -> dict[str, Any]:

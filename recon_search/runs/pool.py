@@ -5,18 +5,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
 
-from recon_search import parallel
-from recon_search.runs.deadline import OutOfTime
+from recon_search import interruption, parallel
+from recon_search.errors import TrainingError
+from recon_search.interruption import Stopped
+from recon_search.runs import worker
 from recon_search.runs.listener import Listener
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
@@ -35,7 +37,7 @@ def train_all(trainings: Sequence[Training], run: Run, title: str) -> list[Resul
         title: what its listener is told that they are for.
 
     Raises:
-        OutOfTime: the run's deadline has come, and says how many are left.
+        Stopped: time is up or a signal came; says how many are left.
     """
     unique = {training.directory(run): training for training in trainings}
     workers = min(n_workers(run), len(unique))
@@ -48,16 +50,15 @@ def train_all(trainings: Sequence[Training], run: Run, title: str) -> list[Resul
 
 @contextmanager
 def counted(directories: Sequence[Path], title: str) -> Iterator[None]:
-    """Let what ends a block out of time say how many of its trainings are left."""
+    """Let what ends a block before it is done say how many of its trainings are left."""
     try:
         yield
-    except OutOfTime:
+    except Stopped as stopped:
         left = [directory for directory in directories if not Result.is_in(directory)]
         begun = sum((directory / "checkpoint.safetensors").is_file() for directory in left)
         n = len(directories)
-        raise OutOfTime(
-            f"{title}: {n - len(left)} of {n} trainings are done, {begun} more begun"
-        ) from None
+        stopped.args = (f"{title}: {n - len(left)} of {n} trainings are done, {begun} more begun",)
+        raise
 
 
 def n_workers(run: Run) -> int:
@@ -74,38 +75,71 @@ def _one_by_one(unique: dict[Path, Training], run: Run) -> dict[Path, Result]:
     results = {}
     for directory, training in unique.items():
         results[directory] = train(training, run, reporter(training, run))
-        run.listener.finish(training.name, results[directory].seconds)
+        _finish(training, results[directory], run)
     return results
 
 
 def _in_processes(unique: dict[Path, Training], run: Run, at_once: int) -> dict[Path, Result]:
     threads = max(1, torch.get_num_threads() // at_once)
     results: dict[Path, Result] = {}
-    with _workers(n_workers(run)) as workers:
+    with interruption.in_order(), _workers(n_workers(run)) as workers:
         pending: dict[Future[Result], Path] = {
             workers.executor.submit(_train_in_worker, training, run.silent(), threads): directory
             for directory, training in unique.items()
         }
         while pending:
+            if interruption.is_asked():
+                workers.stop.set()
+                wait([future for future in pending if not future.cancel()])
+                interruption.check()
             done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             _tell(workers.steps, run.listener)
             for future in done:
                 directory = pending.pop(future)
                 try:
                     results[directory] = future.result()
-                except OutOfTime:
+                except Stopped:
                     wait([other for other in pending if not other.cancel()])  # for their epochs
                     raise
-                run.listener.finish(unique[directory].name, results[directory].seconds)
+                except BrokenProcessPool:
+                    raise TrainingError(
+                        f"Every worker must live until its training ends, one did not, in "
+                        f"{unique[directory].name} or beside it: it was killed, or memory was "
+                        "short. Lower --workers, and run the command again with --resume."
+                    ) from None
+                _finish(unique[directory], results[directory], run)
     return results
+
+
+def _finish(training: Training, result: Result, run: Run) -> None:
+    run.listener.finish(training.name, result.seconds)
+    tell_skipped(training, result, run)
+
+
+def tell_skipped(training: Training, result: Result, run: Run) -> None:
+    """Say how many steps of a training were left out, if any were."""
+    if training.train.non_finite == "skip":
+        n = sum(record.get("skipped", 0) for record in result.history())
+        if n:
+            run.listener.say(
+                f"Warning: {n} steps of {training.name} were skipped, a loss or a gradient was not "
+                "finite."
+            )
 
 
 @dataclass(frozen=True)
 class _Workers:
-    """Processes that train, and the queue in which they tell how they get on."""
+    """Processes that train.
+
+    Attributes:
+        executor: of them.
+        steps: in which they tell how they get on.
+        stop: lets them end in order.
+    """
 
     executor: ProcessPoolExecutor
     steps: multiprocessing.Queue[tuple[str, Progress]]
+    stop: Event
 
 
 _kept: ExitStack | None = None
@@ -138,17 +172,27 @@ def _workers(n: int) -> Iterator[_Workers]:
 
 @contextmanager
 def _started(n: int) -> Iterator[_Workers]:
-    """Start workers, and let them go in the end: in an error without waiting for what is begun."""
+    """Start workers, and let them go in the end: in an error after the step that they are in.
+
+    They follow this process before they import what they need, which takes seconds.
+    """
     context = multiprocessing.get_context("spawn")
     steps: multiprocessing.Queue[tuple[str, Progress]] = context.Queue()
-    arguments = (steps, os.getpid())
+    stop = context.Event()
     executor = ProcessPoolExecutor(
-        n, mp_context=context, initializer=_start_worker, initargs=arguments
+        n, mp_context=context, initializer=worker.follow, initargs=(os.getpid(), stop, steps)
     )
     try:
-        yield _Workers(executor, steps)
+        yield _Workers(executor, steps, stop)
     except BaseException:
-        executor.shutdown(wait=False, cancel_futures=True)
+        stop.set()
+        processes = list((executor._processes or {}).values())
+        try:
+            executor.shutdown(cancel_futures=True)
+        except BaseException:  # a second signal
+            for process in processes:
+                process.kill()
+            raise
         raise
     executor.shutdown()
 
@@ -161,28 +205,8 @@ def _tell(steps: multiprocessing.Queue[tuple[str, Progress]], listener: Listener
             return
 
 
-_steps: multiprocessing.Queue[tuple[str, Progress]] | None = None
-
-
-def _start_worker(steps: multiprocessing.Queue[tuple[str, Progress]], parent: int) -> None:
-    global _steps
-    _steps = steps
-    prepare_worker(parent)
-
-
-def prepare_worker(parent: int) -> None:
-    """Let a worker not live longer than its parent."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _train_in_worker(training: Training, run: Run, threads: int) -> Result:
-    assert _steps is not None
+    assert worker.steps is not None
     torch.set_num_threads(threads)
-    put = _steps.put
+    put = worker.steps.put
     return train(training, run, lambda step: put((training.name, step)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recon_search import artefact
-from recon_search.errors import ArtefactError
+from recon_search.errors import ArtefactError, in_one_line
 from recon_search.tasks.task import Metrics
 
 FILE, HISTORY = "result.json", "metrics.jsonl"
@@ -41,9 +41,30 @@ class Result:
     test: Metrics | None = None
 
     def history(self) -> list[dict[str, Any]]:
-        """Read the record of every epoch (see `fit`)."""
-        lines = (self.directory / HISTORY).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        """Read the record of every epoch (see `fit`).
+
+        Raises:
+            ArtefactError: the file is missing or damaged, or is not of this result.
+        """
+        path = self.directory / HISTORY
+        try:
+            text = path.read_text(encoding="utf-8")
+            records: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+            numbers = [record["epoch"] for record in records]
+            is_whole = numbers == list(range(1, len(records) + 1))
+            # As text, in which what is no number equals itself.
+            known = [json.dumps(record["validation"], sort_keys=True) for record in records]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ArtefactError(
+                f"A result needs the record of its epochs, could not read {path} "
+                f"({in_one_line(error)}). Delete its folder to train anew."
+            ) from None
+        if not is_whole or json.dumps(self.validation, sort_keys=True) not in known:
+            raise ArtefactError(
+                f"A result needs the record of all its epochs, {path} holds {len(records)} and not "
+                "the one that was kept. Delete its folder to train anew."
+            )
+        return records
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, without the folder."""

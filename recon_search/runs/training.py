@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,23 +16,29 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from recon_search import identity, parallel
+from recon_search import artefact, identity, interruption, parallel
 from recon_search.conflict.kept import FORMAT
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.transforms import SCALES
-from recon_search.errors import RecipeError
+from recon_search.disk import explained
+from recon_search.errors import RecipeError, TrainingError
 from recon_search.graph.split import Split
+from recon_search.memory import is_exhausted
 from recon_search.model.facts import Facts, facts_of
 from recon_search.model.files import load
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, Recipe, TrainConfig
 from recon_search.runs.deadline import OutOfTime, in_time
-from recon_search.runs.result import HISTORY, Result
+from recon_search.runs.lock import held
+from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.tasks.task import Metrics, Task
+from recon_search.training.checkpoint import CHECKPOINT, n_epochs, write_history
 from recon_search.training.evaluation import evaluate
 from recon_search.training.loop import AfterEpoch, Progress, Report, fit
 from recon_search.training.stopping import Record, reported
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,27 +105,60 @@ def train(
     Its folder then holds `result.json`, `metrics.jsonl`, `scores.safetensors` if conflicts were
     measured, and the model directory `model`.
 
+    Where another process trains the same, it is waited for.
+
     Raises:
         OutOfTime: the run's deadline has come; the folder holds a checkpoint, if an epoch is done.
+        Interrupted: a signal came; the folder holds a checkpoint, if a step was taken.
     """
     directory = training.directory(run)
     known = Result.load(directory)
-    if known is not None:
-        if training.test and known.test is None:
-            model = load(directory / "model").to(run.device)
-            known = replace(known, test=_test(training, model, run, known.history()))
-            known.save()
-        if after_epoch is not None:
-            for record in known.history():
-                after_epoch(record)
-        return known
-    started = time.perf_counter()
+    if known is None or _is_open(training, known):
+        with held(directory, training.name, functools.partial(_wait, run)):
+            known = Result.load(directory)  # another process may have got there first
+            if known is None:
+                return _train(training, run, report, after_epoch)
+            known = _close(training, run, known)
+    if after_epoch is not None:
+        for record in known.history():
+            after_epoch(record)
+    return known
+
+
+def _is_open(training: Training, known: Result) -> bool:
+    """Whether something is left to do for a training that has a result."""
+    is_left = (known.directory / CHECKPOINT).exists()  # of a process that died just then
+    return is_left or (training.test and known.test is None)
+
+
+def _close(training: Training, run: Run, known: Result) -> Result:
+    """Do what is left to do for a training that has a result."""
+    if training.test and known.test is None:
+        model = load(known.directory / "model").to(run.device)
+        known = replace(known, test=_test(training, model, run, known.history()))
+        known.save()
+    (known.directory / CHECKPOINT).unlink(missing_ok=True)
+    return known
+
+
+def _wait(run: Run, other: str) -> None:
+    """Wait for another process that trains the same."""
+    interruption.check()
+    if run.deadline is not None and run.deadline.is_over():
+        raise OutOfTime
+    logger.info("Waiting for %s.", other)
+
+
+def _train(
+    training: Training, run: Run, report: Report | None, after_epoch: AfterEpoch | None
+) -> Result:
+    directory, started = training.directory(run), time.perf_counter()
     if training.start is not None:
         train(training.start, run, report)
     if run.deadline is not None:
         if run.deadline.refuses():
             raise OutOfTime
-        trained, last = _n_epochs(directory), training.train.epochs
+        trained, last = n_epochs(directory / CHECKPOINT), training.train.epochs
         after_epoch = in_time(run.deadline, after_epoch, known=trained, last=last)
     parallel.agree((training, run.silent()))  # other processes of a group wait for it
     model, scores, history = fit_training(training, run, report, after_epoch)
@@ -137,8 +178,9 @@ def train(
         scores.save(directory / "scores.safetensors")
     model.config |= _input_config(run)
     model.save(directory / "model", metrics={"validation": result.validation})
+    write_history(directory, history)
     result.save()
-    (directory / "checkpoint.safetensors").unlink(missing_ok=True)
+    (directory / CHECKPOINT).unlink(missing_ok=True)
     return result
 
 
@@ -181,7 +223,7 @@ def fit_training(
                 report=report,
                 after_epoch=after_epoch,
             )
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, MemoryError) as error:
         config = training.train
         if "more than 1 value per channel" in str(error):
             raise RecipeError(
@@ -194,6 +236,13 @@ def fit_training(
                 f"{config.lr:g}, weight_decay = {config.weight_decay:g}, decay_rate = "
                 f"{config.decay_rate:g}. Lower the largest."
             ) from None
+        if is_exhausted(error):
+            raise TrainingError(
+                f"The memory of {run.device} must hold a step of {training.name}, it does not "
+                f"(train.batch_size {config.batch_size}, method {config.method}). Lower "
+                "train.batch_size and raise train.accumulate by the same factor, or set "
+                "train.grad_checkpointing or train.low_memory."
+            ) from None
         raise
     return model, scores, history
 
@@ -204,9 +253,20 @@ def reporter(training: Training, run: Run) -> Callable[[Progress], None]:
 
 
 def copy_model(directory: Path, target: Path) -> None:
-    """Copy the model of a training's folder to `target`, replacing what is there."""
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(directory / "model", target)
+    """Copy the model of a training's folder to `target`, replacing what is there once it is whole.
+
+    Raises:
+        FileError: the disk refuses.
+    """
+    with explained(target, "written"):
+        place = Path(tempfile.mkdtemp(prefix=artefact.temporary_prefix(target), dir=target.parent))
+        try:
+            shutil.copytree(directory / "model", place / "new")
+            if target.is_dir():
+                target.rename(place / "old")
+            (place / "new").rename(target)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 @torch.no_grad()
@@ -225,13 +285,6 @@ def _test(
         return reported(history, training.train, "test")
     with contextlib.closing(run.feed) as feed:
         return evaluate(model, feed, "test", training.train)
-
-
-def _n_epochs(directory: Path) -> int:
-    """Number of epochs that a training's checkpoint holds."""
-    if not (directory / "checkpoint.safetensors").is_file():
-        return 0
-    return len((directory / HISTORY).read_text(encoding="utf-8").splitlines())
 
 
 def _start_from(model: MultiTaskModel, trained: MultiTaskModel) -> None:

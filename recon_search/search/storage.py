@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
 import re
-import socket
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import quote, unquote
 
 import optuna
 import sqlalchemy
@@ -35,8 +33,8 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from recon_search import artefact
 from recon_search.errors import RecipeError
+from recon_search.owners import is_gone, owner
 
 PATIENCE = 3600.0
 """Seconds to wait for a database before giving up."""
@@ -46,6 +44,9 @@ GRACE = 4
 
 REASONS = {"same_as", "surplus", "error"}
 """Attributes of trials that failed for a reason; the worker of any other has died."""
+
+_LASTING = ("readonly", "disk is full", "unable to open database file")
+"""What a database in a file says that waiting does not mend."""
 
 _HEARTBEAT = sqlalchemy.text("SELECT 1 FROM trial_heartbeats WHERE trial_id = :trial_id")
 _FORGET = sqlalchemy.text("DELETE FROM trial_heartbeats WHERE trial_id = :trial_id")
@@ -58,7 +59,7 @@ def is_connection_lost(error: BaseException | None) -> bool:
     """Whether an error says that the database cannot be reached, now."""
     while error is not None:
         if isinstance(error, OperationalError | InterfaceError):
-            return "readonly" not in str(error)  # a file that may not be written will not be
+            return not any(text in str(error) for text in _LASTING)
         error = error.__cause__
     return False
 
@@ -248,6 +249,17 @@ def is_local(url: str) -> bool:
     return url.startswith("sqlite")
 
 
+def file_url(path: Path) -> str:
+    """The URL of a database in a file, whatever its name.
+
+    SQLAlchemy quotes what has a meaning in URLs since 2.1; before, SQLite itself has to.
+    """
+    url = sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
+    if sqlalchemy.make_url(url).database == str(path):
+        return url
+    return f"sqlite:///file:{quote(str(path))}?uri=true"
+
+
 def is_missing(url: str) -> bool:
     """Whether a database is a file that does not exist."""
     if not is_local(url):
@@ -256,27 +268,9 @@ def is_missing(url: str) -> bool:
         path = sqlalchemy.make_url(url).database or ""
     except ArgumentError:  # which opening it explains
         return False
-    return bool(path) and not path.startswith("file:") and not Path(path).exists()
-
-
-def machine() -> str:
-    """What names this machine: its host name, and what tells containers of one name apart."""
-    marks = [str(uuid.getnode())]
-    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        with contextlib.suppress(OSError):
-            marks.append(os.readlink(path) if Path(path).is_symlink() else Path(path).read_text())
-    return f"{socket.gethostname()}-{artefact.digest(marks)[:6]}"
-
-
-def owner() -> str:
-    """What names this process among all workers of a study."""
-    return f"{machine()}:{os.getpid()}"
-
-
-def is_gone(worker: str) -> bool:
-    """Whether a process, as `owner` names it, was one of this machine and is no more."""
-    host, _, process = worker.rpartition(":")
-    return host == machine() and not _is_alive(int(process))
+    if path.startswith("file:"):
+        path = unquote(path.removeprefix("file:"))
+    return path not in ("", ":memory:") and not Path(path).exists()
 
 
 def recover(study: Study, storage: PatientStorage) -> None:
@@ -337,16 +331,6 @@ def _is_orphan(trial: FrozenTrial, storage: PatientStorage, grace: float) -> boo
     return is_old and not storage.has_heartbeat(trial._trial_id)
 
 
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def hide_password(url: str) -> str:
     """The URL without its password, however malformed it is."""
-    return re.sub(r"(?<=:)(?!//).*(?=@)|(?<=password=)[^&]*", "***", url)
+    return re.sub(r"(?<=:)(?!//).*(?=@)|(?i:(?<=password=))[^&]*", "***", url)

@@ -19,6 +19,7 @@ from recon_search.recipe import Recipe, load_recipe, parse_recipe
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.folder import open_folder
 from recon_search.runs.listener import SILENT, Listener
+from recon_search.runs.lock import held
 from recon_search.runs.pool import n_workers
 from recon_search.runs.run import Run
 from recon_search.stages import check as checks
@@ -60,7 +61,8 @@ def run(
     Raises:
         ReconSearchError: one of its subclasses, with one clear line.
     """
-    return running.run_all(_open(recipe, out, device, workers, resume, data, listener))
+    with held(Path(out), "run"):
+        return running.run_all(_open(recipe, out, device, workers, resume, data, listener))
 
 
 def probe(
@@ -74,7 +76,8 @@ def probe(
     listener: Listener = SILENT,
 ) -> ConflictScores:
     """Measure in which layers the tasks conflict: `recon-search probe`; see `run`."""
-    return probing.probe(_open(recipe, out, device, workers, resume, data, listener))
+    with held(Path(out), "probe"):
+        return probing.probe(_open(recipe, out, device, workers, resume, data, listener))
 
 
 def compare(
@@ -102,9 +105,10 @@ def compare(
         data: see `run`.
         listener: see `run`.
     """
-    this = _open(recipe, out, device, workers, resume, data, listener, scores)
-    mapping = this.recipe.compare.map or None
-    return comparing.compare(this, split.for_tasks(this.schema.names, mapping), scores)
+    with held(Path(out), "compare"):
+        this = _open(recipe, out, device, workers, resume, data, listener, scores)
+        mapping = this.recipe.compare.map or None
+        return comparing.compare(this, split.for_tasks(this.schema.names, mapping), scores)
 
 
 def search_splits(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import io
 import itertools
 import warnings
 from collections.abc import Callable, Collection
@@ -148,8 +149,9 @@ def export_safetensors(model: MultiTaskModel, task: str | None, target: Path) ->
 def export_program(model: MultiTaskModel, task: str | None, target: Path) -> float:
     """Write a torch.export program with a dynamic batch: images in, a tuple of outputs out."""
     program = _program(model, task)
-    with artefact.atomic(target) as temporary:
-        torch.export.save(program, temporary)
+    content = io.BytesIO()  # on a full disk torch's own writer ends the process
+    torch.export.save(program, content)
+    artefact.write_bytes(target, content.getvalue())
     written = torch.export.load(target).module()
     return _difference(written, _Deployed(model, task), model)
 

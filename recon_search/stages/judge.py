@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 import socket
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from optuna.study import Study
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from recon_search import artefact
+from recon_search import artefact, interruption
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import TrainingError
+from recon_search.interruption import Stopped
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.deadline import OutOfTime
+from recon_search.runs.lock import held
 from recon_search.runs.run import Run
 from recon_search.search.space import draw
 from recon_search.search.storage import is_local
@@ -65,31 +68,56 @@ def search_and_judge(
     is_given = scores is not None
     if scores is None:
         try:
-            scores = probe(run)
-        except OutOfTime as left:
-            raise OutOfTime(f"{left}; the search has not begun") from None
+            with _alone(run, "probe"):
+                scores = probe(run)
+        except Stopped as left:
+            left.args = (f"{left}; the search has not begun",)
+            raise
     job = Job(run, scores, url, study, deadline)
     joined = join(job)  # refuses scores that the study was not begun with
     if is_given:
         scores.save(run.out / SCORES)
-    search(job, joined)
+    try:
+        search(job, joined)
+    except Stopped as stopped:
+        stopped.args = (_left_of(job, joined),)
+        raise
     summary = summarise(joined.study)
     artefact.write_json(run.out / SUMMARY, summary)
     save_figure(search_plot(joined.study), run.out / "search.png")
     if is_cut_short(job, joined):
-        done = tally(joined.study.get_trials(deepcopy=False)).spent
-        wanted = run.recipe.search.trials
-        raise OutOfTime(f"{done} of {wanted} trials are done, the best split is not judged yet")
+        raise OutOfTime(_left_of(job, joined))
     if judged is None:
         judged = is_local(url) or _is_first_to_judge(run, joined)
     if not judged:
         return None
-    comparison = judge(job, joined)
-    if comparison is not None:
-        hand_over(comparison, run.out)
-    show_examples(run)
-    write_report(run.out)
+    with _alone(run, "judge"):
+        comparison = judge(job, joined)
+        if comparison is not None:
+            hand_over(comparison, run.out)
+        show_examples(run)
+        write_report(run.out)
     return comparison
+
+
+def _alone(run: Run, work: str) -> AbstractContextManager[None]:
+    """Wait until no other process that shares the folder does what is done once."""
+
+    def wait(other: str) -> None:
+        interruption.check()
+        if run.deadline is not None and run.deadline.is_over():
+            raise OutOfTime(f"waiting for {other}")
+
+    return held(run.out, work, wait)
+
+
+def _left_of(job: Job, joined: Joined) -> str:
+    """Say how far a search has come that is cut short."""
+    done, wanted = (
+        tally(joined.study.get_trials(deepcopy=False)).spent,
+        job.run.recipe.search.trials,
+    )
+    return f"{done} of {wanted} trials are done, the best split is not judged yet"
 
 
 def choose_best(study: Study) -> FrozenTrial:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from recon_search.graph.anatomy import dissect
+from recon_search.interruption import Stopped
 from recon_search.runs.comparison import Comparison
-from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.pool import kept_workers
 from recon_search.runs.run import Run
 from recon_search.stages.compare import compare
@@ -26,8 +26,9 @@ def run_all(run: Run) -> Comparison:
     """
     try:
         scores = probe(run)
-    except OutOfTime as left:
-        raise OutOfTime(f"{left}; the comparison has not begun") from None
+    except Stopped as left:
+        left.args = (f"{left}; the comparison has not begun",)
+        raise
     save_figure(heat_map(scores), run.out / "conflicts.png")
     split = choose_split(run.recipe, scores, schema=run.schema)
     split.save(run.out / "split.json")

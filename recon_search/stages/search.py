@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
-import signal
+import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from multiprocessing.synchronize import Event
 from typing import Any
 
 import torch
@@ -15,19 +16,17 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from recon_search import parallel
+from recon_search import interruption, parallel
 from recon_search.errors import ReconSearchError, TrainingError, in_one_line
+from recon_search.interruption import Interrupted
+from recon_search.owners import is_gone, owner
+from recon_search.runs import worker
 from recon_search.runs.deadline import OutOfTime
-from recon_search.runs.pool import n_workers, prepare_worker
+from recon_search.runs.pool import n_workers
 from recon_search.search.ledger import Ledger
 from recon_search.search.sampling import make_sampler
 from recon_search.search.space import first_trials, make_space
-from recon_search.search.storage import (
-    is_gone,
-    owner,
-    pause,
-    recover,
-)
+from recon_search.search.storage import pause, plain_errors, recover
 from recon_search.search.tally import Tally, has_waiting_retry, tally
 from recon_search.stages.study import Job, Joined, join
 from recon_search.stages.trial import POLL, Failed, NotNeeded, Objective, objectives
@@ -56,21 +55,21 @@ def search(job: Job, joined: Joined) -> None:
     workers = n_workers(run)
     context = multiprocessing.get_context("spawn")
     errors: multiprocessing.Queue[str] = context.Queue()
+    stop = context.Event()
     threads = max(1, torch.get_num_threads() // workers)
     processes = [
         context.Process(
-            target=_work_in_process, args=(job.silent(), errors, os.getpid(), threads, index)
+            target=worker.serve,
+            args=(os.getpid(), stop, errors, _call(job.silent(), threads, index)),
         )
         for index in range(workers)
     ]
     with run.listener.over("search", run.recipe.search.trials):
-        for process in processes:
-            process.start()
         try:
-            # All are asked: one that has died and is not asked looks alive to the others.
-            while sum(process.is_alive() for process in processes):
-                show(joined.study.get_trials(deepcopy=False))
-                time.sleep(POLL)
+            with interruption.in_order(), plain_errors(job.url):  # who is told ends its step
+                for process in processes:
+                    process.start()
+                _wait_for(processes, job, joined, stop)
         except BaseException:
             for process in processes:
                 process.terminate()
@@ -93,6 +92,17 @@ def search(job: Job, joined: Joined) -> None:
     )
 
 
+def _wait_for(processes: Sequence[Any], job: Job, joined: Joined, stop: Event) -> None:
+    """Wait until all workers have ended, and show how far they are."""
+    # All are asked: one that has died and is not asked looks alive to the others.
+    while sum(process.is_alive() for process in processes):
+        if interruption.is_asked():
+            stop.set()
+        else:
+            _show(job, joined.study.get_trials(deepcopy=False))
+        time.sleep(POLL)
+
+
 def work(
     job: Job,
     joined: Joined | None = None,
@@ -109,13 +119,18 @@ def work(
         report: called every few steps of a training with its progress.
         show: called with all trials of the study before each trial and at the end.
     """
-    joined = joined or join(job)
+    with interruption.in_order():
+        _work(job, joined or join(job), index, report, show)
+
+
+def _work(job: Job, joined: Joined, index: int, report: Report | None, show: Show | None) -> None:
     study, recipe = joined.study, job.run.recipe
     objective = objective_of(job, joined, report)
     guesses = first_trials(recipe, job.scores, objective.space)
     _queue_guesses(guesses, study, joined.ledger)
     limit = recipe.search.trials
     while not job.is_over():
+        interruption.check()
         recover(study, joined.storage)
         trials = study.get_trials(deepcopy=False)
         if show is not None:
@@ -133,6 +148,9 @@ def work(
         except OutOfTime:
             pause(study, joined.storage)
             break
+        except Interrupted:
+            pause(study, joined.storage)
+            raise
         except (UpdateFinishedTrialError, ValueError):
             # Somebody gave the trial up while this process could not reach the database.
             if not _was_given_up(study):
@@ -196,14 +214,18 @@ def _was_given_up(study: Study) -> bool:
     return bool(mine) and mine[-1].state == TrialState.FAIL
 
 
-def _work_in_process(
-    job: Job, errors: multiprocessing.Queue[str], parent: int, threads: int, index: int
-) -> None:
-    prepare_worker(parent)
+def _call(job: Job, threads: int, index: int) -> bytes:
+    return pickle.dumps((_work_in_process, (job, threads, index)))
+
+
+def _work_in_process(job: Job, threads: int, index: int) -> None:
+    errors = worker.steps
+    assert errors is not None
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     try:
         work(job, index=index)
+    except Interrupted as left:
+        raise SystemExit(128 + left.signal) from None
     except ReconSearchError as error:
         errors.put(str(error))
         raise SystemExit(2) from None

@@ -19,6 +19,7 @@ from recon_search.search.ledger import Ledger
 from recon_search.search.sampling import make_pruner
 from recon_search.search.storage import (
     PatientStorage,
+    file_url,
     hide_password,
     is_missing,
     open_storage,
@@ -163,7 +164,7 @@ def default_url(out: Path) -> str:
 
 
 def _own_url(out: Path) -> str:
-    return f"sqlite:///{out / 'search.db'}"
+    return file_url(out / "search.db")
 
 
 def find_study(name: str, url: str | None) -> Study:
@@ -179,7 +180,7 @@ def find_study(name: str, url: str | None) -> Study:
                 f"--show takes a run directory with a search.db, or a study's name with --storage; "
                 f"found no {file}. Check the path."
             )
-        url = f"sqlite:///{file}"
+        url = file_url(file)
     elif is_missing(url):
         raise RecipeError(
             f"--storage must be a database to show, found no file of {url}. Check the path."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recon_search.graph.split import Split
-from recon_search.runs.pool import counted
+from recon_search.runs.pool import counted, tell_skipped
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training, copy_model, reporter, train
@@ -22,5 +22,6 @@ def train_one(run: Run, split: Split | None) -> Result:
     training = Training(tasks, split, recipe.train, backbone, recipe.seed, label)
     with run.listener.over("train", 1), counted([training.directory(run)], "train"):
         result = train(training, run, reporter(training, run))
+    tell_skipped(training, result, run)
     copy_model(result.directory, run.out / "model")
     return result

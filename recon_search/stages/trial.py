@@ -12,14 +12,16 @@ from optuna.exceptions import OptunaError
 from optuna.study import Study, StudyDirection
 from optuna.trial import Trial, TrialState
 
+from recon_search import interruption
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import ReconSearchError, TrainingError, in_one_line
+from recon_search.owners import owner
 from recon_search.recipe import Recipe
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training, train
 from recon_search.search.ledger import Entry, Ledger
 from recon_search.search.space import Space, draw, with_values
-from recon_search.search.storage import PatientStorage, owner, recover
+from recon_search.search.storage import PatientStorage, recover
 from recon_search.search.tally import is_surplus
 from recon_search.stages.baselines import judged_tasks
 from recon_search.stages.split import choose_split
@@ -215,6 +217,7 @@ class Objective:
             waiting["joint"] = self._joint()
         found: Metrics = {}
         while waiting:
+            interruption.check()
             for name, training in list(waiting.items()):
                 metrics = self._once(training, number)
                 if metrics is not None:

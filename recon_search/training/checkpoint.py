@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,9 @@ import torch
 from torch import Tensor
 
 from recon_search import artefact
+
+CHECKPOINT = "checkpoint.safetensors"
+"""Name of a training's checkpoint, in its folder."""
 
 FORMAT = "recon-search/checkpoint/1"
 
@@ -30,6 +35,20 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     artefact.check_format(metadata, FORMAT, path)
     state: dict[str, Any] = _unpack(metadata["skeleton"], tensors)
     return state
+
+
+def n_epochs(path: str | Path) -> int:
+    """Number of epochs that a training's checkpoint holds; 0 where there is none."""
+    if not Path(path).is_file():
+        return 0
+    epoch: int = load_checkpoint(path)["epoch"]
+    return epoch
+
+
+def write_history(directory: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write `metrics.jsonl`: for people, and for when the checkpoint is gone."""
+    text = "".join(json.dumps(record) + "\n" for record in history)
+    artefact.write_text(directory / "metrics.jsonl", text)
 
 
 def random_state() -> dict[str, Any]:

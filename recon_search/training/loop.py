@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from recon_search import artefact, parallel
+from recon_search import artefact, interruption, parallel
 from recon_search.conflict.scores import ConflictScores
 from recon_search.conflict.sketch import Sketch
 from recon_search.data.source import Feed
@@ -23,15 +22,18 @@ from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
 from recon_search.training.averaging import create_average
 from recon_search.training.checkpoint import (
+    CHECKPOINT,
     load_checkpoint,
     random_state,
     restore_random_state,
     save_checkpoint,
+    write_history,
 )
 from recon_search.training.checks import check_divisible, check_finite, check_parameters
 from recon_search.training.evaluation import evaluate
 from recon_search.training.optimisation import base_lr, create_optimizer, create_scheduler
 from recon_search.training.scaler import create_scaler
+from recon_search.training.spoiled import Spoiled
 from recon_search.training.step import Learner, Stepper
 from recon_search.training.stopping import is_over, judge, snapshot
 
@@ -62,11 +64,34 @@ class _State:
         epoch: epochs that are over.
         history: their records.
         best: the best epoch's tensors of the model, where that epoch is to be kept.
+        begun: of an epoch that a signal has cut short.
     """
 
     epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Tensor] | None = None
+    begun: _Begun | None = None
+
+
+@dataclass
+class _Begun:
+    """How far an epoch has come.
+
+    Attributes:
+        update: steps that were taken.
+        totals: (T,), sums of the losses of batches, checked.
+        recent: (n, T), losses of the last n batches, not yet checked.
+        n_present: by task, the batches in which it had a loss.
+        n_skipped: steps that were left out.
+        seconds: that it took.
+    """
+
+    update: int
+    totals: Tensor
+    recent: Tensor
+    n_present: dict[str, int]
+    n_skipped: int
+    seconds: float
 
 
 def fit(
@@ -90,6 +115,13 @@ def fit(
     task's path alone, then one update. Norms that keep running statistics see the batches in that
     order, as so many steps of a network that is not told tasks apart.
 
+    On the CPU equal arguments give equal bits, also in several pieces; another number of threads or
+    another build of torch may round otherwise. On a GPU they need not: sums by atomic additions
+    (the backward passes of interpolation, of embeddings, of some poolings) come in any order, cuDNN
+    chooses convolutions by timing them where `torch.backends.cudnn.benchmark` is set, and another
+    card has other kernels. Which layers conflict most is stable all the same where the scores'
+    reliability says so.
+
     With `ema` the average of the weights is what is evaluated and what the model holds in the end;
     with `patience` or `select = "best"` it holds those of the best epoch (see `stopping`).
 
@@ -98,7 +130,8 @@ def fit(
         feed: the data, of these tasks and perhaps others.
         config: optimiser, schedule, method; `measure_every` says how often conflicts are measured.
         seed: seed of the order of the batches and of dropout.
-        directory: a checkpoint is written there after every epoch, and `metrics.jsonl`.
+        directory: a checkpoint is written there after every epoch, and after the step in which a
+            signal came (see `interruption`); it holds the history, and `metrics.jsonl` is a copy.
         scores: takes the Gramians of the measured steps.
         report: called every few steps.
         after_epoch: called with the record of every epoch, of those before an interruption too,
@@ -108,11 +141,13 @@ def fit(
         One record an epoch: `epoch`, `lr`, `train` (loss by task, of those that had one),
         `validation` (metrics by task), `seconds`; of the last `report_epochs`, if several, also
         `test`, which nothing is chosen by; with `patience` or `select = "best"`
-        also `relative_loss` and `best`, whether it is better than all before it (see `stopping`).
+        also `relative_loss` and `best`, whether it is better than all before it (see `stopping`);
+        with `non_finite = "skip"` also `skipped`, the number of steps that were, if any was.
 
     Raises:
         TrainingError: a loss is not finite, which names the task and the step, or a parameter.
         RecipeError: the batches cannot be divided evenly among the processes.
+        Interrupted: a signal came.
     """
     feed = feed.select(model.tasks)
     for length in feed.lengths("train"):
@@ -135,8 +170,10 @@ def fit(
     )
     stepper.sketch = sketch
     stepper.scaler = create_scaler(feed.device, config)
+    if config.non_finite == "skip":
+        stepper.spoiled = Spoiled(model)
     state = _State()
-    checkpoint = None if directory is None else directory / "checkpoint.safetensors"
+    checkpoint = None if directory is None else directory / CHECKPOINT
     torch.manual_seed(seed)
     saved = None
     if checkpoint is not None:
@@ -149,17 +186,49 @@ def fit(
     average = stepper.average = create_average(model, config)
     if average is not None and saved is not None:
         average.load_state_dict(saved["average"])
-    evaluated = model if average is None else average.model
+    if saved is not None and checkpoint is not None and parallel.is_first():
+        write_history(checkpoint.parent, state.history)
     for record in state.history:
         _tell(after_epoch, record)
+    with interruption.in_order():
+        _go_on(stepper, state, checkpoint, n_updates, report, after_epoch)
+    if state.best is not None:
+        model.load_state_dict(state.best)
+    elif average is not None:
+        model.load_state_dict(average.state_dict())
+    surgeon.finish(model)
+    if config.grad_checkpointing:
+        model.set_grad_checkpointing(enable=False)
+    return state.history
 
+
+def _go_on(
+    stepper: Stepper,
+    state: _State,
+    checkpoint: Path | None,
+    n_updates: int,
+    report: Report | None,
+    after_epoch: AfterEpoch | None,
+) -> None:
+    """Train the epochs that are left."""
+    model, feed, config = stepper.learner.model, stepper.learner.feed, stepper.learner.config
+    seed, average = stepper.seed, stepper.average
+    evaluated = model if average is None else average.model
     while state.epoch < config.epochs and not is_over(state.history, config):
+        interruption.check()
         epoch, started = state.epoch, time.perf_counter()
+        before = 0.0 if state.begun is None else state.begun.seconds
         if not parallel.is_first():  # dropout of its own, which no checkpoint has to remember
             torch.manual_seed(int(artefact.digest([seed, epoch, parallel.rank()])[:12], 16))
-        means = _run_epoch(stepper, epoch, n_updates, report)
+        means, state.begun = _run_epoch(stepper, epoch, n_updates, report, state.begun)
+        if state.begun is not None:
+            state.begun.seconds = before + time.perf_counter() - started
+            check_parameters(model, config, n_updates * epoch + state.begun.update)
+            if checkpoint is not None:
+                _save(checkpoint, stepper, state)
+            interruption.check()
         check_parameters(model, config, n_updates * (epoch + 1))
-        surgeon.end_epoch()
+        stepper.surgeon.end_epoch()
         if average is not None:
             average.end_epoch()
         validation = parallel.on_first(lambda: evaluate(evaluated, feed, "validation", config))
@@ -177,31 +246,28 @@ def fit(
         state.history.append(
             {
                 "epoch": state.epoch,
-                "lr": base_lr(optimizer),
+                "lr": base_lr(stepper.optimizer),
                 "train": means,
                 "validation": validation,
                 **({} if test is None else {"test": test}),
                 **judged,
-                "seconds": round(time.perf_counter() - started, 3),
+                **({} if stepper.spoiled is None else stepper.spoiled.record()),
+                "seconds": round(before + time.perf_counter() - started, 3),
             }
         )
         if checkpoint is not None and parallel.is_first():
             _save(checkpoint, stepper, state)
         _tell(after_epoch, state.history[-1])
-    if state.best is not None:
-        model.load_state_dict(state.best)
-    elif average is not None:
-        model.load_state_dict(average.state_dict())
-    surgeon.finish(model)
-    if config.grad_checkpointing:
-        model.set_grad_checkpointing(enable=False)
-    return state.history
 
 
 def _run_epoch(
-    stepper: Stepper, epoch: int, n_updates: int, report: Report | None
-) -> dict[str, float]:
-    """Take the steps of an epoch; returns the mean loss of each task that had one."""
+    stepper: Stepper, epoch: int, n_updates: int, report: Report | None, begun: _Begun | None
+) -> tuple[dict[str, float], _Begun | None]:
+    """Take the steps of an epoch, or those that are left of one that a signal has cut short.
+
+    Returns:
+        The mean loss of each task that had one; and how far it has come if a signal cuts it short.
+    """
     learner, tasks = stepper.learner, stepper.learner.model.tasks
     size, started = learner.config.batch_size, time.perf_counter()
     learner.model.train()
@@ -210,8 +276,17 @@ def _run_epoch(
     recent: list[Tensor] = []
     totals = torch.zeros(len(tasks), device=learner.feed.device)
     stepper.n_present.clear()
-    n_inputs = 0
-    for update in range(n_updates):
+    if stepper.spoiled is not None:
+        stepper.spoiled.n_skipped = 0 if begun is None else begun.n_skipped
+    n_inputs, taken = 0, 0
+    if begun is not None:
+        taken = begun.update
+        recent = list(begun.recent.to(totals.device))
+        totals += begun.totals.to(totals.device)
+        stepper.n_present.update(begun.n_present)
+        for _ in itertools.islice(inputs, taken * learner.config.accumulate):
+            pass
+    for update in range(taken, n_updates):
         number = epoch * n_updates + update
         parts = list(itertools.islice(inputs, learner.config.accumulate))
         stepper.begin(number)
@@ -221,11 +296,16 @@ def _run_epoch(
         try:
             stepper.finish()
         except TrainingError:
-            check_finite(torch.stack(recent), tasks, first)  # says more, if it is so
+            if stepper.spoiled is None:
+                check_finite(torch.stack(recent), tasks, first)  # says more, if it is so
             raise
         if len(recent) >= CHECK_EVERY or update == n_updates - 1:
             window = parallel.mean([torch.stack(recent)])[0]  # (batches, T)
-            check_finite(window, tasks, first)
+            if stepper.spoiled is None:
+                check_finite(window, tasks, first)
+            else:  # a task had no loss where it was not finite
+                window, lost = window.nan_to_num(0.0, 0.0, 0.0), (~window.isfinite()).sum(0)
+                stepper.n_present.subtract(dict(zip(tasks, lost.tolist(), strict=True)))
             if stepper.scaler is not None:
                 stepper.scaler.check(number + 1)
             totals += window.sum(0)
@@ -233,8 +313,16 @@ def _run_epoch(
             now = Progress(number + 1, stepper.n_steps, float(window.mean()), speed)
             _tell(report, now)
             recent.clear()
+        if interruption.is_asked():
+            if parallel.size() > 1:  # each hears of it at another step: the last epoch counts
+                interruption.check()
+            skipped = 0 if stepper.spoiled is None else stepper.spoiled.n_skipped
+            kept = torch.stack(recent) if recent else totals.new_zeros(0, len(tasks))
+            if stepper.spoiled is None:
+                check_finite(kept, tasks, first)
+            return {}, _Begun(update + 1, totals, kept, dict(stepper.n_present), skipped, 0.0)
     sums = dict(zip(tasks, totals.tolist(), strict=True))
-    return {task: sums[task] / n for task in tasks if (n := stepper.n_present[task])}
+    return {task: sums[task] / n for task in tasks if (n := stepper.n_present[task])}, None
 
 
 def _tell(listener: Callable[[_News], None] | None, news: _News) -> None:
@@ -249,6 +337,8 @@ def _save(path: Path, stepper: Stepper, state: _State) -> None:
         more["average"] = average.state_dict()
     if state.best is not None:
         more["best"] = state.best
+    if state.begun is not None:
+        more["begun"] = vars(state.begun)
     save_checkpoint(
         path,
         {
@@ -262,8 +352,7 @@ def _save(path: Path, stepper: Stepper, state: _State) -> None:
             **more,
         },
     )
-    lines = [json.dumps(record) for record in state.history]
-    artefact.write_text(path.with_name("metrics.jsonl"), "\n".join(lines) + "\n")
+    write_history(path.parent, state.history)
 
 
 def _resume(saved: dict[str, Any], path: Path, stepper: Stepper) -> _State:
@@ -276,4 +365,5 @@ def _resume(saved: dict[str, Any], path: Path, stepper: Stepper) -> _State:
     if stepper.scaler is not None:
         stepper.scaler.load_state_dict(saved["scaler"])
     restore_random_state(saved["random"])
-    return _State(saved["epoch"], saved["history"], saved.get("best"))
+    begun = _Begun(**saved["begun"]) if "begun" in saved else None
+    return _State(saved["epoch"], saved["history"], saved.get("best"), begun)

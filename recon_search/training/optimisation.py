@@ -19,7 +19,7 @@ from timm.optim import (
 from timm.scheduler import create_scheduler_v2
 from torch import nn, optim
 
-from recon_search.errors import RecipeError, in_one_line, nearest
+from recon_search.errors import FileError, RecipeError, in_one_line, nearest
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
 from recon_search.training.checkpoint import load_checkpoint, save_checkpoint
@@ -177,6 +177,8 @@ def _trouble(name: str, momentum: float, weight_decay: float) -> str:
                 model(images).square().mean().backward()
                 optimizer.step()
                 save_checkpoint(file, {"optimizer": optimizer.state_dict()})
+        except FileError:
+            raise
         except Exception as error:  # of packages, of CUDA, of the optimiser itself
             return in_one_line(error)
     return ""

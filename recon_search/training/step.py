@@ -23,6 +23,7 @@ from recon_search.recipe import TrainConfig
 from recon_search.tasks.task import Task
 from recon_search.training.averaging import Average
 from recon_search.training.scaler import Scaler
+from recon_search.training.spoiled import Spoiled, faulty_gradient
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Stepper:
         scaler: of the losses; None scales nothing.
         average: of the weights; None keeps none.
         sketch: of measured gradients, drawn anew for each step; None where these are kept.
+        spoiled: leaves out steps that are not finite; None stops there.
         n_present: by task, the batches in which it had a loss.
     """
 
@@ -99,6 +101,7 @@ class Stepper:
     scaler: Scaler | None = None
     average: Average | None = None
     sketch: Sketch | None = None
+    spoiled: Spoiled | None = None
     n_present: Counter[str] = field(default_factory=Counter)
 
     def begin(self, number: int) -> None:
@@ -110,6 +113,8 @@ class Stepper:
             self.scaler.begin(self.surgeon)
         if self.sketch is not None:
             self.sketch.step = number
+        if self.spoiled is not None:
+            self.spoiled.begin()
         self._number = number
         self._measured = self._choose()
         self._present: set[str] = set()
@@ -131,20 +136,36 @@ class Stepper:
         absent = torch.zeros((), device=self.learner.feed.device)
         tasks = self.learner.model.tasks
         found = torch.stack([losses.get(task, absent).detach() for task in tasks])
+        if self.spoiled is not None:
+            self.spoiled.look_at_losses(losses)
+            if self.spoiled.reason:
+                return found
         self.surgeon.accumulate(losses, features, share=share, measure=self._measured)
         return found
 
     def finish(self) -> None:
         """Combine the gradients, count their conflicts, and move the weights.
 
-        In float16 a step is skipped whose gradients overflow.
+        In float16 a step is skipped whose gradients overflow; with `train.non_finite = "skip"` one
+        in which anything is not finite.
 
         Raises:
             TrainingError: gradients are not finite, or the method finds no direction.
         """
         gramians = self.surgeon.combine(measure=self._measured)
-        if self.surgeon.fault is not None and self.scaler is None:  # else it may be overflow
-            raise TrainingError(self.surgeon.fault)
+        if self.spoiled is not None:
+            if not self.spoiled.reason:
+                self.spoiled.look_at_gradients()
+            if self.spoiled.reason:
+                self.optimizer.zero_grad(set_to_none=True)
+                self.spoiled.leave_out(self._number)
+                return
+            self.spoiled.go_on()
+        elif self.surgeon.fault is not None and self.scaler is None:  # else it may be overflow
+            layer = faulty_gradient(self.learner.model)
+            raise TrainingError(
+                f"{self.surgeon.fault} It was at step {self._number}, first in '{layer}'."
+            )
         if self.scores is not None and gramians is not None:
             seen = self._present
             if not isinstance(self._measured, bool):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recon_search import artefact
 from recon_search.data.gallery import Picture
+from recon_search.disk import refuse_special
 from recon_search.tasks.segments import Segments
 from recon_search.tasks.task import Task
 from recon_search.views.maps import paint, palette
@@ -53,8 +54,11 @@ class MapFiles:
 
     def move(self) -> None:
         """Bring what is written to its folder; files of the same names are replaced."""
-        for path in sorted(self._place.rglob("*")):
-            target = self.folder / path.relative_to(self._place)
+        found = sorted(self._place.rglob("*"))
+        targets = [self.folder / path.relative_to(self._place) for path in found]
+        for target in targets:
+            refuse_special(target)
+        for path, target in zip(found, targets, strict=True):
             if path.is_dir():
                 target.mkdir(parents=True, exist_ok=True)
             else:
@@ -79,7 +83,8 @@ def map_files(
 ) -> Iterator[MapFiles]:
     """Yield what writes maps; they are in their folder once the block has ended well."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
+    prefix = artefact.temporary_prefix(folder)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as place:
         found = MapFiles(folder, Path(place), pictures, is_painted=is_painted)
         yield found
         found.move()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,8 +114,9 @@ def trade_off_plot(comparison: Comparison) -> Figure:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, or an SVG where `path` ends in .svg, atomically."""
     kind = "svg" if path.suffix == ".svg" else "png"
-    with artefact.atomic(path) as temporary:
-        draw(figure, temporary, kind, dpi=120)
+    content = io.BytesIO()
+    draw(figure, content, kind, dpi=120)
+    artefact.write_bytes(path, content.getvalue())
 
 
 def draw(figure: Figure, target: Path | BinaryIO, kind: str, *, dpi: int) -> None:

@@ -8,7 +8,8 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from recon_search.search.storage import fail, open_storage, open_study, owner, recover
+from recon_search.owners import owner
+from recon_search.search.storage import fail, open_storage, open_study, recover
 from recon_search.search.tally import tally
 
 GONE = owner().rpartition(":")[0] + ":999999999"

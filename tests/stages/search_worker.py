@@ -13,17 +13,17 @@ from pathlib import Path
 
 import torch
 
+from recon_search import owners
 from recon_search.conflict.scores import ConflictScores
 from recon_search.recipe import load_recipe
 from recon_search.runs.run import Run
-from recon_search.search import storage
 from recon_search.stages import search, study
 from recon_search.training import loop
 
 
 def main():
     out, url, name = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    storage.machine = lambda: name  # as if on a machine of its own: only heartbeats tell of it
+    owners.machine = lambda: name  # as if on a machine of its own: only heartbeats tell of it
     stop = "--stop-in-first-trial" in sys.argv
     torch.set_num_threads(1)
     save = loop._save

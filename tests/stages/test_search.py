@@ -12,8 +12,10 @@ import torch
 from optuna.trial import TrialState
 
 import recon_search as rs
+from recon_search import owners
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, TrainingError
+from recon_search.owners import owner
 from recon_search.recipe import parse_recipe
 from recon_search.runs import deadline
 from recon_search.runs.deadline import Deadline, OutOfTime
@@ -24,7 +26,7 @@ from recon_search.runs.training import Training, train
 from recon_search.search import storage as storage_module
 from recon_search.search.sampling import make_pruner
 from recon_search.search.space import draw, first_trials, make_space
-from recon_search.search.storage import fail, owner
+from recon_search.search.storage import fail
 from recon_search.search.tally import tally
 from recon_search.stages import judge, search, trial
 from recon_search.stages.judge import choose_best
@@ -494,7 +496,7 @@ def test_the_host_that_judges_may_be_started_anew(tmp_path, monkeypatch):
     listener.say = said.append
     run, joined = replace(job.run, listener=listener), search.join(job)
     assert judge._is_first_to_judge(run, joined)
-    monkeypatch.setattr(storage_module.uuid, "getnode", lambda: 1)  # as `machine` names it
+    monkeypatch.setattr(owners.uuid, "getnode", lambda: 1)  # as `machine` names it
     assert judge._is_first_to_judge(run, joined)
     monkeypatch.setattr(judge.socket, "gethostname", lambda: "elsewhere")
     assert not said

@@ -1,0 +1,98 @@
+"""What the disk refuses, in one clear line; and what is no file at all, such as a device."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from recon_search.errors import FileError
+
+_SPACE = "Free some, or choose another place"
+_RIGHTS = "Change who may use it, or choose another place"
+_ADVICE = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: "Raise the limit on the size of files, or choose another place",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: _RIGHTS,
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.ENOTDIR: "A part of its path is a file; choose another place",
+    errno.EEXIST: "A file stands where a folder is needed; choose another place",
+    errno.EISDIR: "A folder has that name; choose another",
+    errno.ENOENT: "Check the path",
+    errno.EMFILE: "Raise `ulimit -n`",
+    errno.ENFILE: "Close other programs",
+}
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def describe(error: OSError, path: str | Path | None = None, doing: str = "used") -> str:
+    """Say in one line what the disk refuses, where, why and what to do.
+
+    Args:
+        error: what was met.
+        path: the file in question; None for the one that the error names, if it names one.
+        doing: what was to be done with it: used, read, written.
+    """
+    where = path if path is not None else error.filename
+    subject = "A file" if where is None else in_one_line(where)
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    advice = _ADVICE.get(error.errno or 0, "Check the disk, and run the command again")
+    return f"{subject} must be {doing}, the system says: {reason}. {advice}."
+
+
+@contextlib.contextmanager
+def explained(path: str | Path, doing: str, *own: str | Path) -> Iterator[None]:
+    """Turn what the disk refuses in a block into one line about `path`.
+
+    Args:
+        path: what the block is about.
+        doing: see `describe`.
+        own: other paths that the block works on, as a temporary one. Errors that name a path which
+            is none of these are about something else, and pass.
+
+    Raises:
+        FileError: the line.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = {str(each) for each in (path, *own)}
+        if error.filename is not None and str(error.filename) not in named:
+            raise
+        raise FileError(describe(error, path, doing)) from error
+
+
+def special(path: str | Path) -> str | None:
+    """What kind of special file a path leads to; None for a file, a folder, or nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
+        return None
+    return next((name for is_kind, name in _KINDS if is_kind(mode)), None)
+
+
+def refuse_special(path: str | Path) -> None:
+    """Refuse what is neither file nor folder: reading may never end, writing would replace it.
+
+    Raises:
+        FileError: it is a pipe, a socket or a device.
+    """
+    if (kind := special(path)) is not None:
+        raise FileError(f"{in_one_line(path)} must be a regular file, it is {kind}. Name another.")
+
+
+def in_one_line(path: str | bytes | int | Path) -> str:
+    """A path as it is shown: without what would break the line, or what no console can encode."""
+    text = os.fsdecode(path) if isinstance(path, bytes) else str(path)
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
