@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from recon_search import json_text, seals
 from recon_search.errors import RecipeError, nearest
 from recon_search.recipe.choice import CompareConfig, SplitConfig
 from recon_search.recipe.data import DataConfig, TaskConfig
@@ -59,14 +60,17 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = find_recipe(path)
     try:
         text = path.read_text(encoding="utf-8")
-        raw = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        raw = json_text.parse(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         raise RecipeError(
             f"A recipe is needed, found no file at {path}. Check the path, or take one of "
             f"{', '.join(shipped_recipes())}."
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise RecipeError(f"A recipe must be TOML, could not read {path}: {error}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise RecipeError(f"A recipe must be {kind}, could not read {path}: {error}.") from None
+    if path.suffix == ".json" and isinstance(raw, dict):
+        raw = seals.unseal(raw, path, by_hand=True)
     for override in overrides:
         _override(raw, override)
     return parse_recipe(raw, str(path))

@@ -12,12 +12,15 @@ from typing import Any, Literal, get_args
 from scipy.stats import ttest_rel
 
 from recon_search import artefact
-from recon_search.errors import ArtefactError, TrainingError
+from recon_search.errors import ArtefactError, TrainingError, in_one_line
+from recon_search.records import STRICT, fit
 from recon_search.runs.result import Result
 from recon_search.tasks.scoring import delta_m, mean_and_deviation, measured
 from recon_search.tasks.task import Directions, Metrics
 
-FORMAT = "recon-search/comparison/2"
+FORMAT = "recon-search/comparison/3"
+UNSEALED = "recon-search/comparison/2"
+"""Without a digest."""
 FIRST_FORMAT = "recon-search/comparison/1"
 SIGNIFICANCE = 0.05
 
@@ -46,6 +49,8 @@ class Row:
         p_value: of the paired t test against the split; None for it, for fewer than two seeds, and
             where all differences are equal.
     """
+
+    __pydantic_config__ = STRICT
 
     name: str
     role: Role
@@ -79,6 +84,8 @@ class Best:
         directory: of its training.
     """
 
+    __pydantic_config__ = STRICT
+
     name: str
     seed: int
     validation_delta_m: float
@@ -101,6 +108,8 @@ class Comparison:
         warning: why the single-task models may be no yardstick; empty if nothing speaks against.
         units: by task and metric. Before they were kept, tasks were judged by accuracy alone.
     """
+
+    __pydantic_config__ = STRICT
 
     seeds: list[int]
     threshold: float
@@ -128,21 +137,31 @@ class Comparison:
         Raises:
             ArtefactError: the file is missing, damaged or of another format.
         """
-        values = artefact.read_json(path, "comparison")
-        artefact.check_format(values, FORMAT, path, FIRST_FORMAT)
-        try:
-            if values.pop("format") == FIRST_FORMAT:
+        earlier = UNSEALED, FIRST_FORMAT
+        values = artefact.read_object(path, "comparison", FORMAT, *earlier, finite=False)
+        if values.pop("format") == FIRST_FORMAT:
+            try:
                 values = _from_first(values)
-            rows = [
-                Row(**{**row, "minus_split": row["minus_split"] and tuple(row["minus_split"])})
-                for row in values["rows"]
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise ArtefactError(
+                    f"A comparison must hold rows, single-task models and a verdict, {path} does "
+                    f"not ({in_one_line(error)}). Compare again."
+                ) from None
+        found = fit(cls, values, path, "A comparison", "Compare again.")
+        n = len(found.seeds)
+        lists = [("single", each) for own in found.single.values() for each in own.values()]
+        for row in found.rows:
+            lists.append((f"row '{row.name}'", row.delta_m))
+            lists += [
+                (f"row '{row.name}'", v) for own in row.metrics.values() for v in own.values()
             ]
-            return cls(**{**values, "rows": rows, "best": Best(**values["best"])})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(
-                f"A comparison must hold rows, single-task models and a verdict, {path} does not "
-                f"({type(error).__name__}: {error}). Compare again."
-            ) from None
+        for where, values_of in lists:
+            if len(values_of) != n:
+                raise ArtefactError(
+                    f"A comparison must hold a value for each of its {n} seeds, {path} has "
+                    f"{len(values_of)} in {where}. Compare again."
+                )
+        return found
 
 
 @dataclass(frozen=True)

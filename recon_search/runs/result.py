@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from recon_search import artefact
+from pydantic import Field, NonNegativeInt, model_validator
+
+from recon_search import artefact, json_text
 from recon_search.errors import ArtefactError
+from recon_search.records import Record, fit
 from recon_search.tasks.task import Metrics
 
 FILE, HISTORY = "result.json", "metrics.jsonl"
+FORMAT = "recon-search/result/1"
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,18 @@ class Result:
 
     def history(self) -> list[dict[str, Any]]:
         """Read the record of every epoch (see `fit`)."""
-        lines = (self.directory / HISTORY).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        path = self.directory / HISTORY
+        try:
+            lines = path.read_bytes().splitlines()
+            records = [json_text.parse(line, finite=False) for line in lines]
+            if not all(isinstance(record, dict) for record in records):
+                raise ValueError("a line is no object")
+        except ValueError as error:
+            raise ArtefactError(
+                f"A training's history must hold a JSON object a line, {path} does not ({error}). "
+                "Delete its folder to train anew."
+            ) from None
+        return records
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, without the folder."""
@@ -53,7 +66,7 @@ class Result:
 
     def save(self) -> None:
         """Write `result.json` into the training's folder: from now on it is done."""
-        artefact.write_json(self.directory / FILE, self.as_json())
+        artefact.write_json(self.directory / FILE, {"format": FORMAT, **self.as_json()})
 
     @staticmethod
     def is_in(directory: Path) -> bool:
@@ -70,19 +83,27 @@ class Result:
         path = directory / FILE
         if not cls.is_in(directory):
             return None
-        values = artefact.read_json(path, "result")
-        try:
-            own = {name: values[name] for name in ("method", "seed", "n_parameters", "flops")}
-            return cls(
-                tasks=tuple(values["tasks"]),
-                validation=dict(values["validation"]),
-                seconds=float(values["seconds"]),
-                directory=directory,
-                test=values.get("test"),
-                **own,
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(
-                f"A result must name what was trained and its metrics, {path} does not "
-                f"({type(error).__name__}: {error}). Delete its folder to train anew."
-            ) from None
+        values = artefact.read_object(path, "result", FORMAT, None, finite=False)
+        values = {key: value for key, value in values.items() if key in _Kept.model_fields}
+        found = fit(_Kept, values, path, "A result", "Delete its folder to train anew.")
+        return cls(**dict(found), directory=directory)
+
+
+class _Kept(Record):
+    """What `result.json` holds, beside its format."""
+
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    method: str
+    seed: NonNegativeInt
+    n_parameters: NonNegativeInt
+    flops: NonNegativeInt
+    validation: dict[str, dict[str, float]]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    test: dict[str, dict[str, float]] | None = None
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> Self:
+        for part in (self.validation, self.test):
+            if part is not None and not set(part) <= set(self.tasks):
+                raise ValueError(f"metrics must be of its tasks, {', '.join(self.tasks)}")
+        return self

@@ -15,13 +15,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from recon_search import identity, parallel
-from recon_search.conflict.kept import FORMAT
+from recon_search.conflict.kept import MEASURED
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.transforms import SCALES
-from recon_search.errors import RecipeError
+from recon_search.errors import ArtefactError, RecipeError, ReconSearchError
 from recon_search.graph.split import Split
 from recon_search.model.facts import Facts, facts_of
-from recon_search.model.files import load
+from recon_search.model.files import check_whole, load
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, Recipe, TrainConfig
 from recon_search.runs.deadline import OutOfTime, in_time
@@ -72,7 +72,7 @@ class Training:
             backbone=self.backbone,
             split=None if self.split is None else self.split.digest,
             seed=self.seed if with_seed else None,
-            measured=FORMAT if self.train.measure_every else None,
+            measured=MEASURED if self.train.measure_every else None,
             start=None if self.start is None else self.start.identity(run),
         )
 
@@ -204,7 +204,15 @@ def reporter(training: Training, run: Run) -> Callable[[Progress], None]:
 
 
 def copy_model(directory: Path, target: Path) -> None:
-    """Copy the model of a training's folder to `target`, replacing what is there."""
+    """Copy the model of a training's folder to `target`, replacing what is there.
+
+    Raises:
+        ArtefactError: it is incomplete or damaged; what is there stays.
+    """
+    try:
+        check_whole(directory / "model")
+    except ReconSearchError as error:
+        raise ArtefactError(f"{error} Or delete {directory} to train anew.") from None
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(directory / "model", target)
 

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import socket
+import sqlite3
 import time
 import uuid
 import warnings
@@ -51,6 +52,9 @@ _HEARTBEAT = sqlalchemy.text("SELECT 1 FROM trial_heartbeats WHERE trial_id = :t
 _FORGET = sqlalchemy.text("DELETE FROM trial_heartbeats WHERE trial_id = :trial_id")
 _TOUCH = sqlalchemy.text("UPDATE trials SET state = state WHERE trial_id = :trial_id")
 
+_LASTING = ("readonly", "no such", "malformed", "not a database", "has no column", "syntax error")
+"""What SQLite says of a file that will not be another for waiting."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -58,7 +62,7 @@ def is_connection_lost(error: BaseException | None) -> bool:
     """Whether an error says that the database cannot be reached, now."""
     while error is not None:
         if isinstance(error, OperationalError | InterfaceError):
-            return "readonly" not in str(error)  # a file that may not be written will not be
+            return not any(words in str(error) for words in _LASTING)
         error = error.__cause__
     return False
 
@@ -173,6 +177,7 @@ def open_storage(url: str, heartbeat: int, retries: int) -> PatientStorage:
     """
     try:
         with plain_errors(url):
+            _check_pages(url)
             return _create_storage(url, heartbeat, retries)
     except ImportError:
         raise RecipeError(
@@ -197,12 +202,33 @@ def plain_errors(url: str) -> Iterator[None]:
         yield
     except ArgumentError:
         raise
-    except (SQLAlchemyError, StorageInternalError) as error:
+    except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise RecipeError(
             f"--storage must be a database that answers, {hide_password(url)} says: {reason}. "
             "Start it, or check the URL."
         ) from None
+
+
+def _check_pages(url: str) -> None:
+    """Make sure that the pages of a SQLite file, if there is one, fit together.
+
+    Raises:
+        RecipeError: saying what does not.
+        sqlite3.Error: the file is no database.
+    """
+    if not is_local(url) or is_missing(url):
+        return
+    path = sqlalchemy.make_url(url).database or ""
+    if not path or path.startswith((":", "file:")):
+        return
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise RecipeError(
+            f"--storage must be an undamaged database, {path} is not ("
+            f"{' '.join(str(found).split())}). Restore it from a copy, or begin another."
+        )
 
 
 def _create_storage(url: str, heartbeat: int, retries: int, attempts: int = 10) -> PatientStorage:

@@ -17,6 +17,9 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.anatomy import dissect
 from recon_search.graph.split import Split
 from recon_search.model.facts import facts_of
+from recon_search.model.files import read_config
+from recon_search.model.foreign import backbone_of
+from recon_search.model.inputs import input_of
 from recon_search.recipe import Recipe
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.folder import read_recipe
@@ -26,7 +29,7 @@ from recon_search.views.outline import cost_table
 from recon_search.views.picture import picture
 from recon_search.views.plots import comparison_plot, draw, heat_map, trade_off_plot
 from recon_search.views.tables import comparison_table, ranking_table
-from recon_search.views.trials import trial_table
+from recon_search.views.trials import read_summary, trial_table
 
 NONE = "no split did better than none"
 
@@ -114,11 +117,12 @@ def _comparison_sections(out: Path) -> list[str]:
 
 def _split_section(out: Path, recipe: Recipe, split: Split) -> list[str]:
     """The network that the split makes."""
-    model = artefact.read_json(out / "model" / "config.json", "model's config.json")
+    model = read_config(out / "model")
     known = model.get("tasks")  # models of the first format have numbers of classes there
     tasks = [create_task(spec) for spec in known] if isinstance(known, list) else []
-    shape, frozen = model["input"]["shape"], recipe.train.freeze
-    facts = facts_of(recipe.backbone, shape, frozen, tasks=tasks)
+    shape, frozen = input_of(model)["shape"], recipe.train.freeze
+    backbone = backbone_of(model.get("backbone") or {}, out / "model" / "config.json")
+    facts = facts_of(backbone, shape, frozen, tasks=tasks)
     anatomy = dissect(facts.analysis, split, title=facts.config.name)
     return [
         "<h2>The split</h2>",
@@ -131,7 +135,7 @@ def _search_section(out: Path) -> list[str]:
     """What was tried, if a search chose the split."""
     if not (out / "search.json").is_file():
         return []
-    summary = artefact.read_json(out / "search.json", "search summary")
+    summary = read_summary(out / "search.json")
     return [
         "<h2>The search</h2>",
         f"<p>{html.escape(summary['tally'])}; {html.escape(summary['best'])}.</p>",

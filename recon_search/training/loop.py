@@ -16,14 +16,18 @@ from torch import Tensor
 from recon_search import artefact, parallel
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.source import Feed
-from recon_search.errors import TrainingError
+from recon_search.errors import ArtefactError, TrainingError
 from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
 from recon_search.training.averaging import create_average
 from recon_search.training.checkpoint import (
+    ADVICE,
+    check_kinds,
+    check_progress,
     load_checkpoint,
     random_state,
+    refusal,
     restore_random_state,
     save_checkpoint,
 )
@@ -132,11 +136,15 @@ def fit(
             lambda: load_checkpoint(checkpoint) if checkpoint.is_file() else None
         )
         if saved is not None:
-            state = _resume(saved, checkpoint, stepper)
+            state = _resume(saved, checkpoint, stepper, config)
     parallel.synchronise(model)
     average = stepper.average = create_average(model, config)
     if average is not None and saved is not None:
-        average.load_state_dict(saved["average"])
+        try:
+            average.load_state_dict(saved["average"])
+        except (KeyError, RuntimeError, TypeError) as error:
+            assert checkpoint is not None
+            raise refusal(checkpoint, error) from None
     evaluated = model if average is None else average.model
     for record in state.history:
         _tell(after_epoch, record)
@@ -247,14 +255,28 @@ def _save(path: Path, stepper: Stepper, state: _State) -> None:
     artefact.write_text(path.with_name("metrics.jsonl"), "\n".join(lines) + "\n")
 
 
-def _resume(saved: dict[str, Any], path: Path, stepper: Stepper) -> _State:
-    """Put back all but the average, which is made of the model as it goes on."""
-    stepper.learner.model.load_state_dict(saved["model"])
-    stepper.optimizer.load_state_dict(saved["optimizer"])
-    stepper.surgeon.load_state_dict(saved["method"])
-    if stepper.scores is not None:
-        stepper.scores.load_state(saved["scores"], path)
-    if stepper.scaler is not None:
-        stepper.scaler.load_state_dict(saved["scaler"])
-    restore_random_state(saved["random"])
-    return _State(saved["epoch"], saved["history"], saved.get("best"))
+def _resume(saved: dict[str, Any], path: Path, stepper: Stepper, config: TrainConfig) -> _State:
+    """Put back all but the average, which is made of the model as it goes on.
+
+    Raises:
+        ArtefactError: it is not the state of this training.
+    """
+    try:
+        state = _State(saved["epoch"], saved["history"], saved.get("best"))
+        check_progress(state.epoch, state.history, config)
+        model = stepper.learner.model
+        for tensors in (saved["model"], state.best or {}):
+            check_kinds(tensors, model.state_dict())
+        model.load_state_dict(saved["model"])
+        stepper.optimizer.load_state_dict(saved["optimizer"])
+        stepper.surgeon.load_state_dict(saved["method"])
+        if stepper.scores is not None:
+            stepper.scores.load_state(saved["scores"], path)
+        if stepper.scaler is not None:
+            stepper.scaler.load_state_dict(saved["scaler"])
+        restore_random_state(saved["random"])
+    except ArtefactError as error:
+        raise ArtefactError(f"{error} {ADVICE}") from None
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise refusal(path, error) from None
+    return state

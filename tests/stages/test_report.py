@@ -7,15 +7,18 @@ import tomllib
 
 import pytest
 
+from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import ArtefactError
 from recon_search.graph.split import Split
+from recon_search.model.network import FORMAT
 from recon_search.recipe import parse_recipe
 from recon_search.runs.comparison import Best, Comparison, Row
 from recon_search.stages.report import write_report
 from tests.stages.recipes import TINY
 from tests.stages.scores import noisy_scores
 
+INPUT = {"shape": [1, 12, 12], "mean": [0.1], "std": [0.3]}
 NASTY = "<b>x</b> & \"q\" 'r' {0}"
 MARKUP = "[bold]y[/bold] [/red]"
 TASKS = (NASTY, "right")
@@ -62,7 +65,8 @@ def fill(out, scores, tasks=TASKS, **recipe):
     Split.private(layers, tasks, backbone=scores.metadata["backbone"]).save(out / "split.json")
     make_comparison(tasks).save(out / "comparison.json")
     (out / "model").mkdir()
-    (out / "model/config.json").write_text(json.dumps({"input": {"shape": [1, 12, 12]}}))
+    config = {"backbone": scores.metadata["backbone"], "input": INPUT}
+    artefact.write_json(out / "model/config.json", {"format": FORMAT, **config})
     return out
 
 
@@ -98,7 +102,7 @@ def test_a_warning_is_shown_beside_it(tmp_path, scores):
     out = fill(tmp_path, scores)
     values = json.loads((out / "comparison.json").read_text())
     values["warning"] = "Warning: <i>scatter</i>"
-    (out / "comparison.json").write_text(json.dumps(values))
+    artefact.write_json(out / "comparison.json", values)
     page = write_report(out).read_text(encoding="utf-8")
     found = re.findall(r'<p class="verdict">(.*?)</p>', page, flags=re.S)
     assert [html.unescape(each) for each in found][1:] == ["Warning: <i>scatter</i>"]
