@@ -62,6 +62,8 @@ def read_json(path: str | Path, kind: str, *, finite: bool = True) -> Any:
         ArtefactError: the file is missing, is not JSON, or breaks the limits of `json_text`.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise ValueError("it is no regular file")
         if Path(path).stat().st_size > json_text.LARGEST:
             raise ValueError(f"it is larger than {json_text.LARGEST:,} bytes")
         return json_text.parse(Path(path).read_bytes(), finite=finite)

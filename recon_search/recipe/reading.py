@@ -59,6 +59,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = find_recipe(path)
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
         text = path.read_text(encoding="utf-8")
         raw = json_text.parse(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
