@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import nn
 
 from recon_search.artefact import digest, read_json, read_object, write_text
-from recon_search.errors import ArtefactError, SplitError, nearest
+from recon_search.errors import ArtefactError, SplitError, nearest, shortened
 from recon_search.graph.layers import digest_of, layer_names
 from recon_search.graph.names import names_of
 from recon_search.graph.partition import Group, from_groups, to_groups
@@ -127,7 +127,10 @@ class Split:
                 f"A split must have tasks and layers with groups of tasks, {path} has not "
                 f"({type(error).__name__}: {error}). Write it again."
             ) from None
-        return cls(tasks, layers, *extra)
+        try:
+            return cls(tasks, layers, *extra)
+        except SplitError as error:
+            raise SplitError(f"{path}: {shortened(str(error))}") from None
 
     def for_tasks(
         self,

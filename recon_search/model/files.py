@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from recon_search import artefact
-from recon_search.errors import ArtefactError
+from recon_search.errors import ArtefactError, ReconSearchError, shortened
 from recon_search.graph.branch import branch
 from recon_search.graph.example import example_input
 from recon_search.graph.split import Split
@@ -75,6 +75,10 @@ def load(
             model = build_model(plain, heads_of(config), tasks, shape=shape, split=split)
         else:
             model = _assemble(config, split, heads, backbone, plain)
+    except ReconSearchError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{described}: {shortened(str(error))}") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
             f"{described} must describe backbone, head, tasks and input, found no "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from recon_search import artefact, identity
@@ -77,7 +78,7 @@ def _is_begun(out: Path) -> bool:
 
 def _begun_with(out: Path) -> dict[str, str]:
     """Identity of what was begun in a folder; earlier versions left the recipe alone."""
-    if (out / IDENTITY).is_file():
+    if os.path.lexists(out / IDENTITY):
         found = artefact.read_object(out / IDENTITY, "run's identity", FORMAT, None)
         found.pop("format", None)
         return fit(

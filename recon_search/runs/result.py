@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -71,7 +72,7 @@ class Result:
     @staticmethod
     def is_in(directory: Path) -> bool:
         """Whether a folder's training is done."""
-        return (directory / FILE).is_file()
+        return os.path.lexists(directory / FILE)
 
     @classmethod
     def load(cls, directory: Path) -> Result | None:

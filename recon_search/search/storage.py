@@ -204,9 +204,12 @@ def plain_errors(url: str) -> Iterator[None]:
         raise
     except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
+        advice = "Start it, or check the URL."
+        if any(words in reason for words in ("malformed", "not a database")):
+            advice = "Restore it from a copy, or begin another."
         raise RecipeError(
             f"--storage must be a database that answers, {hide_password(url)} says: {reason}. "
-            "Start it, or check the URL."
+            f"{advice}"
         ) from None
 
 

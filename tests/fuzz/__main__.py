@@ -10,4 +10,7 @@ from tests.fuzz.subjects import make_subjects
 *words, number = sys.argv[1:]
 with tempfile.TemporaryDirectory() as folder:
     subject = make_subjects(Path(folder))[" ".join(words)]
-    print(run_case(" ".join(words), subject, int(number), subject.read()) or "One line, as it should be.")
+    print(
+        run_case(" ".join(words), subject, int(number), subject.read())
+        or "One line, as it should be."
+    )

@@ -58,7 +58,9 @@ def run_case(name, subject, number, expected):
                 spoilt, what = mutations.spoil(own, content)
             else:
                 is_sealed = draw > 0.6
-                change = mutations.change_json if subject.kind == "json" else mutations.change_tensors
+                change = (
+                    mutations.change_json if subject.kind == "json" else mutations.change_tensors
+                )
                 spoilt, what = change(own, content, sealed=is_sealed)
             path.write_bytes(spoilt)
         fault = _read(subject, None if is_sealed or not subject.has_digest else expected, what)
@@ -83,7 +85,11 @@ def _read(subject, expected, what):
             return f"more than a line: {text!r}"
         if len(text) > 2000:
             return f"a line of {len(text)} characters: {text[:300]!r}"
-        return "" if text.endswith((".", "?", '"', "'", "]")) or "\n" in text else f"no end: {text!r}"
+        if subject.path.parent.name not in text:
+            return f"names no file: {text!r}"
+        return (
+            "" if text.endswith((".", "?", '"', "'", "]")) or "\n" in text else f"no end: {text!r}"
+        )
     except Hung:
         return "hung"
     except BaseException as error:  # a panic of a library is no Exception

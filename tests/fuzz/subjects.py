@@ -82,7 +82,11 @@ def make_subjects(folder):
     (folder / "run/trainings").mkdir()
 
     model = build_model(
-        BACKBONE, HeadConfig(), [Classes(task, 10) for task in TASKS], shape=(1, 12, 12), split=split
+        BACKBONE,
+        HeadConfig(),
+        [Classes(task, 10) for task in TASKS],
+        shape=(1, 12, 12),
+        split=split,
     )
     plain = copy.deepcopy(model)
     inputs = {"shape": [1, 12, 12], "mean": [0.1], "std": [0.3]}
@@ -97,7 +101,9 @@ def make_subjects(folder):
     artefact.write_tensors(folder / "weights.safetensors", backbone, {"source": "here"})
     contents._keep(folder / "contents.json", {"a.png": [[1, 2, 3], "0123", [4, 5], ""]})
     _make_study(folder / "search.db", recipe)
-    write_summary(summarise(find_study("study", f"sqlite:///{folder}/search.db")), folder / "search.json")
+    write_summary(
+        summarise(find_study("study", f"sqlite:///{folder}/search.db")), folder / "search.json"
+    )
 
     def resume():
         again = copy.deepcopy(plain)
