@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -133,7 +134,7 @@ def fit(
     saved = None
     if checkpoint is not None:
         saved = parallel.on_first(
-            lambda: load_checkpoint(checkpoint) if checkpoint.is_file() else None
+            lambda: load_checkpoint(checkpoint) if os.path.lexists(checkpoint) else None
         )
         if saved is not None:
             state = _resume(saved, checkpoint, stepper, config)

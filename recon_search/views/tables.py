@@ -213,7 +213,8 @@ def _extremes(row: Row, comparison: Comparison) -> list[str]:
         task: delta_m(_means(row.metrics, task), _means(comparison.single, task), {task: own})
         for task, own in comparison.directions.items()
     }
-    ends = (min(means, key=means.__getitem__), max(means, key=means.__getitem__))
+    known = {task: mean for task, mean in means.items() if not math.isnan(mean)} or means
+    ends = (min(known, key=known.__getitem__), max(known, key=known.__getitem__))
     return [f"{escape(task)} {means[task]:+.2f}" for task in ends]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -256,7 +257,8 @@ def _last(trial: FrozenTrial) -> float | None:
 
 def _best_first(row: dict[str, Any]) -> tuple[bool, float, int]:
     value = row["delta_m"]
-    return row["state"] != "complete", 0.0 if value is None else -value, row["trial"]
+    is_known = value is not None and not math.isnan(value)
+    return row["state"] != "complete", -value if is_known else math.inf, row["trial"]
 
 
 def _short(value: float | None) -> str:

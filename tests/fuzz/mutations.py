@@ -10,7 +10,8 @@ from recon_search import seals
 VALUES = (
     None, True, False, 0, 1, -1, 10**9, 2**62, 2**63, 10**30, 0.5, -0.0, 1e308, float("nan"),
     float("inf"), "", "a", "x" * 5000, "../../etc/passwd", "http://localhost:1/x", "hf-hub:a/b",
-    "os:system", "\u202e\x00", [], {}, [[]], [1, [2]], {"a": {}}, [None], [["left"]], [[1], ["left"]],
+    "os:system", "\u202e\x00", [], {}, [[]], [1, [2]], {"a": {}}, [None], [["left"]],
+    [[1], ["left"]],
     "torch.nn:Linear", "resnet18", ["a", "a"], {"pretrained": True}, [10**9] * 4,
 )  # fmt: skip
 """What stands in the place of another value."""
@@ -18,9 +19,11 @@ VALUES = (
 STRANGERS = (
     b"", b" ", b"\n", b"{}", b"[]", b"null", b"0", b'"text"', b"NaN", b"\x00" * 64, b"\xff" * 64,
     b"<!doctype html><html><body>404</body></html>", b"\x89PNG\r\n\x1a\n" + bytes(40),
-    b"PK\x03\x04" + bytes(60), b"\x80\x02cposix\nsystem\n(S'true'\ntR.", b"SQLite format 3\x00" + bytes(84),
-    b"[" * 100_000, b'{"a":' * 100_000, b"1" * 5000, b'{"format": ' + b"9" * 5000 + b"}",
-    b'{"a": 1, "a": 2}', b"\xef\xbb\xbf{}", b'{"a": "\\ud800"}', b"version https://git-lfs.github.com/spec/v1\n",
+    b"PK\x03\x04" + bytes(60), b"\x80\x02cposix\nsystem\n(S'true'\ntR.",
+    b"SQLite format 3\x00" + bytes(84), b"[" * 100_000, b'{"a":' * 100_000, b"1" * 5000,
+    b'{"format": ' + b"9" * 5000 + b"}",
+    b'{"a": 1, "a": 2}', b"\xef\xbb\xbf{}", b'{"a": "\\ud800"}',
+    b"version https://git-lfs.github.com/spec/v1\n",
     (2**63).to_bytes(8, "little") + b"{}", (10**8).to_bytes(8, "little") + b"{}",
     (2).to_bytes(8, "little") + b"{}", (100_000).to_bytes(8, "little") + b"[" * 100_000,
 )  # fmt: skip

@@ -135,13 +135,18 @@ def make_subjects(folder):
     reopen = functools.partial(open_folder, recipe, folder / "run", resume=True)
     here = folder.joinpath
     return {
-        "split": Subject(here("split.json"), lambda: _text(vars(Split.load(here("split.json")))), "json", 80),
+        "split": Subject(
+            here("split.json"), lambda: _text(vars(Split.load(here("split.json")))), "json", 80
+        ),
         "scores": Subject(here("scores.safetensors"), scores, "tensors", 50),
         "result": Subject(
             here("trained/result.json"), lambda: repr(Result.load(folder / "trained")), "json", 60
         ),
         "comparison": Subject(
-            here("comparison.json"), lambda: repr(Comparison.load(here("comparison.json"))), "json", 70
+            here("comparison.json"),
+            lambda: repr(Comparison.load(here("comparison.json"))),
+            "json",
+            70,
         ),
         "recipe": Subject(
             here("run/recipe.json"), lambda: read_recipe(here("run/recipe.json")), "json", 40

@@ -33,7 +33,7 @@ TOO_MUCH = ("data.train", "data.validation", "data.test", "data.canvas")
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12),
-    st.sampled_from(["resnet18", "vit_tiny_patch16_224", "joint", "pcgrad", "count", "1.2x", "auto"]),
+    st.sampled_from(["resnet18", "joint", "pcgrad", "count", "1.2x", "auto"]),
     st.sampled_from([0, 1, -1, 2**31, 2**62, 2**64, 10**400, 1e308, float("nan"), float("-inf")]),
 )  # fmt: skip
 values = st.recursive(
@@ -68,14 +68,17 @@ patient = settings(
 
 
 def refused(call):
-    """Whether a call was refused, in words that end."""
+    """Whether a call was refused, in words, and not too many."""
     try:
         with in_time():
             call()
     except ReconSearchError as error:
-        assert str(error).strip(), "a refusal says something"
-        return True
-    return False
+        said = str(error)
+    else:
+        return False
+    assert said.strip(), "a refusal says something"
+    assert len(said) < 20_000
+    return True
 
 
 @pytest.fixture

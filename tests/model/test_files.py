@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import recon_search as rs
+from recon_search import artefact
 from recon_search.errors import ArtefactError
 
 
@@ -111,3 +112,33 @@ def test_tasks_that_the_split_does_not_have_are_refused(saved):
     ) as caught:
         rs.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tensor_of_another_kind_is_refused(saved):
+    _, path = saved
+    state = load_file(path / "model.safetensors")
+    state = {n: t.long() if n.endswith("conv1.weight") else t for n, t in state.items()}
+    metadata = {"format": "recon-search/model/3"}
+    artefact.write_tensors(path / "model.safetensors", state, metadata)
+    with pytest.raises(
+        ArtefactError, match=r"conv1\.weight' as torch\.float32, found torch\.int64"
+    ):
+        rs.load(path)
+
+
+@pytest.mark.parametrize("shape", [[1, 32], [0, 32, 32], [1, 32, 10**6], [1.0, 32, 32], "132"])
+def test_images_of_no_size_are_refused(saved, shape):
+    _, path = saved
+    config = json.loads((path / "config.json").read_text())
+    artefact.write_json(path / "config.json", config | {"input": {"shape": shape}})
+    with pytest.raises(ArtefactError, match=r"config\.json `input\.shape"):
+        rs.load(path)
+
+
+def test_a_network_larger_than_its_weights_is_never_made(saved):
+    _, path = saved
+    config = json.loads((path / "config.json").read_text())
+    config["backbone"]["args"] = {"channels": [8000, 8000, 8000, 8000]}
+    artefact.write_json(path / "config.json", config)
+    with pytest.raises(ArtefactError, match=r"has [\d,]+ numbers, the weights have [\d,]+"):
+        rs.load(path)
