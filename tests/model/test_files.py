@@ -120,9 +120,7 @@ def test_a_tensor_of_another_kind_is_refused(saved):
     state = {n: t.long() if n.endswith("conv1.weight") else t for n, t in state.items()}
     metadata = {"format": "recon-search/model/3"}
     artefact.write_tensors(path / "model.safetensors", state, metadata)
-    with pytest.raises(
-        ArtefactError, match=r"conv1\.weight' as torch\.float32, found torch\.int64"
-    ):
+    with pytest.raises(ArtefactError, match=r"as torch\.float32, found torch\.int64"):
         rs.load(path)
 
 
