@@ -1,13 +1,13 @@
 """Files on disk: JSON and safetensors, written atomically, read with one clear error.
 
-Nothing is ever unpickled. A reader sees the old file or the new file, never half of one.
+Nothing is ever unpickled. A reader sees the old file or the new file, never half of one, and files
+carry a digest of their content (see `seals`), which is checked.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import re
@@ -22,9 +22,10 @@ import safetensors
 from safetensors.torch import save
 from torch import Tensor
 
-from recon_search import owners
+from recon_search import json_text, owners, seals
 from recon_search.disk import describe, explained, refuse_special
 from recon_search.errors import ArtefactError, FileError
+from recon_search.seals import digest as digest
 
 _TEMPORARY = re.compile(r"^\..*\.(" + owners.PATTERN + r")\.[^.]{8}(\..*)?$", re.DOTALL)
 """The name of a file that `atomic` is writing, with its owner."""
@@ -111,27 +112,68 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as readable JSON, atomically."""
+    """Write `value` as readable JSON, atomically; an object with a digest."""
+    value = seals.seal(value) if isinstance(value, Mapping) else value
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: str | Path, kind: str) -> Any:
-    """Read a JSON file; `kind` names it in the error.
+def read_json(path: str | Path, kind: str, *, finite: bool = True) -> Any:
+    """Read a JSON file as it stands; `kind` names it in the error.
 
     Raises:
-        ArtefactError: the file is missing or is not JSON.
+        ArtefactError: the file is missing, is not JSON, or breaks the limits of `json_text`.
     """
     refuse_special(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        if Path(path).exists() and not Path(path).is_file():
+            raise ValueError("it is no regular file")
+        if Path(path).stat().st_size > json_text.LARGEST:
+            raise ValueError(f"it is larger than {json_text.LARGEST:,} bytes")
+        return json_text.parse(Path(path).read_bytes(), finite=finite)
     except FileNotFoundError:
         raise ArtefactError(
             f"A {kind} is needed, found no file at {path}. Check the path."
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ArtefactError(
-            f"A {kind} must be a JSON file, could not read {path} ({error}). Write it again."
+            f"A {kind} must be a JSON file, could not read {path} ({_reason(error)}). Write it "
+            "again."
         ) from None
+
+
+def read_object(
+    path: str | Path,
+    kind: str,
+    format: str | None = None,
+    *earlier: str | None,
+    by_hand: bool = False,
+    finite: bool = True,
+) -> dict[str, Any]:
+    """Read a JSON object that this tool wrote, and check its format and its digest.
+
+    Args:
+        path: the file.
+        kind: names it in the error.
+        format: what its key `format` must be; None where it has none.
+        earlier: formats that are still read, None for files without; they may lack the digest.
+        by_hand: whether people may write or change such a file, which may lack the digest then.
+        finite: whether all numbers must be.
+
+    Returns:
+        The object without its digest.
+
+    Raises:
+        ArtefactError: the file is missing, damaged, changed or of another format.
+    """
+    value = read_json(path, kind, finite=finite)
+    if not isinstance(value, dict):
+        raise ArtefactError(
+            f"A {kind} must be a JSON object, {path} holds {_short(value)}. Write it again."
+        )
+    if format is not None:
+        check_format(value, format, path, *earlier)
+    needed = format is not None and value.get("format") == format and not by_hand
+    return seals.unseal(value, path, needed=needed, by_hand=by_hand)
 
 
 def write_tensors(
@@ -151,36 +193,57 @@ def write_tensors(
     content = memoryview(save(contiguous))
     size = int.from_bytes(content[:8], "little")
     text = {key: json.dumps(metadata[key]) for key in sorted(metadata)}
+    text.pop(seals.KEY, None)
     # safetensors writes its metadata in an order drawn at random.
-    header = json.dumps({"__metadata__": text, **json.loads(bytes(content[8 : 8 + size]))}).encode()
+    told = {"__metadata__": text, **json.loads(bytes(content[8 : 8 + size]))}
+    text[seals.KEY] = json.dumps(seals.digest_of_tensors(told, content[8 + size :]))
+    header = json.dumps(told).encode()
     header += b" " * (-len(header) % 8)
     with atomic(path) as temporary, temporary.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.write(content[8 + size :])
 
 
-def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a safetensors file and its JSON metadata; `kind` names it in the error.
+def read_tensors(
+    path: str | Path, kind: str, format: str | None = None, *earlier: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a safetensors file that this tool wrote, and check its format and its digest.
+
+    Args:
+        path: the file.
+        kind: names it in the error.
+        format: what its metadata must say; None where they say none.
+        earlier: formats that are still read; they may lack the digest.
+
+    Returns:
+        The tensors by name, and the metadata without the digest.
 
     Raises:
-        ArtefactError: the file is missing, truncated, or no safetensors file of this tool.
+        ArtefactError: the file is missing, damaged, changed, or of another format.
     """
     refuse_special(path)
     if not Path(path).is_file():
         raise ArtefactError(f"A {kind} is needed, found no file at {path}. Check the path.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+            texts = file.metadata() or {}
+            metadata = {key: json_text.parse(texts[key], finite=False) for key in texts}
+            if format is not None:
+                check_format(metadata, format, path, *earlier)
+            needed = format is not None and metadata.get("format") == format
+            with Path(path).open("rb") as raw:
+                seals.check_tensors(raw, Path(path).stat().st_size, path, needed=needed)
+            metadata.pop(seals.KEY, None)
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise ArtefactError(
-            f"A {kind} must be an undamaged safetensors file, could not read {path} ({error}). "
-            "Write it again."
+            f"A {kind} must be an undamaged safetensors file, could not read {path} "
+            f"({_reason(error)}). Write it again."
         ) from None
 
 
 def check_format(
-    metadata: Mapping[str, Any], expected: str, path: str | Path, *earlier: str
+    metadata: Mapping[str, Any], expected: str, path: str | Path, *earlier: str | None
 ) -> None:
     """Refuse a file whose `format` is neither `expected` nor an earlier one that is still read.
 
@@ -190,12 +253,15 @@ def check_format(
     found = metadata.get("format") if isinstance(metadata, Mapping) else None
     if found not in (expected, *earlier):
         raise ArtefactError(
-            f"{path} must have format '{expected}', found {found!r}. "
+            f"{path} must have format '{expected}', found {_short(found)}. "
             "Write it again with this version of recon-search."
         )
 
 
-def digest(value: Any) -> str:
-    """Return the first 16 hex digits of the SHA-256 of `value` as canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -73,6 +73,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return " Did you mean " + " or ".join(f"'{match}'" for match in close) + "?"
 
 
+def shortened(text: str, most: int = 600) -> str:
+    """Leave out the middle of a text that is long; its end says what to do."""
+    return text if len(text) <= most else f"{text[: most - 150]} ... {text[-145:]}"
+
+
 def in_one_line(error: BaseException) -> str:
     """Name an exception that is none of ours, and what it says, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(".: ")

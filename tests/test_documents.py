@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from recon_search.runs.comparison import read_row
-from tests.benchmarks.evidence import BLOCK, DOCUMENTS, RESULTS, ROOT, filled, table_of
+from tests.benchmarks.evidence import BLOCK, DOCUMENTS, RESULTS, ROOT, filled, rows_of, table_of
 
 FOUND = [name for name in DOCUMENTS if (ROOT / name).is_file()]
 
@@ -22,7 +21,7 @@ def test_a_result_says_how_it_came_about_and_is_shown(path):
     result = json.loads(path.read_text(encoding="utf-8"))
     assert result["command"].startswith("recon-search ")
     assert all(result[name] for name in ("commit", "machine", "versions", "trainings"))
-    rows = [read_row(row) for row in result["rows"]]
+    rows = rows_of(result)
     assert all(len(row.delta_m) == len(result["seeds"]) for row in rows)
     assert all(row.name in table_of(result) for row in rows)
     shown = "".join((ROOT / name).read_text(encoding="utf-8") for name in FOUND)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +73,7 @@ def search(
     from recon_search.stages.split import check_scores
     from recon_search.stages.study import check_study
     from recon_search.views.narrow import comparison_tables
-    from recon_search.views.trials import trial_table
+    from recon_search.views.trials import read_summary, trial_table
 
     scores, name = None, study or options["recipe_path"].stem
 
@@ -95,7 +94,7 @@ def search(
         judged=judge,
     )
     console = make_console(minimum=150)
-    console.print(trial_table(json.loads((run.out / SUMMARY).read_text(encoding="utf-8"))))
+    console.print(trial_table(read_summary(run.out / SUMMARY)))
     if comparison is not None:
         for table in comparison_tables(comparison, console.width):
             console.print(table)

@@ -91,8 +91,8 @@ def _show_split(
 
     from recon_search.graph.anatomy import dissect
     from recon_search.graph.split import Split
-    from recon_search.model.backbone import recorded_backbone
     from recon_search.model.facts import facts_of
+    from recon_search.model.foreign import recorded_backbone
     from recon_search.views.outline import MANY_GROUPS, cost_table, outline
     from recon_search.views.outline import as_json as rows
 

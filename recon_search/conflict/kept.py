@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from recon_search import artefact
 from recon_search.conflict.sums import BINS, Sums
 from recon_search.errors import ArtefactError
+from recon_search.records import fit
 
-FORMAT = "recon-search/scores/3"
+FORMAT = "recon-search/scores/4"
+UNSEALED = "recon-search/scores/3"
+"""Without a digest of all of it."""
+MEASURED = UNSEALED
+"""What names the measurement in the identity of a training; the file's seal changes nothing."""
 FORMER = "recon-search/scores/2"
 """Where no task was ever absent: every pair has the steps of the window, counts of pairs pooled."""
 
@@ -36,15 +43,41 @@ def read_scores(path: str | Path) -> tuple[Sums, Any, Any, dict[str, Any]]:
     Raises:
         ArtefactError: the file is missing, damaged, or of another format.
     """
-    tensors, metadata = artefact.read_tensors(path, "scores file")
-    if metadata.get("format") != FORMER:
-        artefact.check_format(metadata, FORMAT, path)
-    if not {"layers", "tasks"} <= set(metadata):
-        raise ArtefactError(f"{path} must name layers and tasks, found neither. Probe again.")
-    layers, tasks = metadata.pop("layers"), metadata.pop("tasks")
+    tensors, metadata = artefact.read_tensors(path, "scores file", FORMAT, UNSEALED, FORMER)
     for derived in ("format", "steps", "bins"):
         metadata.pop(derived, None)
-    return tensors, layers, tasks, metadata
+    if not {"layers", "tasks"} <= set(metadata):
+        raise ArtefactError(f"{path} must name layers and tasks, found neither. Probe again.")
+    known = fit(_Metadata, metadata, path, "A scores file", "Probe again.")
+    if known.layer_infos and tuple(info.name for info in known.layer_infos) != known.layers:
+        raise ArtefactError(
+            f"{path} must describe each of its {len(known.layers)} layers in `layer_infos`, it "
+            f"describes {len(known.layer_infos)}, others or in another order. Probe again."
+        )
+    return tensors, metadata.pop("layers"), metadata.pop("tasks"), metadata
+
+
+class _Info(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    name: str
+    type: str = ""
+    n_parameters: NonNegativeInt = 0
+    is_norm: bool = False
+
+
+class _Metadata(BaseModel):
+    """What is known of metadata; further keys are whoever's who kept the scores."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    layers: tuple[str, ...]
+    tasks: tuple[str, ...]
+    backbone: dict[str, Any] = {}
+    layer_infos: list[_Info] = []
+    recipe: str = ""
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
+    n_frozen: NonNegativeInt = 0
 
 
 def check_addable(one: Measured, other: Measured) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from recon_search.conflict.kept import check_addable, read_scores, write_scores
 from recon_search.conflict.names import check_names, check_presence, check_shape
 from recon_search.conflict.reduction import add_up, n_processes
+from recon_search.conflict.sum_laws import check_kinds, check_laws
 from recon_search.conflict.sums import (
     add_step,
     bins_below,
@@ -321,9 +322,12 @@ class ConflictScores:
         """Take over the tensors of scores of the same layers and tasks, of any number of probes.
 
         Raises:
-            ArtefactError: names or shapes do not fit.
+            ArtefactError: names, types or shapes do not fit, or no probe can have given the sums.
         """
-        self.tensors = fit_sums(tensors, self.tensors, source)
+        found = fit_sums(tensors, self.tensors, source)
+        check_kinds({**found, **tensors}, self.tensors, source)
+        check_laws(found, source)
+        self.tensors = found
         self._is_own, self._start = False, None
 
     def _check_steps(self) -> None:

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recon_search import artefact
+from recon_search import artefact, seals
 from recon_search.data.pictures import read_size
 from recon_search.disk import special
 from recon_search.errors import ArtefactError, DataError, FileError
 
 KEPT_FROM = 64 * 1024**2
 """Bytes that must have been read before digests are kept: less is read again in no time."""
+
+FORMAT = "recon-search/contents/1"
 
 _SETTLED = 2.0
 """Seconds after which a change to a file shows in its times."""
@@ -109,14 +111,15 @@ def _cache_folder() -> Path:
 
 def _load(store: Path) -> dict[str, list[Any]]:
     try:
-        found = artefact.read_json(store, "cache")
+        found = artefact.read_object(store, "cache", FORMAT)
     except (ArtefactError, FileError):
         return {}
-    return found if isinstance(found, dict) else {}
+    files = found.get("files")
+    return files if isinstance(files, dict) else {}
 
 
 def _keep(store: Path, entries: dict[str, list[Any]]) -> None:
     try:
-        artefact.write_text(store, json.dumps(entries))
+        artefact.write_text(store, json.dumps(seals.seal({"format": FORMAT, "files": entries})))
     except FileError:
         return  # it only saves time

@@ -10,15 +10,17 @@ from typing import Any, Literal
 
 from torch import nn
 
-from recon_search.artefact import check_format, digest, read_json, write_text
-from recon_search.errors import ArtefactError, SplitError, nearest
+from recon_search.artefact import digest, read_json, read_object, write_text
+from recon_search.errors import ArtefactError, SplitError, nearest, shortened
 from recon_search.graph.layers import digest_of, layer_names
 from recon_search.graph.names import names_of
 from recon_search.graph.partition import Group, from_groups, to_groups
 from recon_search.graph.tensors import named_tensors
 from recon_search.graph.trace import Trace, trace
+from recon_search.seals import KEY, seal
 
 FORMAT = "recon-search/split/1"
+KEYS = ("format", "backbone", "tasks", "chosen", "provenance", KEY, "layers")
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Split:
             "chosen": dict(self.chosen),
             "provenance": dict(self.provenance),
         }
+        parts[KEY] = seal({**parts, "layers": self.layers})[KEY]
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in parts.items()]
         rows = [
             f"    {json.dumps(name)}: {json.dumps(groups)}" for name, groups in self.layers.items()
@@ -104,14 +107,18 @@ class Split:
 
     @classmethod
     def load(cls, path: str | Path) -> Split:
-        """Read a split that `save` wrote.
+        """Read a split that `save` wrote, or a person, who leaves the digest out.
 
         Raises:
-            ArtefactError: the file is missing, damaged or of another format.
+            ArtefactError: the file is missing, damaged, changed or of another format.
             SplitError: its tasks are no list of names, or its groups no partitions of them.
         """
-        value = read_json(path, "split")
-        check_format(value, FORMAT, path)
+        value = read_object(path, "split", FORMAT, by_hand=True)
+        if unknown := [key for key in value if key not in KEYS]:
+            raise ArtefactError(
+                f"A split must have no keys but {', '.join(KEYS)}, {path} has "
+                f"'{unknown[0]}'.{nearest(unknown[0], KEYS)} Rename or remove it."
+            )
         try:
             tasks, layers = value["tasks"], value["layers"]
             extra = [dict(value.get(key, {})) for key in ("backbone", "chosen", "provenance")]
@@ -120,7 +127,10 @@ class Split:
                 f"A split must have tasks and layers with groups of tasks, {path} has not "
                 f"({type(error).__name__}: {error}). Write it again."
             ) from None
-        return cls(tasks, layers, *extra)
+        try:
+            return cls(tasks, layers, *extra)
+        except SplitError as error:
+            raise SplitError(f"{path}: {shortened(str(error))}") from None
 
     def for_tasks(
         self,

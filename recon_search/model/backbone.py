@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -13,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from recon_search import artefact
-from recon_search.errors import BackboneError, ReconSearchError, SplitError, in_one_line, nearest
+from recon_search.errors import BackboneError, ReconSearchError, in_one_line, nearest
 from recon_search.graph.example import example_input
-from recon_search.graph.split import Split
 from recon_search.graph.tensors import named_tensors, on_meta, with_tensors
 from recon_search.model.source import find_source, load_weights
 from recon_search.model.weights import loading
@@ -161,24 +159,6 @@ def _classifier(name: str, arguments: Mapping[str, Any]) -> frozenset[str]:
             timm.create_model(name, **{**arguments, "num_classes": n}).state_dict() for n in (2, 0)
         )
     return frozenset(with_classes) - frozenset(without)
-
-
-def recorded_backbone(split: Split, source: str | Path) -> BackboneConfig:
-    """Return the backbone that a split file says it was made for.
-
-    Raises:
-        SplitError: it does not say.
-    """
-    record = split.backbone
-    try:
-        return BackboneConfig(
-            name=record["name"], args=record["args"], features=record.get("features", 0)
-        )
-    except (KeyError, ValueError):
-        raise SplitError(
-            f"A split to show must say its backbone's timm name and arguments, {source} says "
-            f"{dict(record)}. Write it again with recon-search split."
-        ) from None
 
 
 @contextmanager

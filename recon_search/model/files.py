@@ -9,11 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from recon_search import artefact
-from recon_search.errors import ArtefactError
+from recon_search.errors import ArtefactError, ReconSearchError, shortened
 from recon_search.graph.branch import branch
 from recon_search.graph.example import example_input
 from recon_search.graph.split import Split
 from recon_search.model.backbone import create_backbone
+from recon_search.model.described import check_config
+from recon_search.model.foreign import backbone_of, check_heads, check_size
 from recon_search.model.heads import create_heads
 from recon_search.model.network import FORMAT, MultiTaskModel, build_model
 from recon_search.model.pyramid import Pyramid, pad, reductions_of
@@ -22,7 +24,10 @@ from recon_search.recipe import BackboneConfig, HeadsConfig
 from recon_search.tasks.classes import Classes
 from recon_search.tasks.registry import create_task
 
+UNSEALED = "recon-search/model/2"
+"""Without digests."""
 FIRST_FORMAT = "recon-search/model/1"
+EARLIER = UNSEALED, FIRST_FORMAT
 
 
 def load(
@@ -45,41 +50,74 @@ def load(
         SplitError: the split belongs to another backbone.
     """
     path = Path(path)
-    config = artefact.read_json(path / "config.json", "model's config.json")
-    artefact.check_format(config, FORMAT, path / "config.json", FIRST_FORMAT)
-    state, metadata = artefact.read_tensors(path / "model.safetensors", "model file")
-    artefact.check_format(metadata, FORMAT, path / "model.safetensors", FIRST_FORMAT)
+    described = path / "config.json"
+    config = read_config(path)
+    state = _read_state(path)
     split = Split.load(path / "split.json")
     _check_given(config, path, heads, backbone)
     try:
         if config["format"] == FIRST_FORMAT:
             config = _from_first(config)
-        if heads is None and backbone is None:
+        plain = None
+        if backbone is None:
+            plain = backbone_of(config["backbone"], described)
+            shape = config["input"]["shape"]
+            check_size(plain, shape, sum(tensor.numel() for tensor in state.values()), described)
+        if heads is None:
+            check_heads(heads_of(config), described)
+        if heads is None and plain is not None:
             tasks = [create_task(spec) for spec in config["tasks"]]
             if (names := tuple(task.name for task in tasks)) != split.tasks:
                 raise ArtefactError(
                     f"{path} must name the same tasks in config.json and split.json, found "
                     f"{', '.join(names)} and {', '.join(split.tasks)}. Export the model again."
                 )
-            model = build_model(
-                BackboneConfig(**{**config["backbone"], "weights": None}),
-                heads_of(config),
-                tasks,
-                shape=config["input"]["shape"],
-                split=split,
-            )
+            model = build_model(plain, heads_of(config), tasks, shape=shape, split=split)
         else:
-            model = _assemble(config, split, heads, backbone)
+            model = _assemble(config, split, heads, backbone, plain)
+    except ReconSearchError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{described}: {shortened(str(error))}") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
-            f"{path / 'config.json'} must describe backbone, head, tasks and input, found no "
-            f"{' '.join(str(error).split())}. Export the model again."
+            f"{described} must describe backbone, head, tasks and input, found no "
+            f"{' '.join(str(error).split())[:300]}. Export the model again."
         ) from None
     model.config = {key: value for key, value in config.items() if key != "format"}
     if config.get("rotated", False):
         add_rotations(model.heads)
     _load_strictly(model, state, path / "model.safetensors")
     return model.eval()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the config of a model directory, which people may add to.
+
+    Raises:
+        ArtefactError: it is missing, damaged, changed, or says what it may not.
+    """
+    described = path / "config.json"
+    config = artefact.read_object(
+        described, "model's config.json", FORMAT, *EARLIER, by_hand=True, finite=False
+    )
+    check_config(config, described)
+    return config
+
+
+def check_whole(path: Path) -> None:
+    """Make sure that a model directory has its three files, undamaged; no network is made.
+
+    Raises:
+        ArtefactError: one is missing or damaged.
+    """
+    read_config(path)
+    _read_state(path)
+    Split.load(path / "split.json")
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    return artefact.read_tensors(path / "model.safetensors", "model file", FORMAT, *EARLIER)[0]
 
 
 def _check_given(
@@ -105,10 +143,11 @@ def _assemble(
     split: Split,
     heads: Mapping[str, nn.Module] | None,
     backbone: nn.Module | None,
+    plain: BackboneConfig | None,
 ) -> MultiTaskModel:
     """Put a model together from modules that the caller has made."""
     if backbone is None:
-        plain = BackboneConfig(**{**config["backbone"], "weights": None})
+        assert plain is not None
         backbone = create_backbone(plain, in_chans=config["input"]["shape"][0])
     maps = config.get("maps", {})
     levels, multiple = maps.get("levels"), maps.get("multiple", 1)
@@ -145,10 +184,17 @@ def _from_first(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
+    own = model.state_dict()
+    for name, tensor in state.items():
+        if name in own and own[name].is_floating_point() != tensor.is_floating_point():
+            raise ArtefactError(
+                f"{source} must hold '{name}' as {own[name].dtype}, found {tensor.dtype}. Export "
+                "the model again."
+            )
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise ArtefactError(
             f"{source} must hold exactly the tensors its config.json describes: "
-            f"{' '.join(str(error).split())} Export the model again."
+            f"{' '.join(str(error).split())[:500]} Export the model again."
         ) from None

@@ -28,7 +28,7 @@ from recon_search.model.source import untrained
 from recon_search.recipe import BackboneConfig, HeadConfig, HeadsConfig
 from recon_search.tasks.task import Task
 
-FORMAT = "recon-search/model/2"
+FORMAT = "recon-search/model/3"
 
 
 class MultiTaskModel(Habits):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import timm
 from timm.data import resolve_data_config
 
+from recon_search import artefact
 from recon_search.data.transforms import Pretraining
 from recon_search.model.source import find_source
 from recon_search.recipe import BackboneConfig
@@ -55,6 +55,6 @@ def _of_folder(name: str) -> Mapping[str, Any]:
     kind, _, place = name.partition(":")
     if kind.lower().replace("_", "-") != "local-dir":
         return {}
-    config = json.loads((Path(place) / "config.json").read_text(encoding="utf-8"))
+    config = artefact.read_json(Path(place) / "config.json", "timm config.json")
     found = config.get("pretrained_cfg", config)
     return found if isinstance(found, dict) else {}

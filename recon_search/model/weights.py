@@ -11,7 +11,8 @@ import safetensors
 from timm.models import _builder, adapt_input_conv
 from torch import Tensor, nn
 
-from recon_search.errors import BackboneError
+from recon_search import seals
+from recon_search.errors import ArtefactError, BackboneError
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.", "network.")
 """What wrappers put before names: DataParallel, torch.compile, larger networks."""
@@ -72,8 +73,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise BackboneError(f"{rule}, found no file at {path}. Check the path.")
     try:
+        with path.open("rb") as raw:
+            seals.check_tensors(raw, path.stat().st_size, path)  # of a file that this tool wrote
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except ArtefactError as error:
+        raise BackboneError(str(error)) from None
     except Exception as error:  # SafetensorError, and what a malformed header makes of it
         reason = " ".join(str(error).split())
         raise BackboneError(

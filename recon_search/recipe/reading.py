@@ -10,8 +10,9 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from recon_search import json_text, seals
 from recon_search.disk import refuse_special
-from recon_search.errors import RecipeError, nearest
+from recon_search.errors import RecipeError, nearest, shortened
 from recon_search.recipe.choice import CompareConfig, SplitConfig
 from recon_search.recipe.data import DataConfig, TaskConfig
 from recon_search.recipe.network import BackboneConfig, HeadConfig, HeadsConfig, NeckConfig
@@ -60,8 +61,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = find_recipe(path)
     refuse_special(path)
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
         text = path.read_text(encoding="utf-8")
-        raw = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        raw = json_text.parse(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         raise RecipeError(
             f"A recipe is needed, found no file at {path}. Check the path, or take one of "
@@ -72,6 +75,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"A recipe must be {kind}, could not read {path}: {error}.") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"A recipe must be a table of sections, {path} holds none. Write one.")
+    if path.suffix == ".json":
+        raw = seals.unseal(raw, path, by_hand=True)
     for override in overrides:
         _override(raw, override)
     return parse_recipe(raw, str(path))
@@ -85,7 +90,7 @@ def parse_recipe(raw: Any, source: str = "recipe") -> Recipe:
     """
     try:
         text = json.dumps(raw)  # strict JSON mode takes arrays for tuples, and nothing else lax
-    except TypeError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise RecipeError(f"{source} must hold plain values: {error}.") from None
     try:
         return Recipe.model_validate_json(text)
@@ -102,6 +107,8 @@ def _override(raw: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    except (ValueError, RecursionError) as error:  # an integer too long, lists too deep
+        raise RecipeError(f"--set {path[:80]}: the value must be TOML, {error}.") from None
     *sections, key = path.strip().split(".")
     for section in sections:
         raw = raw.setdefault(section, {})
@@ -116,16 +123,18 @@ def _describe(problem: Any) -> list[str]:
     """One sentence for one pydantic error, addressed by its path; of broken rules one each."""
     if problem["type"] == "rules":
         return list(problem["ctx"]["broken"])
-    path = ".".join(str(part) for part in problem["loc"])
+    # Of a key that may hold one of several types pydantic names the type tried, too.
+    loc = [part for part in problem["loc"] if not str(part).startswith("function-")]
+    path = ".".join(str(part) for part in loc)
     if problem["type"] == "extra_forbidden":
-        known = _keys_beside(problem["loc"])
-        return [f"`{path}` is no key of a recipe.{nearest(str(problem['loc'][-1]), known)}"]
+        known = _keys_beside(loc)
+        return [f"`{path}` is no key of a recipe.{nearest(str(loc[-1]), known)}"]
     if problem["type"] == "missing":
         return [f"`{path}` is needed and missing."]
-    return [f"`{path}`: {problem['msg'].lower()}, got {problem['input']!r}."]
+    return [f"`{path}`: {problem['msg'].lower()}, got {shortened(repr(problem['input']), 300)}."]
 
 
-def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
+def _keys_beside(loc: Sequence[int | str]) -> list[str]:
     """The valid keys of the section in which an unknown key was found."""
     model: type[BaseModel] = Recipe
     is_named = False  # the next part is a name, as of a task, and no key
@@ -133,6 +142,8 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
         if is_named:
             is_named = False
             continue
+        if str(part) not in model.model_fields:
+            return []
         annotation = model.model_fields[str(part)].annotation
         section = _section_in(annotation)
         if section is None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from recon_search import artefact
-from recon_search.errors import ArtefactError
+from recon_search.errors import ArtefactError, in_one_line
+from recon_search.records import STRICT, fit
 from recon_search.runs.paired import Difference, adjust, paired
 from recon_search.tasks.scoring import Average
 
 FORMAT = "recon-search/comparison/3"
 SECOND_FORMAT = "recon-search/comparison/2"
+"""Without a digest, and without intervals."""
 FIRST_FORMAT = "recon-search/comparison/1"
 
 Role = Literal["joint", "split", "borrowed", "rule", "control", "separate"]
@@ -34,6 +36,8 @@ class Price:
         above: delta_m minus that of the line at the same cost, paired by seed, in points; None
             where separate networks cost no more than the joint one, or are not there.
     """
+
+    __pydantic_config__ = STRICT
 
     ratio: float
     above: Difference | None = None
@@ -61,6 +65,8 @@ class Row:
             delta_m.
         prices: by "FLOPs" and "parameters".
     """
+
+    __pydantic_config__ = STRICT
 
     name: str
     role: Role
@@ -93,6 +99,8 @@ class Best:
         directory: of its training.
     """
 
+    __pydantic_config__ = STRICT
+
     name: str
     seed: int
     validation_delta_m: float
@@ -120,6 +128,8 @@ class Comparison:
         trainings: by name of a row, and of "single TASK", the folders of its trainings, below that
             of the run; empty where they were not kept yet.
     """
+
+    __pydantic_config__ = STRICT
 
     seeds: list[int]
     threshold: float
@@ -150,23 +160,31 @@ class Comparison:
         Raises:
             ArtefactError: the file is missing, damaged or of another format.
         """
-        values = artefact.read_json(path, "comparison")
-        artefact.check_format(values, FORMAT, path, FIRST_FORMAT, SECOND_FORMAT)
-        try:
-            version = values.pop("format")
-            if version == FIRST_FORMAT:
-                values = _from_first(values)
-            if version != FORMAT:
-                rows = [Row(**_without(row, "p_value")) for row in values["rows"]]
-                rows = priced(compared([replace(row, minus_split=None) for row in rows]))
-            else:
-                rows = [read_row(row) for row in values["rows"]]
-            return cls(**{**values, "rows": rows, "best": Best(**values["best"])})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(
-                f"A comparison must hold rows, single-task models and a verdict, {path} does not "
-                f"({type(error).__name__}: {error}). Compare again."
-            ) from None
+        earlier = SECOND_FORMAT, FIRST_FORMAT
+        values = artefact.read_object(path, "comparison", FORMAT, *earlier, finite=False)
+        version = values.pop("format")
+        if version != FORMAT:
+            try:
+                values = _from_second(_from_first(values) if version == FIRST_FORMAT else values)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise ArtefactError(
+                    f"A comparison must hold rows, single-task models and a verdict, {path} does "
+                    f"not ({in_one_line(error)}). Compare again."
+                ) from None
+        found = fit(cls, values, path, "A comparison", "Compare again.")
+        n = len(found.seeds)
+        lists = [("single", each) for own in found.single.values() for each in own.values()]
+        for row in found.rows:
+            every = [row.delta_m, *([row.loss] if row.loss else [])]
+            every += [each for own in row.metrics.values() for each in own.values()]
+            lists += [(f"row '{row.name}'", each) for each in every]
+        for where, each in lists:
+            if len(each) != n:
+                raise ArtefactError(
+                    f"A comparison must hold a value for each of its {n} seeds, {path} has "
+                    f"{len(each)} in {where}. Compare again."
+                )
+        return found
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:
@@ -210,20 +228,14 @@ def priced(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def read_row(row: dict[str, Any]) -> Row:
-    """Return a row of plain values, as JSON holds them."""
-    prices = {
-        name: Price(own["ratio"], _read_difference(own["above"]))
-        for name, own in row["prices"].items()
-    }
-    return Row(**{**row, "minus_split": _read_difference(row["minus_split"]), "prices": prices})
-
-
-def _read_difference(values: dict[str, Any] | None) -> Difference | None:
-    if values is None:
-        return None
-    interval = values["interval"]
-    return Difference(**{**values, "interval": interval and tuple(interval)})
+def _from_second(values: dict[str, Any]) -> dict[str, Any]:
+    """Bring a comparison without intervals to the present form: differences are taken anew."""
+    rows = [
+        Row(**{key: value for key, value in row.items() if key != "p_value"})
+        for row in values["rows"]
+    ]
+    rows = priced(compared([replace(row, minus_split=None) for row in rows]))
+    return {**values, "rows": [asdict(row) for row in rows]}
 
 
 def _from_first(values: dict[str, Any]) -> dict[str, Any]:
@@ -238,7 +250,3 @@ def _from_first(values: dict[str, Any]) -> dict[str, Any]:
     del best["label"]
     directions = {task: {"accuracy": 1} for task in accuracy}
     return {**values, "single": accuracy, "rows": rows, "best": best, "directions": directions}
-
-
-def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != name}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
 
 from recon_search import artefact, identity
 from recon_search.errors import ArtefactError, RecipeError
 from recon_search.recipe import Recipe, parse_recipe
+from recon_search.records import fit
 
 COMPARED = ("split.json", "comparison.json")
 """What a run leaves in its folder once it has probed."""
@@ -15,6 +16,7 @@ COMPARED = ("split.json", "comparison.json")
 SEARCHED = ("search.db", "search.json")
 """What a search leaves in its folder, the former where its database is a file."""
 
+FORMAT = "recon-search/identity/1"
 RECIPE, IDENTITY, ORIGIN = "recipe.json", "identity.json", "origin.json"
 """The resolved recipe, the identity of what was begun with it, and by what command and where."""
 
@@ -53,7 +55,7 @@ def open_folder(recipe: Recipe, out: Path, *, resume: bool, is_search: bool = Fa
                 f"({', '.join(f'[{name}]' for name in changed)} differ). Choose another --out."
             )
     artefact.write_json(out / RECIPE, recipe.model_dump(mode="json"))
-    artefact.write_json(out / IDENTITY, ours)
+    artefact.write_json(out / IDENTITY, {"format": FORMAT, **ours})
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -63,7 +65,7 @@ def read_recipe(path: Path) -> Recipe:
         ArtefactError: it is missing, damaged, or no recipe.
     """
     try:
-        return parse_recipe(artefact.read_json(path, "resolved recipe"), str(path))
+        return parse_recipe(artefact.read_object(path, "recipe", by_hand=True), str(path))
     except RecipeError as error:
         raise ArtefactError(f"{error} It was written by another version.") from None
 
@@ -74,9 +76,12 @@ def _is_begun(out: Path) -> bool:
     return any(not name.startswith(".") for name in names - {RECIPE, IDENTITY, ORIGIN})
 
 
-def _begun_with(out: Path) -> dict[str, Any]:
+def _begun_with(out: Path) -> dict[str, str]:
     """Identity of what was begun in a folder; earlier versions left the recipe alone."""
-    if (out / IDENTITY).is_file():
-        found = artefact.read_json(out / IDENTITY, "identity of a run")
-        return found if isinstance(found, dict) else {}
+    if os.path.lexists(out / IDENTITY):
+        found = artefact.read_object(out / IDENTITY, "run's identity", FORMAT, None)
+        found.pop("format", None)
+        return fit(
+            dict[str, str], found, out / IDENTITY, "The identity of a run", "Choose another --out."
+        )
     return dict(identity.of_run(read_recipe(out / RECIPE)))

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import chi2, norm, t, ttest_1samp
 
+from recon_search.records import STRICT
 from recon_search.tasks.scoring import mean_and_deviation
 
 SIGNIFICANCE = 0.05
@@ -41,6 +42,8 @@ class Difference:
         detectable: smallest true difference that such a test, uncorrected, finds in four of five
             runs with this scatter and as many seeds.
     """
+
+    __pydantic_config__ = STRICT
 
     mean: float
     deviation: float

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from recon_search import artefact
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from recon_search import artefact, json_text
 from recon_search.errors import ArtefactError, in_one_line
+from recon_search.records import Record, fit
 from recon_search.tasks.task import Metrics
 
 FILE, HISTORY = "result.json", "metrics.jsonl"
+FORMAT = "recon-search/result/1"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Result:
         seconds: that it took.
         directory: its folder.
         test: metrics on test data; None where nobody has asked yet.
+        epochs: that it lasted; None where it was not kept yet.
     """
 
     tasks: tuple[str, ...]
@@ -39,6 +44,7 @@ class Result:
     seconds: float
     directory: Path
     test: Metrics | None = None
+    epochs: int | None = None
 
     def history(self) -> list[dict[str, Any]]:
         """Read the record of every epoch (see `fit`).
@@ -48,21 +54,18 @@ class Result:
         """
         path = self.directory / HISTORY
         try:
-            text = path.read_text(encoding="utf-8")
-            records: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+            lines = path.read_bytes().splitlines()
+            records = [json_text.parse(line, finite=False) for line in lines]
             numbers = [record["epoch"] for record in records]
-            is_whole = numbers == list(range(1, len(records) + 1))
-            # As text, in which what is no number equals itself.
-            known = [json.dumps(record["validation"], sort_keys=True) for record in records]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArtefactError(
                 f"A result needs the record of its epochs, could not read {path} "
                 f"({in_one_line(error)}). Delete its folder to train anew."
             ) from None
-        if not is_whole or json.dumps(self.validation, sort_keys=True) not in known:
+        if numbers != list(range(1, (self.epochs or len(numbers)) + 1)) or not numbers:
             raise ArtefactError(
-                f"A result needs the record of all its epochs, {path} holds {len(records)} and not "
-                "the one that was kept. Delete its folder to train anew."
+                f"A result needs the record of all its {self.epochs or ''} epochs, {path} holds "
+                f"{len(records)}. Delete its folder to train anew."
             )
         return records
 
@@ -74,12 +77,12 @@ class Result:
 
     def save(self) -> None:
         """Write `result.json` into the training's folder: from now on it is done."""
-        artefact.write_json(self.directory / FILE, self.as_json())
+        artefact.write_json(self.directory / FILE, {"format": FORMAT, **self.as_json()})
 
     @staticmethod
     def is_in(directory: Path) -> bool:
         """Whether a folder's training is done."""
-        return (directory / FILE).is_file()
+        return os.path.lexists(directory / FILE)
 
     @classmethod
     def load(cls, directory: Path) -> Result | None:
@@ -91,19 +94,28 @@ class Result:
         path = directory / FILE
         if not cls.is_in(directory):
             return None
-        values = artefact.read_json(path, "result")
-        try:
-            own = {name: values[name] for name in ("method", "seed", "n_parameters", "flops")}
-            return cls(
-                tasks=tuple(values["tasks"]),
-                validation=dict(values["validation"]),
-                seconds=float(values["seconds"]),
-                directory=directory,
-                test=values.get("test"),
-                **own,
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(
-                f"A result must name what was trained and its metrics, {path} does not "
-                f"({type(error).__name__}: {error}). Delete its folder to train anew."
-            ) from None
+        values = artefact.read_object(path, "result", FORMAT, None, finite=False)
+        values = {key: value for key, value in values.items() if key in _Kept.model_fields}
+        found = fit(_Kept, values, path, "A result", "Delete its folder to train anew.")
+        return cls(**dict(found), directory=directory)
+
+
+class _Kept(Record):
+    """What `result.json` holds, beside its format."""
+
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    method: str
+    seed: NonNegativeInt
+    n_parameters: NonNegativeInt
+    flops: NonNegativeInt
+    validation: dict[str, dict[str, float]]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    test: dict[str, dict[str, float]] | None = None
+    epochs: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> Self:
+        for part in (self.validation, self.test):
+            if part is not None and not set(part) <= set(self.tasks):
+                raise ValueError(f"metrics must be of its tasks, {', '.join(self.tasks)}")
+        return self

@@ -17,15 +17,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from recon_search import artefact, identity, interruption, parallel
-from recon_search.conflict.kept import FORMAT
+from recon_search.conflict.kept import MEASURED
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.transforms import SCALES
 from recon_search.disk import explained
-from recon_search.errors import RecipeError, TrainingError
+from recon_search.errors import ArtefactError, RecipeError, ReconSearchError, TrainingError
 from recon_search.graph.split import Split
 from recon_search.memory import is_exhausted
 from recon_search.model.facts import Facts, facts_of
-from recon_search.model.files import load
+from recon_search.model.files import check_whole, load
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, Recipe, TrainConfig
 from recon_search.runs.deadline import OutOfTime, in_time
@@ -80,7 +80,7 @@ class Training:
             backbone=self.backbone,
             split=None if self.split is None else self.split.digest,
             seed=self.seed if with_seed else None,
-            measured=FORMAT if self.train.measure_every else None,
+            measured=MEASURED if self.train.measure_every else None,
             start=None if self.start is None else self.start.identity(run),
         )
 
@@ -171,6 +171,7 @@ def _train(
         validation=reported(history, training.train, "validation"),
         seconds=round(time.perf_counter() - started, 2),
         directory=directory,
+        epochs=len(history),
     )
     if training.test:
         result = replace(result, test=_test(training, model, run, history))
@@ -256,8 +257,13 @@ def copy_model(directory: Path, target: Path) -> None:
     """Copy the model of a training's folder to `target`, replacing what is there once it is whole.
 
     Raises:
+        ArtefactError: it is incomplete or damaged; what is there stays.
         FileError: the disk refuses.
     """
+    try:
+        check_whole(directory / "model")
+    except ReconSearchError as error:
+        raise ArtefactError(f"{error} Or delete {directory} to train anew.") from None
     with explained(target, "written"):
         place = Path(tempfile.mkdtemp(prefix=artefact.temporary_prefix(target), dir=target.parent))
         try:

@@ -15,6 +15,8 @@ import sqlalchemy
 from sqlalchemy import Column, Integer, MetaData, String, Table, Text
 from sqlalchemy.exc import IntegrityError
 
+from recon_search import json_text, seals
+from recon_search.errors import ArtefactError
 from recon_search.search.storage import patiently
 
 _TABLE = Table(
@@ -79,7 +81,7 @@ class Ledger:
 
     def settle(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Record a value unless there is one; returns what is there."""
-        self._insert(key, -1, json.dumps(value))
+        self._insert(key, -1, _sealed(value))
         entry = self.get(key)
         assert entry is not None
         assert entry.result is not None
@@ -93,7 +95,21 @@ class Ledger:
             row = connection.execute(query).one_or_none()
         if row is None:
             return None
-        return Entry(row.owner, None if row.result is None else json.loads(row.result))
+        return Entry(row.owner, None if row.result is None else self._parse(key, row.result))
+
+    def _parse(self, key: str, text: str) -> dict[str, Any]:
+        where = f"The database's entry '{key}' of study '{self._study}'"
+        try:
+            found = json_text.parse(text, finite=False)
+        except ValueError as error:
+            found = error
+        if not isinstance(found, dict):
+            raise ArtefactError(
+                f"{where} must be a JSON object, found {str(found)[:80]}. Choose another --study."
+            )
+        if set(found) == {"value", seals.KEY} and isinstance(found["value"], dict):
+            return dict(seals.unseal(found, where)["value"])
+        return found  # of an earlier version
 
     @patiently
     def finish(self, key: str, owner: int, result: Mapping[str, Any]) -> None:
@@ -101,7 +117,7 @@ class Ledger:
         change = (
             sqlalchemy.update(_TABLE)
             .where(*self._is(key), _TABLE.c.owner == owner, _TABLE.c.result.is_(None))
-            .values(result=json.dumps(result))
+            .values(result=_sealed(result))
         )
         with self._engine.begin() as connection:
             connection.execute(change)
@@ -127,3 +143,7 @@ class Ledger:
 
     def _is(self, key: str) -> tuple[Any, Any]:
         return _TABLE.c.study == self._study, _TABLE.c.key == key
+
+
+def _sealed(value: Mapping[str, Any]) -> str:
+    return json.dumps(seals.seal({"value": value}))

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import re
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -45,7 +46,10 @@ GRACE = 4
 REASONS = {"same_as", "surplus", "error"}
 """Attributes of trials that failed for a reason; the worker of any other has died."""
 
-_LASTING = ("readonly", "disk is full", "unable to open database file")
+_LASTING = (
+    *("readonly", "disk is full", "unable to open database file", "no such", "malformed"),
+    *("not a database", "has no column", "syntax error"),
+)
 """What a database in a file says that waiting does not mend."""
 
 _HEARTBEAT = sqlalchemy.text("SELECT 1 FROM trial_heartbeats WHERE trial_id = :trial_id")
@@ -174,6 +178,7 @@ def open_storage(url: str, heartbeat: int, retries: int) -> PatientStorage:
     """
     try:
         with plain_errors(url):
+            _check_pages(url)
             return _create_storage(url, heartbeat, retries)
     except ImportError:
         raise RecipeError(
@@ -198,12 +203,36 @@ def plain_errors(url: str) -> Iterator[None]:
         yield
     except ArgumentError:
         raise
-    except (SQLAlchemyError, StorageInternalError) as error:
+    except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
+        advice = "Start it, or check the URL."
+        if any(words in reason for words in ("malformed", "not a database")):
+            advice = "Restore it from a copy, or begin another."
         raise RecipeError(
             f"--storage must be a database that answers, {hide_password(url)} says: {reason}. "
-            "Start it, or check the URL."
+            f"{advice}"
         ) from None
+
+
+def _check_pages(url: str) -> None:
+    """Make sure that the pages of a SQLite file, if there is one, fit together.
+
+    Raises:
+        RecipeError: saying what does not.
+        sqlite3.Error: the file is no database.
+    """
+    if not is_local(url) or is_missing(url):
+        return
+    path = sqlalchemy.make_url(url).database or ""
+    if not path or path.startswith((":", "file:")):
+        return
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise RecipeError(
+            f"--storage must be an undamaged database, {path} is not ("
+            f"{' '.join(str(found).split())}). Restore it from a copy, or begin another."
+        )
 
 
 def _create_storage(url: str, heartbeat: int, retries: int, attempts: int = 10) -> PatientStorage:

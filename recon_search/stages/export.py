@@ -9,6 +9,8 @@ import copy
 import importlib.util
 import io
 import itertools
+import math
+import tempfile
 import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -55,7 +57,42 @@ def export(model_directory: Path, kind: str, task: str | None, target: Path) -> 
             f"--task must be one of {', '.join(model.tasks)}, got '{task}'."
             f"{nearest(task, model.tasks)}"
         )
-    return EXPORTERS[kind](model, task, target)
+    _check_finite(model)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        written = Path(folder) / target.name
+        difference = EXPORTERS[kind](model, task, written)
+        if not math.isfinite(difference):
+            raise ArtefactError(
+                f"A model to export must give finite numbers, {model_directory} gives others for "
+                "random images. Train it anew with a lower train.lr."
+            )
+        _put_in_place(Path(folder), target.parent)
+    return difference
+
+
+def _put_in_place(folder: Path, target: Path) -> None:
+    """Move files, and those of folders, to where they belong; the others there stay."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            (target / path.name).mkdir(exist_ok=True)
+            _put_in_place(path, target / path.name)
+        else:
+            path.replace(target / path.name)
+
+
+def _check_finite(model: MultiTaskModel) -> None:
+    """Refuse a model that learned numbers which are none.
+
+    Raises:
+        ArtefactError: naming the first parameter.
+    """
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise ArtefactError(
+                f"A model to export must have finite parameters, '{name}' has others. Train it "
+                "anew with a lower train.lr."
+            )
 
 
 def _check_target(kind: str, task: str | None, target: Path) -> None:
@@ -286,14 +323,14 @@ def _difference(
     written: Callable[[Tensor], Any], original: Callable[[Tensor], Any], model: MultiTaskModel
 ) -> float:
     """Largest difference of outputs over two batch sizes: the batch must be dynamic."""
-    largest = 0.0
+    differences = []
     for batch in (1, 5):
         images = _images(model, batch)
         for mine, theirs in zip(
             _as_tuple(written(images)), _as_tuple(original(images)), strict=True
         ):
-            largest = max(largest, float((mine - theirs).abs().max()))
-    return largest
+            differences.append((mine - theirs).abs().max())
+    return float(torch.stack(differences).max())  # nan where one is, which Python's max may lose
 
 
 def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:

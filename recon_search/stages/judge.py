@@ -32,7 +32,7 @@ from recon_search.stages.search import is_cut_short, objective_of, search
 from recon_search.stages.study import Job, Joined, check_study, default_url, join
 from recon_search.views.plots import save_figure
 from recon_search.views.trial_plots import search_plot
-from recon_search.views.trials import summarise
+from recon_search.views.trials import summarise, write_summary
 
 SUMMARY = "search.json"
 """What was tried, in the run folder."""
@@ -83,7 +83,7 @@ def search_and_judge(
         stopped.args = (_left_of(job, joined),)
         raise
     summary = summarise(joined.study)
-    artefact.write_json(run.out / SUMMARY, summary)
+    write_summary(summary, run.out / SUMMARY)
     save_figure(search_plot(joined.study), run.out / "search.png")
     if is_cut_short(job, joined):
         raise OutOfTime(_left_of(job, joined))

@@ -13,6 +13,9 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.anatomy import dissect
 from recon_search.graph.split import Split
 from recon_search.model.facts import facts_of
+from recon_search.model.files import read_config
+from recon_search.model.foreign import backbone_of
+from recon_search.model.inputs import input_of
 from recon_search.recipe import Recipe
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.folder import read_recipe
@@ -38,7 +41,7 @@ from recon_search.views.report.heat import heat_maps
 from recon_search.views.report.page import render
 from recon_search.views.report.showing import data_uri, figure_uri, show
 from recon_search.views.tables import MANY_COLUMNS, ranking_table
-from recon_search.views.trials import trial_table
+from recon_search.views.trials import read_summary, trial_table
 
 NONE = "no split did better than none"
 
@@ -125,11 +128,12 @@ def _ranking(recipe: Recipe, scores: ConflictScores, k: int) -> Grid:
 
 def _network(out: Path, recipe: Recipe, split: Split) -> dict[str, Any]:
     """The network that the split makes."""
-    model = artefact.read_json(out / "model" / "config.json", "model's config.json")
+    model = read_config(out / "model")
     known = model.get("tasks")  # models of the first format have numbers of classes there
     tasks = [create_task(spec) for spec in known] if isinstance(known, list) else []
-    shape, frozen = model["input"]["shape"], recipe.train.freeze
-    facts = facts_of(recipe.backbone, shape, frozen, tasks=tasks)
+    shape, frozen = input_of(model)["shape"], recipe.train.freeze
+    backbone = backbone_of(model.get("backbone") or {}, out / "model" / "config.json")
+    facts = facts_of(backbone, shape, frozen, tasks=tasks)
     anatomy = dissect(facts.analysis, split, title=facts.config.name)
     drawn, table = picture(anatomy), cost_table(anatomy)
     return {
@@ -209,7 +213,7 @@ def _search(out: Path) -> dict[str, Any] | None:
     """What was tried, if a search chose the split."""
     if not (out / "search.json").is_file():
         return None
-    summary = artefact.read_json(out / "search.json", "search summary")
+    summary = read_summary(out / "search.json")
     drawn = out / "search.png"
     return {
         "words": f"{summary['tally']}; {summary['best']}.",

@@ -197,7 +197,7 @@ def check_scores(scores: ConflictScores, run: Run) -> None:
         )
     names, facts = run.schema.names, run.facts
     ours = facts.identity
-    theirs = scores.metadata["backbone"]
+    theirs = {"name": "an unknown backbone", "digest": None, **scores.metadata["backbone"]}
     is_same = theirs["digest"] == ours["digest"] and scores.layers == tuple(facts.analysis.layers)
     if scores.tasks != names or not is_same:
         raise RecipeError(

@@ -35,6 +35,9 @@ OF_PIXELS: dict[str, type[Segments] | type[Depth] | type[Normals] | type[Edges]]
 }
 """Kinds whose label of an image is a picture."""
 
+METHODS = ("loss", "n_labels", "meter", "spec")
+"""Of every class that is a kind of task; a spec may be a stranger's, so nothing else is called."""
+
 KINDS = {**OF_CELLS, **OF_PIXELS}
 """Every kind of task by its name in recipes and model directories."""
 
@@ -49,8 +52,15 @@ def create_task(spec: Mapping[str, Any]) -> Task:
     rest = dict(spec)
     kind = rest.pop("kind", None)
     if isinstance(kind, str) and is_import_path(kind):
-        return _checked(call(kind, "The kind of a task", **rest), kind)
-    if kind not in KINDS:
+        what = "The kind of a task"
+        make = import_callable(kind, what)
+        if not isinstance(make, type) or not all(hasattr(make, name) for name in METHODS):
+            raise ArtefactError(
+                f"{what} must be a class with {', '.join(METHODS)}, {kind} is {make!r}. Nothing "
+                "else is called."
+            )
+        return _checked(call(kind, what, **rest), kind)
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ArtefactError(_unknown(kind))
     make = KINDS[kind]
     arguments.check(make, kind, rest)

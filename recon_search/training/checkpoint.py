@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,17 @@ import torch
 from torch import Tensor
 
 from recon_search import artefact
+from recon_search.errors import ArtefactError, in_one_line
+from recon_search.recipe import TrainConfig
 
 CHECKPOINT = "checkpoint.safetensors"
 """Name of a training's checkpoint, in its folder."""
 
-FORMAT = "recon-search/checkpoint/1"
+FORMAT = "recon-search/checkpoint/2"
+UNSEALED = "recon-search/checkpoint/1"
+"""Without a digest."""
+
+ADVICE = "Delete the file, and this training begins anew."
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
@@ -31,9 +37,16 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         ArtefactError: the file is missing, damaged or of another format.
     """
-    tensors, metadata = artefact.read_tensors(path, "checkpoint")
-    artefact.check_format(metadata, FORMAT, path)
-    state: dict[str, Any] = _unpack(metadata["skeleton"], tensors)
+    try:
+        tensors, metadata = artefact.read_tensors(path, "checkpoint", FORMAT, UNSEALED)
+    except ArtefactError as error:
+        raise ArtefactError(f"{error} {ADVICE}") from None
+    try:
+        state = _unpack(metadata["skeleton"], tensors)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise refusal(path, error) from None
+    if not isinstance(state, dict):
+        raise refusal(path, TypeError("no names"))
     return state
 
 
@@ -49,6 +62,52 @@ def write_history(directory: Path, history: Sequence[dict[str, Any]]) -> None:
     """Write `metrics.jsonl`: for people, and for when the checkpoint is gone."""
     text = "".join(json.dumps(record) + "\n" for record in history)
     artefact.write_text(directory / "metrics.jsonl", text)
+
+
+def refusal(path: str | Path, reason: Exception) -> ArtefactError:
+    """Return the error for a checkpoint that does not hold what its training needs."""
+    return ArtefactError(
+        f"A checkpoint must hold the state of its training, {path} does not "
+        f"({in_one_line(reason)}). {ADVICE}"
+    )
+
+
+def check_progress(
+    epoch: object, history: object, config: TrainConfig, *, is_begun: bool = False
+) -> None:
+    """Make sure that a training can stand where its checkpoint says, with a record an epoch.
+
+    Args:
+        epoch: those that are done.
+        history: their records.
+        config: of the training.
+        is_begun: whether it stands in the midst of the next one.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    low, high = (0, config.epochs - 1) if is_begun else (1, config.epochs)
+    if not isinstance(epoch, int) or not low <= epoch <= high:
+        raise ValueError(f"its epoch must be between {low} and {high}, it is {epoch!r}")
+    needed = {"epoch", "train", "validation"}
+    if config.keeps_best or config.patience:
+        needed |= {"relative_loss", "best"}
+    if not isinstance(history, list) or len(history) != epoch:
+        raise ValueError(f"it must have the records of {epoch} epochs")
+    for number, record in enumerate(history, start=1):
+        if not isinstance(record, dict) or not needed <= set(record) or record["epoch"] != number:
+            raise ValueError(f"the record of epoch {number} is not that")
+
+
+def check_kinds(tensors: Any, like: Mapping[str, Tensor]) -> None:
+    """Make sure that floating-point numbers are put back as such, and others as others.
+
+    Raises:
+        TypeError: naming the first tensor of another kind.
+    """
+    for name, tensor in tensors.items():
+        if name in like and tensor.is_floating_point() != like[name].is_floating_point():
+            raise TypeError(f"'{name}' has type {tensor.dtype}, not {like[name].dtype}")
 
 
 def random_state() -> dict[str, Any]:
@@ -90,5 +149,10 @@ def _unpack(packed: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     if kind == "tuple":
         return tuple(_unpack(v, tensors) for v in value)
     if kind == "dtype":
-        return getattr(torch, value)
+        found = getattr(torch, value)
+        if not isinstance(found, torch.dtype):
+            raise TypeError(f"{value} is no dtype")
+        return found
+    if kind != "value" or isinstance(value, dict | list):
+        raise ValueError(f"{kind} is no kind of state")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,15 +17,19 @@ from recon_search import artefact, interruption, parallel
 from recon_search.conflict.scores import ConflictScores
 from recon_search.conflict.sketch import Sketch
 from recon_search.data.source import Feed
-from recon_search.errors import TrainingError
+from recon_search.errors import ArtefactError, TrainingError
 from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
 from recon_search.training.averaging import create_average
 from recon_search.training.checkpoint import (
+    ADVICE,
     CHECKPOINT,
+    check_kinds,
+    check_progress,
     load_checkpoint,
     random_state,
+    refusal,
     restore_random_state,
     save_checkpoint,
     write_history,
@@ -178,14 +183,18 @@ def fit(
     saved = None
     if checkpoint is not None:
         saved = parallel.on_first(
-            lambda: load_checkpoint(checkpoint) if checkpoint.is_file() else None
+            lambda: load_checkpoint(checkpoint) if os.path.lexists(checkpoint) else None
         )
         if saved is not None:
-            state = _resume(saved, checkpoint, stepper)
+            state = _resume(saved, checkpoint, stepper, config)
     parallel.synchronise(model)
     average = stepper.average = create_average(model, config)
     if average is not None and saved is not None:
-        average.load_state_dict(saved["average"])
+        try:
+            average.load_state_dict(saved["average"])
+        except (KeyError, RuntimeError, TypeError) as error:
+            assert checkpoint is not None
+            raise refusal(checkpoint, error) from None
     if saved is not None and checkpoint is not None and parallel.is_first():
         write_history(checkpoint.parent, state.history)
     for record in state.history:
@@ -355,15 +364,29 @@ def _save(path: Path, stepper: Stepper, state: _State) -> None:
     write_history(path.parent, state.history)
 
 
-def _resume(saved: dict[str, Any], path: Path, stepper: Stepper) -> _State:
-    """Put back all but the average, which is made of the model as it goes on."""
-    stepper.learner.model.load_state_dict(saved["model"])
-    stepper.optimizer.load_state_dict(saved["optimizer"])
-    stepper.surgeon.load_state_dict(saved["method"])
-    if stepper.scores is not None:
-        stepper.scores.load_state(saved["scores"], path)
-    if stepper.scaler is not None:
-        stepper.scaler.load_state_dict(saved["scaler"])
-    restore_random_state(saved["random"])
-    begun = _Begun(**saved["begun"]) if "begun" in saved else None
-    return _State(saved["epoch"], saved["history"], saved.get("best"), begun)
+def _resume(saved: dict[str, Any], path: Path, stepper: Stepper, config: TrainConfig) -> _State:
+    """Put back all but the average, which is made of the model as it goes on.
+
+    Raises:
+        ArtefactError: it is not the state of this training.
+    """
+    try:
+        begun = _Begun(**saved["begun"]) if "begun" in saved else None
+        state = _State(saved["epoch"], saved["history"], saved.get("best"), begun)
+        check_progress(state.epoch, state.history, config, is_begun=begun is not None)
+        model = stepper.learner.model
+        for tensors in (saved["model"], state.best or {}):
+            check_kinds(tensors, model.state_dict())
+        model.load_state_dict(saved["model"])
+        stepper.optimizer.load_state_dict(saved["optimizer"])
+        stepper.surgeon.load_state_dict(saved["method"])
+        if stepper.scores is not None:
+            stepper.scores.load_state(saved["scores"], path)
+        if stepper.scaler is not None:
+            stepper.scaler.load_state_dict(saved["scaler"])
+        restore_random_state(saved["random"])
+    except ArtefactError as error:
+        raise ArtefactError(f"{error} {ADVICE}") from None
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise refusal(path, error) from None
+    return state

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from optuna.study import Study, StudyDirection
@@ -13,8 +15,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from recon_search import artefact
+from recon_search.records import Record, fit
 from recon_search.search.tally import Tally, seconds, tally
 
+FORMAT = "recon-search/search/1"
 UNKNOWN = "?"
 ATTRIBUTES = ("layers", "n_parameters", "flops", "epochs", "same_as", "owner", "error")
 
@@ -114,6 +119,47 @@ def summarise(study: Study) -> dict[str, Any]:
     }
 
 
+class _Row(Record):
+    trial: int
+    state: str
+    is_best: bool
+    delta_m: float | None
+    split: str
+    params: dict[str, Any]
+    seconds: float
+    layers: list[str] | None
+    n_parameters: float | None
+    flops: float | None
+    epochs: int | None
+    same_as: int | None
+    owner: str | None
+    error: str | None
+
+
+class _Summary(Record):
+    study: str
+    tally: str
+    best: str
+    trials: list[_Row]
+
+
+def write_summary(summary: dict[str, Any], path: Path) -> None:
+    """Write what `summarise` gave."""
+    artefact.write_json(path, {"format": FORMAT, **summary})
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Read what `write_summary` wrote.
+
+    Raises:
+        ArtefactError: the file is missing, damaged or changed.
+    """
+    values = artefact.read_object(path, "search summary", FORMAT, None, finite=False)
+    values.pop("format", None)
+    found = fit(_Summary, values, path, "A search summary", "Run the search's command again.")
+    return found.model_dump()
+
+
 def trial_table(summary: dict[str, Any]) -> Table:
     """Every trial that was completed, best first, then the others."""
     table = Table(
@@ -211,7 +257,8 @@ def _last(trial: FrozenTrial) -> float | None:
 
 def _best_first(row: dict[str, Any]) -> tuple[bool, float, int]:
     value = row["delta_m"]
-    return row["state"] != "complete", 0.0 if value is None else -value, row["trial"]
+    is_known = value is not None and not math.isnan(value)
+    return row["state"] != "complete", -value if is_known else math.inf, row["trial"]
 
 
 def _short(value: float | None) -> str:

@@ -23,7 +23,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recon_search.runs.comparison import Comparison, Row, read_row
+from recon_search.records import fit
+from recon_search.runs.comparison import Comparison, Row
 from recon_search.runs.paired import Difference
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +95,7 @@ def filled(text: str) -> str:
 
 def table_of(result: dict[str, Any]) -> str:
     """A result as a table, with what was said of it and how to repeat it."""
-    rows = [read_row(row) for row in result["rows"]]
+    rows = rows_of(result)
     columns = [(task, name) for task, own in result["directions"].items() for name in own]
     columns = columns if len(columns) <= 4 else []
     head = [
@@ -117,6 +118,11 @@ def table_of(result: dict[str, Any]) -> str:
         f"{result['trainings']} trainings, {result['training_seconds']} s of training; commit "
         f"{result['commit']}, {versions}, {result['machine']})\n"
     )
+
+
+def rows_of(result: dict[str, Any]) -> list[Row]:
+    """The rows of a result."""
+    return [fit(Row, row, "the result", "A row", "Record it again.") for row in result["rows"]]
 
 
 def _cells(row: Row, columns: list[tuple[str, str]]) -> list[str]:

@@ -235,7 +235,7 @@ scores.save(sys.argv[1])
 
 def test_equal_scores_give_equal_bytes(tmp_path):
     """In each of several processes, and however the metadata came together."""
-    for index, names in enumerate(("seeds,backbone,recipe", "recipe,seeds,backbone")):
+    for index, names in enumerate(("shift,place,series", "series,shift,place")):
         command = [sys.executable, "-c", SAVE, str(tmp_path / str(index)), names]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": str(index)})
     scores = ConflictScores.load(tmp_path / "0")
@@ -297,14 +297,14 @@ def test_the_former_format_goes_on(tmp_path):
 
 
 def test_a_file_without_its_names_is_refused(tmp_path):
-    artefact.write_tensors(tmp_path / "x", {}, {"format": "recon-search/scores/3"})
+    artefact.write_tensors(tmp_path / "x", {}, {"format": "recon-search/scores/4"})
     with pytest.raises(ArtefactError, match="must name layers and tasks"):
         ConflictScores.load(tmp_path / "x")
 
 
 def test_a_file_without_its_tensors_is_refused(tmp_path):
     scores = scored(random_gramians(0))
-    metadata = {"format": "recon-search/scores/3", "layers": LAYERS, "tasks": TASKS}
+    metadata = {"format": "recon-search/scores/4", "layers": LAYERS, "tasks": TASKS}
     for missing in scores.tensors:
         tensors = {name: t for name, t in scores.tensors.items() if name != missing}
         artefact.write_tensors(tmp_path / "x", tensors, metadata)

@@ -121,6 +121,7 @@ def test_a_text_is_no_list_of_names(make: Callable[[], object]) -> None:
 def test_a_text_in_a_file_is_no_list_of_names(change: dict[str, Any], tmp_path: Path) -> None:
     PQ.save(tmp_path / "split.json")
     value = json.loads((tmp_path / "split.json").read_text())
+    del value["digest"]  # as a person does who changes the file
     (tmp_path / "split.json").write_text(json.dumps(value | change))
     with pytest.raises(SplitError, match=r"must be (a list|given with)"):
         Split.load(tmp_path / "split.json")
@@ -157,6 +158,25 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     path.write_text('{"format": "recon-search/split/1", "tasks": ["a"]}')
     with pytest.raises(ArtefactError, match="must have tasks and layers"):
         Split.load(path)
+
+
+def test_a_file_changed_by_hand_is_read_once_its_digest_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    PQ.save(path)
+    text = path.read_text().replace('"conv"', '"other"')
+    path.write_text(text)
+    with pytest.raises(ArtefactError, match=r'If you .* delete the line "digest"'):
+        Split.load(path)
+    path.write_text("".join(line for line in text.splitlines(True) if '"digest": "' not in line))
+    assert list(Split.load(path).layers) == ["other" if n == "conv" else n for n in PQ.layers]
+
+
+def test_an_unknown_key_of_a_file_is_refused(tmp_path: Path) -> None:
+    PQ.save(tmp_path / "split.json")
+    text = (tmp_path / "split.json").read_text()
+    (tmp_path / "split.json").write_text(text.replace('"digest"', '"digesu"'))
+    with pytest.raises(ArtefactError, match=r"has 'digesu'\. Did you mean 'digest'"):
+        Split.load(tmp_path / "split.json")
 
 
 def test_reuse_on_other_tasks() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from recon_search import artefact
 from recon_search.errors import ArtefactError, TrainingError
 from recon_search.runs.comparison import Comparison, Row
 from recon_search.runs.judging import Trained, choose_best, make_rows
@@ -299,15 +300,16 @@ def test_a_comparison_of_the_first_format_is_read(tmp_path):
     ("change", "message"),
     [
         ({"format": "other"}, "must have format"),
-        ({"rows": [{}]}, "does not"),
-        ({"rows": None}, "does not"),
-        ({"best": {}}, "does not"),
-        ({"extra": 1}, "does not"),
+        ({"rows": [{}]}, "`rows.0.name` is missing"),
+        ({"rows": None}, "`rows` breaks a rule: .* got None"),
+        ({"best": {}}, "`best.name` is missing"),
+        ({"extra": 1}, "`extra` is no key"),
+        ({"seeds": [0, 1, 2, 3, 4, 5, 6]}, "a value for each of its 7 seeds"),
     ],
 )
 def test_a_comparison_with_other_content_is_one_line(tmp_path, change, message):
     make_comparison().save(tmp_path / "c.json")
     values = json.loads((tmp_path / "c.json").read_text()) | change
-    (tmp_path / "c.json").write_text(json.dumps(values))
+    artefact.write_json(tmp_path / "c.json", values)
     with pytest.raises(ArtefactError, match=message):
         Comparison.load(tmp_path / "c.json")

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from recon_search.errors import ArtefactError, RecipeError
+from recon_search.errors import ArtefactError, RecipeError, ReconSearchError
 from recon_search.recipe import parse_recipe
 from recon_search.runs.folder import open_folder, read_recipe
 from tests.stages.recipes import TINY
@@ -157,9 +157,12 @@ def test_a_recipe_that_cannot_be_read_is_said_to_be_so(tmp_path, content):
         open_folder(recipe_with(), tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"seed": 3}'])
-def test_an_identity_that_says_nothing_refuses(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("[]", "must be a JSON object"), ("{}", "differ"), ('{"seed": 3}', "`seed` breaks a rule")],
+)
+def test_an_identity_that_says_nothing_refuses(tmp_path, content, message):
     begin(tmp_path)
     (tmp_path / "identity.json").write_text(content)
-    with pytest.raises(RecipeError, match="differ"):
+    with pytest.raises(ReconSearchError, match=message):
         open_folder(recipe_with(), tmp_path, resume=True)

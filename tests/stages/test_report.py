@@ -7,6 +7,7 @@ import tomllib
 
 import pytest
 
+from recon_search import artefact
 from recon_search.errors import ArtefactError
 from recon_search.recipe import parse_recipe
 from recon_search.runs.comparison import Comparison
@@ -17,6 +18,7 @@ from tests.stages.recipes import TINY
 from tests.views.report.fakes import MARKED, fake_run
 from tests.views.report.parsing import faults_of, parse
 
+INPUT = {"shape": [1, 12, 12], "mean": [0.1], "std": [0.3]}
 NASTY = "<b>x</b> & \"q\" 'r' {0}"
 MARKUP = "[bold]y[/bold] [/red]"
 MOST = 5_000_000
@@ -34,7 +36,7 @@ def page(tmp_path_factory):
     values = json.loads((out / "comparison.json").read_text())
     values["verdict"] = f"Success <script>alert(1)</script> {NASTY} {MARKUP}"
     values["warning"] = "Warning: <i>scatter</i>"
-    (out / "comparison.json").write_text(json.dumps(values))
+    artefact.write_json(out / "comparison.json", values)
     write_origin(out, "cpu", ["run", "my recipe.toml", "--out", "<x>"])
     path = write_report(out)
     assert path == out / "report.html"

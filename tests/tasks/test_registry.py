@@ -75,7 +75,8 @@ def test_a_kind_of_ones_own_is_named_by_its_import_path():
         ),
         ({"kind": "not_there:Own", "name": "x"}, RecipeError, "not_there is not"),
         ({"kind": f"{__name__}:Own", "nme": "x"}, RecipeError, "cannot be called with"),
-        ({"kind": "builtins:dict", "name": "x"}, ArtefactError, r"must make a recon_search\.Task"),
+        ({"kind": "builtins:dict", "name": "x"}, ArtefactError, "must be a class with loss"),
+        ({"kind": "subprocess:Popen", "args": ["true"]}, ArtefactError, "Nothing else is called"),
     ],
 )
 def test_a_kind_of_ones_own_that_is_none_is_one_line(spec, error, message):

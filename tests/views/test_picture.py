@@ -17,7 +17,7 @@ from recon_search.graph.cost import cost
 from recon_search.graph.layers import layers
 from recon_search.graph.naming import block, short, stage
 from recon_search.graph.split import Split
-from recon_search.model.backbone import recorded_backbone
+from recon_search.model.foreign import recorded_backbone
 from recon_search.views.outline import cost_rows, cost_table, outline
 from recon_search.views.picture import picture
 from recon_search.views.plots import save_figure

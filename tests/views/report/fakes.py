@@ -5,8 +5,10 @@ import tomllib
 
 import torch
 
+from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.split import Split
+from recon_search.model.network import FORMAT
 from recon_search.recipe import parse_recipe
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.judging import Trained, choose_best, make_rows
@@ -29,6 +31,7 @@ LINES = [
 """Name, role, parameters, FLOPs, percent that accuracies lie above single-task models."""
 
 SEEDS = 3
+INPUT = {"shape": [1, 12, 12], "mean": [0.1], "std": [0.3]}
 MARKED = ["layer1.0.conv1", "layer2.0.bn1", "fc"]
 
 
@@ -148,5 +151,6 @@ def fake_run(out, n_tasks=None, *, tasks=None, **recipe):
             fake_scores(tasks, 4).save(out / folder / "scores.safetensors")
     save_examples(fake_examples(tasks), out / "examples.safetensors")
     (out / "model").mkdir()
-    (out / "model/config.json").write_text(json.dumps({"input": {"shape": [1, 12, 12]}}))
+    config = {"backbone": scores.metadata["backbone"], "input": INPUT}
+    artefact.write_json(out / "model/config.json", {"format": FORMAT, **config})
     return comparison

@@ -1,0 +1,1 @@
+"""Damaged, changed and hostile files: one line each, and nothing else."""
