@@ -29,7 +29,7 @@ def run(**options: Any) -> None:
     from recon_search.views.narrow import comparison_tables
 
     comparison = run_all(this)
-    wide = make_console(minimum=150)
+    wide = make_console(minimum=190)
     for table in comparison_tables(comparison, wide.width):
         wide.print(table)
     for text in filter(None, (comparison.verdict, comparison.warning)):

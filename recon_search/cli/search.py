@@ -93,7 +93,7 @@ def search(
         deadline=None if timeout is None else time.time() + timeout,
         judged=judge,
     )
-    console = make_console(minimum=150)
+    console = make_console(minimum=190)
     console.print(trial_table(read_summary(run.out / SUMMARY)))
     if comparison is not None:
         for table in comparison_tables(comparison, console.width):
@@ -117,7 +117,7 @@ def _show_study(name: str, url: str | None, out: Path | None, as_json: bool) -> 
     if as_json:
         tell_json(summary)
         return
-    console = make_console(minimum=150)
+    console = make_console(minimum=190)
     console.print(trial_table(summary))
     if out is not None:
         tell(f"Written: {out / 'search.png'}")

@@ -98,7 +98,7 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
 
     run = open_run(options, read_inputs)
     comparison = stage(run, *inputs)
-    wide = make_console(minimum=150)
+    wide = make_console(minimum=190)
     for table in comparison_tables(comparison, wide.width):
         wide.print(table)
     for text in filter(None, (comparison.verdict, comparison.warning)):

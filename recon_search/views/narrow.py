@@ -20,6 +20,7 @@ from recon_search.views.tables import (
     delta_of_task,
     full_width,
     show_interval,
+    show_p,
 )
 
 FEW_TASKS = 12
@@ -78,7 +79,7 @@ def network_table(comparison: Comparison, width: int) -> Table:
             escape(row.name),
             "0" if row.role == "separate" else _spread(mean_and_deviation(row.delta_m), n_seeds),
             "" if gap is None else show_interval(gap),
-            "" if gap is None or gap.adjusted is None else f"{gap.adjusted:.3f}",
+            show_p(gap),
             f"{row.n_parameters / base.n_parameters:.2f}x",
             f"{row.flops / base.flops:.2f}x",
             *([conflicts] if has_room else []),

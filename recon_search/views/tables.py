@@ -204,7 +204,7 @@ def comparison_table(comparison: Comparison) -> Table:
     intervals = (
         "In brackets 95 % confidence intervals; p Holm-corrected within joint, controls and rules; "
         "above line: delta_m minus that of a mixture of joint training and separate networks of "
-        "the same cost."
+        "the same cost, * where the interval holds no 0."
     )
     table = Table(
         title=f"Test data, {over}",
@@ -236,7 +236,6 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_row("single-task models", *filled, *[""] * len(prices), "", style="dim")
     for row in comparison.rows:
         difference = row.minus_split
-        p_value = None if difference is None else difference.adjusted
         heights = [own.above for own in row.prices.values()]
         is_end = row.role == "separate" or row is base
         table.add_row(
@@ -247,11 +246,11 @@ def comparison_table(comparison: Comparison) -> Table:
                 for values in deltas(comparison, row).values()
             ),
             "" if difference is None else show_interval(difference),
-            "" if p_value is None else f"{p_value:.3f}",
+            show_p(difference),
             _spread(row.loss, sign=True) if row.loss and row.role != "separate" else "",
             f"{row.n_parameters / base.n_parameters:.2f}x",
             f"{row.flops / base.flops:.2f}x",
-            *("" if each is None or is_end else show_interval(each) for each in heights),
+            *("" if each is None or is_end else _show_height(each) for each in heights),
             "" if row.conflicts is None else f"{100 * row.conflicts:.1f}",
             style={"split": "bold", "separate": "dim"}.get(row.role),
         )
@@ -333,3 +332,17 @@ def show_interval(difference: Difference) -> str:
         return mean
     low, high = difference.interval
     return escape(f"{mean} [{low:+.2f}, {high:+.2f}]")
+
+
+def show_p(difference: Difference | None) -> str:
+    """The corrected p value, if there is one."""
+    if difference is None or difference.adjusted is None:
+        return ""
+    return f"{difference.adjusted:.3f}" if difference.adjusted >= 0.001 else "<0.001"
+
+
+def _show_height(above: Difference) -> str:
+    """A mean, with a star where its confidence interval holds no 0."""
+    interval = above.interval
+    is_sure = interval is not None and (interval[0] > 0 or interval[1] < 0)
+    return f"{above.mean:+.2f}{'*' if is_sure else ''}"

@@ -26,6 +26,7 @@ from typing import Any
 from recon_search.records import fit
 from recon_search.runs.comparison import Comparison, Row
 from recon_search.runs.paired import Difference
+from recon_search.views.tables import show_p
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results"
@@ -129,7 +130,6 @@ def _cells(row: Row, columns: list[tuple[str, str]]) -> list[str]:
     name = f"**{row.name}**" if row.role == "split" else row.name
     difference = row.minus_split
     advantage = "" if difference is None else _interval(difference, sign=-1)
-    p = "" if difference is None or difference.adjusted is None else f"{difference.adjusted:.3f}"
     heights = [
         "" if price.above is None or price.above.interval is None else _interval(price.above)
         for price in row.prices.values()
@@ -140,7 +140,7 @@ def _cells(row: Row, columns: list[tuple[str, str]]) -> list[str]:
         *(_spread(row.metrics[task][metric]) for task, metric in columns),
         "0" if is_apart else _spread(row.delta_m, "+"),
         advantage,
-        p,
+        show_p(difference),
         "0" if is_apart else _spread(row.loss, "+"),
         f"{row.prices['parameters'].ratio:.2f}x",
         f"{row.prices['FLOPs'].ratio:.2f}x",

@@ -23,7 +23,7 @@ from recon_search.views.report.svg import (
     series,
     tag,
 )
-from recon_search.views.tables import MANY_COLUMNS, delta_of_task
+from recon_search.views.tables import MANY_COLUMNS, delta_of_task, show_p
 
 WIDTH = 420
 """Units of charts; drawn a little larger or smaller, as the window asks for."""
@@ -62,7 +62,7 @@ def comparison_grid(comparison: Comparison) -> Grid:
                     spread(row.delta_m, sign=True),
                     "" if own.half is None else f"{own.ends[0]:+.2f} to {own.ends[1]:+.2f}",
                     "" if gap is None else _gap(gap),
-                    "" if gap is None or gap.adjusted is None else f"{gap.adjusted:.3f}",
+                    show_p(gap),
                     f"{row.n_parameters / base.n_parameters:.2f}x",
                     f"{row.flops / base.flops:.2f}x",
                     "" if row.conflicts is None else f"{100 * row.conflicts:.1f}",
