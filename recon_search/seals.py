@@ -6,6 +6,7 @@ file can write its digest anew.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -53,6 +54,11 @@ def unseal(
     """
     rest = {key: each for key, each in value.items() if key != KEY}
     if KEY not in value and not needed:
+        if slips := difflib.get_close_matches(KEY, rest, n=1, cutoff=0.8):
+            raise ArtefactError(
+                f'{path} must have the key "{KEY}" or none like it, found "{slips[0]}". Delete '
+                "that line."
+            )
         return rest
     if (found := digest(rest)) != value.get(KEY):
         advice = (
