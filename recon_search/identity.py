@@ -21,11 +21,9 @@ from recon_search.disk import refuse_special
 from recon_search.errors import ArtefactError
 from recon_search.recipe import (
     BackboneConfig,
-    CompareConfig,
     DataConfig,
     Recipe,
     TrainConfig,
-    find_ranking,
 )
 
 WHEREABOUTS = {"root", "file", "download", "workers", "cache"}
@@ -181,14 +179,3 @@ def of_run(recipe: Recipe) -> dict[str, str]:
         "search": settings(recipe.search, without={"trials"}),
     }
     return {name: digest(value) for name, value in sections.items()}
-
-
-def _of_comparison(config: CompareConfig) -> dict[str, Any]:
-    """Name what is compared; splits from elsewhere by what their files hold."""
-    found = settings(config, without={"splits"})
-    if config.splits:
-        found["splits"] = {
-            name: {**settings(split), "file": content(find_ranking(split.file))}
-            for name, split in config.splits.items()
-        }
-    return found

@@ -373,7 +373,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_finishes_the_same(finished):
     assert done.code == 0, done.error
     found = json.loads((folder / "killed/comparison.json").read_text())
     for comparison in (expected, found):
-        comparison["best"].pop("directory")
+        del comparison["digest"], comparison["best"]["directory"], comparison["trainings"]
     assert found == expected
 
 

@@ -41,13 +41,14 @@ def backbone_of(record: Mapping[str, Any], source: str | Path) -> BackboneConfig
     """Return the backbone that a file names, with random weights.
 
     Args:
-        record: `name`, `args` and `features`.
+        record: `name`, `args`, `features` and `levels`.
         source: names the file in the error.
 
     Raises:
         ArtefactError: it asks for more than a network of timm's made of plain values.
     """
     name, args = record.get("name"), record.get("args", {})
+    more = {key: record[key] for key in ("features", "levels") if key in record}
     if not isinstance(name, str) or not timm.is_model(name):
         hint = nearest(str(name), timm.list_models()) if isinstance(name, str) else ""
         raise ArtefactError(
@@ -62,7 +63,7 @@ def backbone_of(record: Mapping[str, Any], source: str | Path) -> BackboneConfig
                 f"{_short(value)}. Do not trust the file; only a recipe may ask for that."
             )
     try:
-        return BackboneConfig(name=name, args=args, features=record.get("features", 0))
+        return BackboneConfig(name=name, args=args, **more)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))

@@ -188,7 +188,7 @@ def test_the_command_prints_a_table_or_json(tmp_path, invoke):
     text = TINY.partition("[compare]")[0] + "[compare]\nseeds = 2\ncontrols = []\n"
     (tmp_path / "tiny.toml").write_text(text)
     done = invoke("plan", "tiny.toml", "--device", "cpu", "--workers", 2, "--json")
-    assert (done.code, done.error) == (0, "")
+    assert done.code == 0, done.error  # which counts networks where that takes long
     values = json.loads(done.output)
     assert [line["name"] for line in values["lines"]] == [
         "probe", "single left", "single right", "joint, unsplit", "joint, split",
