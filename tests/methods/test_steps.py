@@ -12,7 +12,7 @@ from recon_search.model.network import build_model
 from recon_search.recipe import HeadConfig
 from recon_search.tasks.classes import IGNORED, Classes
 from recon_search.training.loop import fit
-from tests.conftest import BACKBONE
+from tests.conftest import BACKBONE, pairs
 from tests.methods.gradients import (
     SPLIT,
     flat,
@@ -233,9 +233,10 @@ def test_under_bfloat16_autocast_gradients_are_close_to_full_precision(make_mode
 
 
 @pytest.mark.parametrize("method", KINDS)
-def test_a_whole_training_in_bfloat16(data, train_config, method):
+def test_a_whole_training_in_bfloat16(train_config, method):
     """Forward passes are in bfloat16; what is learned and measured stays in single precision."""
     update = {"method": method, "precision": "bfloat16", "measure_every": 1}
+    data = pairs(20)
     model = build(data, Split.private(["conv1", "layer1.0.conv1"], data.schema.names))
     seen = set()
     model.backbone.register_forward_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))

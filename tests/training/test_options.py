@@ -14,7 +14,7 @@ from recon_search.tasks.classes import Classes
 from recon_search.training.evaluation import evaluate
 from recon_search.training.loop import fit
 from recon_search.training.stopping import kept
-from tests.conftest import BACKBONE, HEAD
+from tests.conftest import BACKBONE, HEAD, pairs
 
 TASKS = ("left", "right")
 SPLIT = Split.private(["layer3.0.conv1", "layer4.1.bn2"], TASKS)
@@ -48,16 +48,18 @@ OPTIONS = {
 METHODS = ("joint", "pcgrad", "rotograd", "uw", "graddrop")
 
 
-def make(config, split=SPLIT, seed=0):
+def make(config, split=SPLIT, seed=0, shape=(1, 12, 12)):
     classes = [Classes(task, 10) for task in TASKS]
     return build_model(
-        BACKBONE, HEAD, classes, shape=(1, 12, 12), split=split, seed=seed, frozen=config.freeze
+        BACKBONE, HEAD, classes, shape=shape, split=split, seed=seed, frozen=config.freeze
     )
 
 
 def train(data, config, directory=None, stop_after=None, split=SPLIT):
     """A trained model, its scores and its history without times."""
-    model = make(config, split)
+    if config.precision == "bfloat16":
+        data = pairs(20)
+    model = make(config, split, shape=data.schema.shape)
     scores = ConflictScores(list(model.backbone.layers()), TASKS)
 
     def report(progress):
