@@ -33,11 +33,10 @@ def load(n_train: int = 1200) -> tuple[Batch, Batch]:
     ink = images.mean((1, 2, 3))
     targets = {"digit": torch.from_numpy(bunch.target), "ink": (ink - ink.mean()) / ink.std()}
     images = functional.interpolate(images, size=(32, 32), mode="bilinear")
+    order = torch.randperm(len(images), generator=_seeded(0))
     parts = [
         (images[rows], {task: target[rows] for task, target in targets.items()})
-        for rows in torch.randperm(len(images), generator=_seeded(0)).split(
-            [n_train, len(images) - n_train]
-        )
+        for rows in (order[:n_train], order[n_train:])
     ]
     return parts[0], parts[1]
 
@@ -100,7 +99,9 @@ def batches(data: Batch, epochs: int, size: int = 64) -> Iterator[Batch]:
     """Yield batches in a new order each epoch."""
     images, targets = data
     for epoch in range(epochs):
-        for rows in torch.randperm(len(images), generator=_seeded(epoch)).split(size):
+        order = torch.randperm(len(images), generator=_seeded(epoch))
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
             yield images[rows], {task: target[rows] for task, target in targets.items()}
 
 

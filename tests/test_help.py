@@ -5,17 +5,7 @@ import shlex
 import click
 import pytest
 
-from recon_search.cli import cli
-
-
-def commands(command=cli, path=()):
-    """Every command and group by the words that call it."""
-    found = {path: command}
-    if isinstance(command, click.Group):
-        for name, each in command.commands.items():
-            found |= commands(each, (*path, name))
-    return found
-
+from tests.command import commands, parse
 
 COMMANDS = commands()
 
@@ -28,9 +18,7 @@ def test_help_ends_with_an_example_of_the_command(path, invoke):
     assert example.startswith("Example: recon-search ")
     words = shlex.split(example.removeprefix("Example: recon-search "))
     assert tuple(words[: len(path)]) == path
-    command = next(COMMANDS[tuple(words[:n])] for n in (2, 1) if tuple(words[:n]) in COMMANDS)
-    depth = next(n for n in (2, 1) if tuple(words[:n]) in COMMANDS)
-    command.make_context(words[0], words[depth:])  # raises where an option is unknown
+    parse(words)
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
