@@ -49,8 +49,9 @@ def key_rows(section: str | None = None) -> list[Row]:
     wanted = section.strip("[]")
     found = [row for row in rows if f"{row['key']}.".startswith(f"{wanted}.")]
     if not found:
-        sections = [row["key"] for row in rows if "." not in row["key"]]
-        near = nearest(wanted, sections) or nearest(wanted, [row["key"] for row in rows])
+        keys = [row["key"] for row in rows]
+        sections = [key for key in keys if "." not in key]
+        near = nearest(wanted, keys if "." in wanted else sections) or nearest(wanted, keys)
         raise RecipeError(
             f"SECTION must be one of {', '.join(sections)}, or a key below one, got '{section}'."
             f"{near}"

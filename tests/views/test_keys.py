@@ -68,7 +68,13 @@ def test_a_section_or_a_key_alone_is_listed(invoke):
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("splt", "'split'"), ("[serch]", "'search'"), ("confidence", "'probe.conf")]
+    ("name", "near"),
+    [
+        ("splt", "'split'"),
+        ("[serch]", "'search'"),
+        ("confidence", "'probe.conf"),
+        ("data.agument", "'data.augment'"),
+    ],
 )
 def test_a_section_that_is_none_is_refused_with_near_names(invoke, name, near):
     code, output, error = invoke("ls", "keys", name)
