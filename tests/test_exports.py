@@ -56,12 +56,3 @@ def test_a_users_type_checker_sees_types(tmp_path):
     revealed = re.findall(r'Revealed type is "(.*)"', done.stdout)
     assert len(revealed) == len(rs.__all__), done.stdout
     assert "Any" not in revealed, done.stdout
-
-
-def test_the_readmes_code_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})

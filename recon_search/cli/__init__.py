@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import signal
 import sys
@@ -29,6 +30,9 @@ from recon_search.disk import describe
 from recon_search.errors import ReconSearchError, in_one_line
 from recon_search.interruption import Interrupted
 from recon_search.memory import is_exhausted
+
+EXAMPLE = "Example: "
+"""Begins the last paragraph of a command's docstring."""
 
 
 def main() -> None:
@@ -78,7 +82,10 @@ def _show_anything() -> None:
 @click.version_option(__version__, prog_name="recon-search")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(debug: bool) -> None:
-    """Find the layers in which tasks' gradients conflict, split them, retrain, and prove it."""
+    """Find the layers in which tasks' gradients conflict, split them, retrain, and prove it.
+
+    Example: recon-search run quickstart
+    """
 
 
 COMMANDS = (
@@ -103,3 +110,14 @@ COMMANDS = (
 )
 for _command in COMMANDS:
     cli.add_command(_command)
+
+
+def _end_with_example(command: click.Command) -> None:
+    """Move the example of a command's docstring to the end of its help, in one line."""
+    said, _, example = inspect.cleandoc(command.help or "").partition(EXAMPLE)
+    command.help, command.epilog = said.rstrip(), f"\b\n{EXAMPLE}{example}"
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        _end_with_example(each)
+
+
+_end_with_example(cli)

@@ -32,7 +32,10 @@ TOP = 10
     "--seeds", type=click.IntRange(min=1), help="With --continue: how many seeds [default: 1]."
 )
 def probe(more: bool, seeds: int | None, **options: Any) -> None:
-    """Measure conflicts and write scores.safetensors."""
+    """Measure conflicts and write scores.safetensors.
+
+    Example: recon-search probe quickstart --out runs/probe --set probe.seeds=2
+    """
     if seeds is not None and not more:
         raise click.UsageError("--seeds needs --continue. Add it, or pass --set probe.seeds=N.")
     scores_path = run_directory(options) / "scores.safetensors"

@@ -10,7 +10,10 @@ from recon_search.cli.options import tell_json
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    """Show versions, devices and which optional packages are missing."""
+    """Show versions, devices and which optional packages are missing.
+
+    Example: recon-search doctor --json
+    """
     from recon_search.views.doctor import OPTIONAL, examine
 
     found = examine()

@@ -9,13 +9,19 @@ from recon_search.cli.options import make_console, tell_json
 
 @click.group()
 def ls() -> None:
-    """List what there is to choose from."""
+    """List what there is to choose from.
+
+    Example: recon-search ls recipes
+    """
 
 
 @ls.command("recipes")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls_recipes(as_json: bool) -> None:
-    """List the recipes to run by name, or to copy with `init`."""
+    """List the recipes to run by name, or to copy with `init`.
+
+    Example: recon-search ls recipes --json
+    """
     from recon_search.recipe.shipped import describe, shipped_recipes
 
     rows = {name: describe(path) for name, path in shipped_recipes().items()}
@@ -29,7 +35,10 @@ def ls_recipes(as_json: bool) -> None:
 @ls.command("methods")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls_methods(as_json: bool) -> None:
-    """List the gradient methods, what each needs, its options and its paper."""
+    """List the gradient methods, what each needs, its options and its paper.
+
+    Example: recon-search ls methods
+    """
     from recon_search.views.methods import method_rows, method_table
 
     if as_json:
@@ -43,7 +52,10 @@ def ls_methods(as_json: bool) -> None:
 @click.option("--sizes", is_flag=True, help="Count parameters too: up to a second a model.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls_backbones(pattern: str, sizes: bool, as_json: bool) -> None:
-    """List timm's models whose name holds PATTERN, or matches it where it has wildcards."""
+    """List timm's models whose name holds PATTERN, or matches it where it has wildcards.
+
+    Example: recon-search ls backbones 'resnet*' --sizes
+    """
     from recon_search.views.backbones import backbone_rows, backbone_table
 
     rows = backbone_rows(pattern, sizes=sizes)
@@ -60,7 +72,10 @@ def ls_backbones(pattern: str, sizes: bool, as_json: bool) -> None:
 @click.option("--args", "arguments", multiple=True, metavar="KEY=VALUE", help="timm argument.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls_layers(backbone: str, arguments: tuple[str, ...], as_json: bool) -> None:
-    """List the splittable layers of a timm model in order of first use."""
+    """List the splittable layers of a timm model in order of first use.
+
+    Example: recon-search ls layers resnet18 --args stem_type=deep
+    """
     from recon_search.views.backbones import layer_rows, layer_table
 
     rows = layer_rows(backbone, arguments)
@@ -68,3 +83,26 @@ def ls_layers(backbone: str, arguments: tuple[str, ...], as_json: bool) -> None:
         tell_json(rows)
     else:
         make_console(minimum=110).print(layer_table(backbone, rows))
+
+
+@ls.command("keys")
+@click.argument("section", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--markdown", is_flag=True, help="Print all keys as a document.")
+def ls_keys(section: str | None, as_json: bool, markdown: bool) -> None:
+    """List the keys of a recipe, or of SECTION: type, default and what each says.
+
+    Example: recon-search ls keys split
+    """
+    from recon_search.views.keys import key_document, key_rows, key_table
+
+    if markdown and (section is not None or as_json):
+        raise click.UsageError("--markdown is of all keys. Leave SECTION and --json out.")
+    if markdown:
+        click.echo(key_document(), nl=False)
+        return
+    rows = key_rows(section)
+    if as_json:
+        tell_json(rows)
+    else:
+        make_console(minimum=140).print(key_table(rows))

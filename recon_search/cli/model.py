@@ -21,7 +21,10 @@ from recon_search.cli.options import ANYTHING, FILE, FOLDER
 )
 @click.option("--out", type=ANYTHING, help="File to write [default: by task].")
 def export(model: Path, task: str | None, kind: str, out: Path | None) -> None:
-    """Write a model directory for deployment, and check what was written."""
+    """Write a model directory for deployment, and check what was written.
+
+    Example: recon-search export runs/mine/model --format onnx --out mine.onnx
+    """
     from recon_search.stages.export import default_target
     from recon_search.stages.export import export as stage
 

@@ -46,7 +46,10 @@ def init(name: str, out: Path | None, force: bool) -> None:
 @recipe_options
 @click.option("--quick", is_flag=True, help="Take no training steps.")
 def validate(quick: bool, **options: Any) -> None:
-    """Check a recipe without running it: its names, its files, and steps on random images."""
+    """Check a recipe without running it: its names, its files, and steps on random images.
+
+    Example: recon-search validate my.toml --set backbone.name=resnet34
+    """
     recipe = load_overridden(options)
 
     from recon_search.runs.run import Run

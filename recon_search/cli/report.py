@@ -12,7 +12,10 @@ from recon_search.cli.options import FOLDER
 @click.command()
 @click.argument("run_directory", metavar="RUN", type=FOLDER)
 def report(run_directory: Path) -> None:
-    """Write report.html of a finished run anew."""
+    """Write report.html of a finished run anew.
+
+    Example: recon-search report runs/mine
+    """
     from recon_search.stages.report import write_report
 
     click.echo(f"Written: {write_report(run_directory)}")

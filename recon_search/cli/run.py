@@ -22,7 +22,10 @@ from recon_search.cli.options import (
 @seeds_option
 @map_splits
 def run(**options: Any) -> None:
-    """Run a recipe from data to report."""
+    """Run a recipe from data to report.
+
+    Example: recon-search run quickstart --out runs/mine --resume
+    """
     this = open_run(options)
 
     from recon_search.stages.run import run_all

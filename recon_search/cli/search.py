@@ -53,6 +53,8 @@ def search(
     The same command again goes on with a study, and so does the same command on other machines that
     reach the same --storage. With --show STUDY, a run directory or with --storage a study's name,
     print the trials of a study; no recipe is needed.
+
+    Example: recon-search search my.toml --trials 20 --set search.max_params=1.2x
     """
     if show_name is not None:
         if options["recipe_path"] is not None:

@@ -50,6 +50,8 @@ def split(
 
     With --show, no recipe is needed: print the network that a split file gives as a tree, and what
     it costs in parameters, FLOPs and latency; with --out, draw it.
+
+    Example: recon-search split --show runs/mine/split.json --out split.png
     """
     if show_path is not None:
         if options["recipe_path"] or scores_path or counts_path:

@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 @click.option("--method", help="Override train.method.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(split_path: Path | None, method: str | None, as_json: bool, **options: Any) -> None:
-    """Train one network, unsplit or with a saved split, and test it once."""
+    """Train one network, unsplit or with a saved split, and test it once.
+
+    Example: recon-search train my.toml --split runs/other --method pcgrad --out runs/mine
+    """
     if method is not None:
         options["overrides"] = (*options["overrides"], f'train.method="{method}"')
     from recon_search.stages.borrow import load_split
@@ -81,7 +84,10 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
     help="The split to judge, as of `train`.",
 )
 def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
-    """Judge a split: baselines, joint training and controls over paired seeds."""
+    """Judge a split: baselines, joint training and controls over paired seeds.
+
+    Example: recon-search compare my.toml --split split.json --scores runs/my/scores.safetensors
+    """
     from recon_search.conflict.scores import ConflictScores
     from recon_search.stages.borrow import load_split
     from recon_search.stages.compare import compare as stage

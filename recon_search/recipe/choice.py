@@ -18,14 +18,33 @@ class SplitConfig(Section):
     """Which layers get private copies."""
 
     rule: str = "projection"
-    k: int | None = Field(default=None, ge=0)  # without it and the two limits: DEFAULT_K
+    """How layers are ranked: `projection`, `mass`, `gain`, `count` as Recon does, or a control."""
+
+    k: int | None = Field(default=None, ge=0)
+    """Layers to split, the first of the ranking; 3 where neither this nor a limit is set."""
+
     max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
-    max_flops: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None  # beside the others
+    """Limit on the parameters in its stead, as "1.2x" of the unsplit backbone; layers that do not
+    fit are passed over."""
+
+    max_flops: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
+    """Limit on the FLOPs of all tasks, as "1.5x" of the unsplit backbone; alone, or beside `k` or
+    `max_params`."""
+
     threshold: float = Field(default=0.0, gt=-1, le=0)
+    """S: a layer conflicts in a step where the cosine lies below it; for rules that count."""
+
     grouping: Literal["private", "colour", "affinity"] = "private"
-    max_groups: int | None = Field(default=None, ge=2)  # copies of a layer, at most
-    group_share: float = Field(default=0.5, gt=0, le=1)  # conflicting steps that separate two tasks
+    """Who shares a copy: nobody, tasks that do not conflict, or tasks whose gradients agree."""
+
+    max_groups: int | None = Field(default=None, ge=2)
+    """Copies of a layer, at most; for groupings that share."""
+
+    group_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of measured steps in conflict from which on two tasks are separated."""
+
     init: Literal["copy", "fresh"] = "copy"
+    """Copies of a layer start equal, or each is drawn anew, as Recon's code does."""
 
     @model_validator(mode="before")
     @classmethod
@@ -52,8 +71,11 @@ class SplitConfig(Section):
 class BorrowedConfig(Section):
     """A split from elsewhere; its file alone may stand for it."""
 
-    file: str  # a split, scores, a table of counts, a run's folder, or published:NAME
-    map: dict[str, str] | None = None  # the recipe's task to the split's; None: `compare.map`
+    file: str
+    """A split, scores, a table of counts, the folder of a run, or published:NAME."""
+
+    map: dict[str, str] | None = None
+    """The recipe's task to what this split calls it; without it `compare.map`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -65,18 +87,37 @@ class CompareConfig(Section):
     """What the split network is measured against, and how often."""
 
     seeds: int = Field(default=3, ge=1, le=MOST_SEEDS)
+    """Trainings of every row, paired by seed."""
+
     methods: list[str] = Field(default=["joint"], min_length=1)
+    """Gradient methods by which the joint and the split network are trained; the first also trains
+    the controls."""
+
     controls: list[
         Literal[
             "norm-only", "random", "random-params", "first-k", "least", "smallest-first", "wider"
         ]
     ] = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
-    rules: list[str] = []  # further splits: each of these rules at each of the sizes `ks`
+    """What a split must beat: norms alone, layers at random, first, least in conflict or smallest,
+    a wider joint network."""
+
+    rules: list[str] = []
+    """Further splits: by each of these rules at each of the sizes `ks`."""
+
     ks: list[Count] = []
-    splits: dict[Annotated[str, Field(min_length=1)], BorrowedConfig] = {}  # from elsewhere
-    map: dict[str, str] = {}  # the recipe's task to what a split from elsewhere calls it
-    delta_m: Literal["per-task", "flat"] = "per-task"  # mean over tasks, or over all metrics alike
-    single: list[str] = []  # tasks with a single-task model, of which delta_m is made; empty: all
+    """Layers to split by each of `rules`."""
+
+    splits: dict[Annotated[str, Field(min_length=1)], BorrowedConfig] = {}
+    """Splits from elsewhere by name: a file, or a table with `file` and `map`."""
+
+    map: dict[str, str] = {}
+    """The recipe's task to what a split from elsewhere calls it."""
+
+    delta_m: Literal["per-task", "flat"] = "per-task"
+    """Mean over each task's metrics and then over tasks, or over all metrics alike."""
+
+    single: list[str] = []
+    """Tasks with a single-task model, of which delta_m is made; all where it is empty."""
 
     @field_validator("methods", "controls", "rules", "ks", "single")
     @classmethod

@@ -39,14 +39,29 @@ READ_BY = {
 class AugmentConfig(Section):
     """What happens to training images at random; nothing that is not named."""
 
-    flip: float = Field(default=0.0, ge=0, le=1)  # probability of a horizontal flip
-    pad: int = Field(default=0, ge=0)  # pixels of black around the image, of which its size is cut
-    scale: tuple[float, float] | None = None  # of a random crop: share of the image's area
-    ratio: tuple[float, float] | None = None  # of a random crop: width to height
-    zoom: list[Annotated[float, Field(ge=1)]] = []  # one is drawn: 1.5 shows 2/3 of each side
-    color_jitter: float | list[float] | None = None  # brightness, contrast, saturation[, hue]
-    auto_augment: str | None = None  # timm's, such as "rand-m9-mstd0.5"
-    random_erasing: float = Field(default=0.0, ge=0, le=1)  # probability
+    flip: float = Field(default=0.0, ge=0, le=1)
+    """Probability that an image is mirrored, left to right."""
+
+    pad: int = Field(default=0, ge=0)
+    """Pixels of black around the image, out of which its own size is cut at random."""
+
+    scale: tuple[float, float] | None = None
+    """Least and largest share of the area that a random crop shows."""
+
+    ratio: tuple[float, float] | None = None
+    """Least and largest width to height of a random crop."""
+
+    zoom: list[Annotated[float, Field(ge=1)]] = []
+    """One of these is drawn: 1.5 shows 2/3 of each side."""
+
+    color_jitter: float | list[float] | None = None
+    """Strength, one for all or of brightness, contrast, saturation and perhaps hue."""
+
+    auto_augment: str | None = None
+    """A policy of timm, such as "rand-m9-mstd0.5"."""
+
+    random_erasing: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a rectangle of the image is erased."""
 
     @property
     def is_random(self) -> bool:
@@ -96,40 +111,94 @@ class DataConfig(Section):
     """What is learned from: a data set by name, its parts, and how its images are made ready."""
 
     name: str
+    """A built-in data set, or a reader: `table`, `image-folder`, `parquet`, `arrays`, `factory`."""
+
     root: str | None = None
+    """Folder of the files; `--data-root` overrides it."""
+
     download: bool = False
+    """Fetch the IDX files of MNIST and Fashion-MNIST that are missing."""
+
     train: int | None = Field(default=None, gt=1)
+    """Pairs or scenes to train on, of composed data; the set's own number if not given."""
+
     validation: int | None = Field(default=None, gt=0)
+    """Pairs or scenes to choose by, of composed data."""
+
     test: int | None = Field(default=None, gt=0)
+    """Pairs or scenes to judge by, of composed data."""
+
     canvas: int | None = Field(default=None, ge=8)
+    """Side of a composed image in pixels; 24, 36 or 64 by the set if not given."""
+
     seed: Seed = 0
+    """Of how data are composed, or cut into parts."""
+
     # name = "table", "image-folder", "parquet", "arrays"
-    file: str | None = None  # table, CSV or Parquet: below the root, or anywhere; folder of lists
-    image: str | None = None  # column with images, or their paths below the root; folder of arrays
-    split: str | None = None  # column with train, validation or test
-    ratio: tuple[Share, Share, Share] | None = (
-        None  # of what is cut: where no column or folder says
-    )
-    group: str | None = None  # column; samples that are equal there stay in one part
-    missing: list[str] = []  # cells that are no label, beside empty ones and nan
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1)  # None: see the header
-    own_batches: bool = False  # a step is a batch of each task, of samples that have its labels
+    file: str | None = None
+    """The table, CSV or Parquet, below the root or anywhere; of Office sets the folder of lists."""
+
+    image: str | None = None
+    """Column with images or with their paths below the root; of arrays the images' folder."""
+
+    split: str | None = None
+    """Column that says train, validation or test."""
+
+    ratio: tuple[Share, Share, Share] | None = None
+    """Shares of train, validation and test of what is cut, where no column or folder says."""
+
+    group: str | None = None
+    """Column; samples that are equal there stay in one part."""
+
+    missing: list[str] = []
+    """Cells that are no label, beside empty ones and nan."""
+
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """Between the columns of a CSV file; read off its header if not given."""
+
+    own_batches: bool = False
+    """A step takes a batch of each task, of samples that have its label."""
+
     # name = "nyuv2", "cityscapes", "celeba", "chestxray14", "pascal-context"
-    tasks: list[str] = []  # of those that the data set brings: what is learned; empty: all
+    tasks: list[str] = []
+    """Those of the data set's tasks that are learned; all where it is empty."""
+
     # name = "factory"
-    factory: str | None = None  # "package.module:function", which returns a TaskData
-    args: dict[str, Any] = {}  # that it is called with
+    factory: str | None = None
+    """Function that returns a `TaskData`, as "package.module:function"."""
+
+    args: dict[str, Any] = {}
+    """What the factory is called with."""
+
     # images
-    image_size: tuple[Side, Side] | None = None  # height and width
-    channels: Literal[1, 3] = 3  # of image files: grey or RGB
+    image_size: tuple[Side, Side] | None = None
+    """Height and width that every image is brought to; image files need it."""
+
+    channels: Literal[1, 3] = 3
+    """Of image files: grey or RGB."""
+
     resize: Literal["crop", "stretch"] = "crop"
-    crop: float = Field(default=1.0, gt=0, le=1)  # the middle of the image that "crop" keeps
+    """Keep the shape and cut the edges off, or stretch."""
+
+    crop: float = Field(default=1.0, gt=0, le=1)
+    """Share of each side, in the middle, that "crop" keeps."""
+
     interpolation: Literal["auto", "nearest", "bilinear", "bicubic"] = "auto"
-    statistics: Literal["auto", "data", "timm"] = "auto"  # of normalisation; auto: see README
+    """By which images are resized; auto: as the backbone's weights had it, else bilinear."""
+
+    statistics: Literal["auto", "data", "timm"] = "auto"
+    """Mean and deviation of images; auto: timm's where the backbone begins with weights, else the
+    data's."""
+
     augment: AugmentConfig = AugmentConfig()
+    """What happens to training images at random."""
+
     # loading; changes no result
-    workers: int | None = Field(default=None, ge=0)  # that read images; up to 8 for a GPU, else 0
+    workers: int | None = Field(default=None, ge=0)
+    """Processes that read images, for each training; up to 8 for a GPU, else none."""
+
     cache: Literal["auto", "memory", "device", "none"] = "auto"
+    """Where decoded images are kept; auto: where they fit. Changes no result."""
 
     @field_validator("factory")
     @classmethod
@@ -170,10 +239,14 @@ class TaskConfig(Section):
     model_config = ConfigDict(extra="allow")
 
     kind: str | None = None
-    target: str | Annotated[list[str], Field(min_length=1)] | None = (
-        None  # column (or several), folder or key; the task's own name by default
-    )
-    head: HeadConfig | None = None  # without it: `[head]`
+    """What is learned: `classes`, `binary`, `labels`, `values`, `segments`, `depth`, `normals`,
+    `edges`, or one by import path."""
+
+    target: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """Column or columns, folder or key of the labels; the task's own name if not given."""
+
+    head: HeadConfig | None = None
+    """Head of this task; without it `[head]`."""
 
     @property
     def options(self) -> dict[str, Any]:

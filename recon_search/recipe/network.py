@@ -25,11 +25,22 @@ class BackboneConfig(Section):
     """
 
     name: str
+    """A model of timm; `recon-search ls backbones` lists them."""
+
     args: dict[str, Any] = {}
-    features: int = Field(default=0, ge=0, le=WIDEST)  # timm's num_classes; 0: the pooled features
-    weights: str | None = None  # a local checkpoint, .safetensors
-    pretrained: bool = False  # timm's own weights, from its hub or the hub's cache
+    """What timm's `create_model` is called with."""
+
+    features: int = Field(default=0, ge=0, le=WIDEST)
+    """Width of the features, timm's `num_classes`; 0 takes the pooled ones."""
+
+    weights: str | None = None
+    """A local checkpoint to begin with, .safetensors; `recon-search convert` makes one."""
+
+    pretrained: bool = False
+    """Begin with timm's own weights, from its hub or the hub's cache."""
+
     levels: list[int] | None = Field(default=None, min_length=1)
+    """Indices of timm's intermediate features that make the pyramid for tasks of pixels."""
 
 
 DECODERS = ("fpn", "aspp")
@@ -55,9 +66,16 @@ class NeckConfig(Section):
     """
 
     kind: str = "mlp"
+    """An MLP, a decoder of pixels, or one of one's own, as "package.module:name"."""
+
     activation: Literal["none", "relu", "gelu"] = "none"
+    """Before the neck."""
+
     hidden: int = Field(default=128, gt=0, le=WIDEST)
+    """Width, in features or channels."""
+
     args: dict[str, Any] = {}
+    """Of a decoder, `finest` or `rates`; of a neck of one's own, what it is called with."""
 
     @field_validator("kind")
     @classmethod
@@ -81,10 +99,20 @@ class HeadConfig(Section):
     """
 
     kind: str = "linear"
+    """A linear layer, an MLP, a decoder of pixels, or one of one's own, as
+    "package.module:name"."""
+
     activation: Literal["none", "relu", "gelu"] = "none"
+    """Of the features, before the head."""
+
     hidden: int = Field(default=128, gt=0, le=WIDEST)
+    """Width of an MLP or of a decoder."""
+
     args: dict[str, Any] = {}
-    neck: str | None = None  # of `[necks]`; the head then reads what it gives
+    """Of a decoder, `finest` or `rates`; of a head of one's own, what it is called with."""
+
+    neck: str | None = None
+    """One of `[necks]`; the head then reads what it gives."""
 
     @property
     def is_own(self) -> bool:
@@ -107,8 +135,13 @@ class HeadsConfig(Section):
     """The heads of a network: one for all tasks, others by task, and their necks."""
 
     head: HeadConfig = HeadConfig()
+    """Of tasks that have none of their own."""
+
     heads: dict[str, HeadConfig] = {}
+    """Of single tasks."""
+
     necks: dict[str, NeckConfig] = {}
+    """By name."""
 
     def of(self, task: str) -> HeadConfig:
         """Return the head of a task."""

@@ -26,16 +26,38 @@ class Recipe(Section):
     """A whole run."""
 
     seed: Seed = 0
+    """Of the first training; others count on from there."""
+
     data: DataConfig
+    """What is learned from."""
+
     tasks: dict[str, TaskConfig] = {}
+    """What is learned, by name; options of a kind, such as `weight` and `metrics`, stand beside its
+    keys."""
+
     backbone: BackboneConfig
+    """The network that tasks share."""
+
     head: HeadConfig = HeadConfig()
+    """Of every task that has none of its own."""
+
     necks: dict[str, NeckConfig] = {}
+    """Hidden parts that several heads read through, by name."""
+
     train: TrainConfig
+    """How networks are trained."""
+
     probe: ProbeConfig
+    """How conflicts are measured."""
+
     split: SplitConfig = SplitConfig()
+    """Which layers are split, and how."""
+
     compare: CompareConfig = CompareConfig()
+    """What the split network is held against, and how often."""
+
     search: SearchConfig = SearchConfig()
+    """What is searched for, and how long."""
 
     @property
     def heads(self) -> HeadsConfig:

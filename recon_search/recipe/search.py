@@ -17,9 +17,16 @@ class Range(Section):
     """A range of a searched key, both ends included; of integers if both ends are."""
 
     low: int | float
+    """Least value."""
+
     high: int | float
+    """Largest value."""
+
     step: int | float | None = Field(default=None, gt=0)
+    """Between values; any in between if not given."""
+
     log: bool = False
+    """Draw evenly on a logarithmic scale."""
 
     @property
     def is_integer(self) -> bool:
@@ -47,13 +54,32 @@ class Range(Section):
 class SearchConfig(Section):
     """What Optuna searches for, and how much it may spend."""
 
-    trials: Count = 30  # in all, for the study; deduplicated ones do not count
-    seed: int = Field(default=0, ge=0, lt=2**31)  # of what Optuna draws
-    objective: Literal["delta_m", "delta_m-parameters", "delta_m-flops"] = "delta_m"  # or a front
-    max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None  # or split's
+    trials: Count = 30
+    """In all, for the study; those whose split was trained before do not count."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Of what Optuna draws."""
+
+    objective: Literal["delta_m", "delta_m-parameters", "delta_m-flops"] = "delta_m"
+    """Validation delta_m alone, or a front of it against parameters or FLOPs."""
+
+    max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
+    """Limit, as "1.2x" of the unsplit backbone, where `split.max_params` sets none."""
+
     space: dict[str, Range | Annotated[list[Value], Field(min_length=1)]] = {}
-    start: Literal["scratch", "shared"] = "scratch"  # of a trial: or the trained joint network
+    """Further keys of `[train]` and `[split]` to search: a list of values, or a range."""
+
+    start: Literal["scratch", "shared"] = "scratch"
+    """Trials start from scratch, or from the weights of the trained joint network."""
+
     pruner: Literal["halving", "hyperband", "none"] = "halving"
-    patience: Whole = 0  # epochs without improvement before the pruner may prune
-    heartbeat: Count = 30  # seconds; a trial silent for four of them is retried
-    retries: Whole = 3  # of a trial whose worker died
+    """Which trials end early: the worse half at half of the epochs, Hyperband's, or none."""
+
+    patience: Whole = 0
+    """Epochs without improvement before the pruner may prune."""
+
+    heartbeat: Count = 30
+    """Seconds; a trial that is silent for four of them is taken up by another worker."""
+
+    retries: Whole = 3
+    """Of a trial whose worker died."""

@@ -22,7 +22,9 @@ Rate = Annotated[float, Field(gt=0, le=LARGEST)]
 class Section(BaseModel):
     """A table of a recipe: typed, frozen, strict. Rules between its keys are `broken_rules`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     def broken_rules(self) -> Iterator[str]:
         """Say what does not fit together, a sentence a rule; called on keys that are valid."""

@@ -20,35 +20,94 @@ class TrainConfig(Section):
     """How networks are trained: the same for baselines, joint and split networks."""
 
     method: str = "joint"
-    options: dict[str, Any] = {}  # of that method; `recon-search ls methods` lists them
+    """How the tasks' gradients are combined; `recon-search ls methods` lists them."""
+
+    options: dict[str, Any] = {}
+    """Of that method; `recon-search ls methods` lists them."""
+
     epochs: Count
+    """Passes over the training part."""
+
     batch_size: Count
-    accumulate: Count = 1  # batches whose gradients make one update
+    """Samples of a batch; under `torchrun` of all processes together."""
+
+    accumulate: Count = 1
+    """Batches whose gradients make one update."""
+
     optimizer: str = "sgd"
-    lr: float = Field(gt=0)  # of one that is too high a rehearsal tells
-    layer_decay: float = Field(default=1.0, gt=0, le=1)  # of lr, per layer from the heads down
-    head_lr_scale: Rate = 1.0  # heads and necks learn so many times as fast
-    freeze: list[str] = []  # patterns of the backbone's parameters and modules, as "layer1.*"
+    """One of timm's, by its name."""
+
+    lr: float = Field(gt=0)
+    """Learning rate; `recon-search validate` tells of one that is much too high."""
+
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor on the learning rate for each layer from the heads down."""
+
+    head_lr_scale: Rate = 1.0
+    """Heads and necks learn so many times as fast."""
+
+    freeze: list[str] = []
+    """Parameters and modules of the backbone that stay as they are, as "layer1.*"."""
+
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of optimisers that have one."""
+
     weight_decay: float = Field(default=0.0, ge=0, le=LARGEST)
+    """Of all parameters but norms and biases."""
+
     scheduler: Literal["cosine", "multistep", "step", "constant"] = "cosine"
+    """How the learning rate falls; `step` does so at every third of the epochs."""
+
     milestones: list[Whole] = []
+    """Epochs at which `multistep` lowers the learning rate."""
+
     decay_rate: Rate = 0.1
+    """By which `step` and `multistep` multiply the learning rate."""
+
     warmup_epochs: Whole = 0
-    min_lr: float = Field(default=0.0, ge=0)  # where cosine ends
+    """In which the learning rate rises from a hundredth of `lr`."""
+
+    min_lr: float = Field(default=0.0, ge=0)
+    """Where `cosine` ends."""
+
     clip_grad: float | None = Field(default=None, gt=0, le=1e30)
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # bfloat16 on a GPU
-    grad_checkpointing: bool = False  # compute activations twice, to keep fewer
-    ema: float | None = Field(default=None, gt=0, lt=1)  # decay of an average of the weights
-    ema_warmup: bool = True  # the average begins short, or else with `ema` from the first step
-    patience: Whole = 0  # epochs without a better one before it ends; 0: never
-    select: Literal["last", "best"] | None = None  # the epoch kept; None: best with patience
-    report_epochs: Count = 1  # metrics are means over so many last epochs
-    non_finite: Literal["stop", "skip"] = "stop"  # at a loss or gradient that is not: or leave out
-    measure_every: Whole = 0  # conflicts are measured every n-th step; 0: never
-    measure_tasks: int = Field(default=0, ge=0)  # of many, drawn for each such step; 0: all
-    measure_sketch: int = Field(default=0, ge=0)  # numbers kept of a gradient, a layer; 0: all
-    low_memory: bool = False  # measure without keeping gradients; methods on gradients keep them
+    """Largest norm of the gradient; longer ones are cut."""
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of forward passes; auto: bfloat16 on a GPU, else float32."""
+
+    grad_checkpointing: bool = False
+    """Compute activations twice, to keep fewer in memory."""
+
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an average of the weights, which is then evaluated and kept."""
+
+    ema_warmup: bool = True
+    """Let that decay grow from 0; else it holds from the second update on."""
+
+    patience: Whole = 0
+    """Epochs without a better one before a training ends; 0 never ends it."""
+
+    select: Literal["last", "best"] | None = None
+    """The epoch that is kept; best, by validation losses, where `patience` is set, else last."""
+
+    report_epochs: Count = 1
+    """Metrics are means over so many last epochs."""
+
+    non_finite: Literal["stop", "skip"] = "stop"
+    """At a loss or gradient that is not finite: stop, or leave the step out."""
+
+    measure_every: Whole = 0
+    """Conflicts are measured at every n-th step; 0 measures none."""
+
+    measure_tasks: int = Field(default=0, ge=0)
+    """Of many tasks so many are drawn for each measured step; 0 measures all."""
+
+    measure_sketch: int = Field(default=0, ge=0)
+    """Numbers kept of a gradient, for each layer and task; 0 keeps all."""
+
+    low_memory: bool = False
+    """Measure without keeping gradients; methods that combine gradients keep them."""
 
     @property
     def keeps_best(self) -> bool:
@@ -109,13 +168,28 @@ class ProbeConfig(Section):
     """How conflicts are measured before splitting."""
 
     epochs: Count
-    every: Count = 16  # per-task gradients every n-th step, plain joint steps between
-    tasks_per_step: int = Field(default=0, ge=0)  # measured at once, of many; 0: all
-    sketch: int = Field(default=0, ge=0)  # numbers kept a layer and task; 0: whole gradients
+    """Passes over the training part."""
+
+    every: Count = 16
+    """Tasks' gradients are taken at every n-th step, plain joint steps between."""
+
+    tasks_per_step: int = Field(default=0, ge=0)
+    """Of many tasks so many are measured at once, which saves time; 0 measures all."""
+
+    sketch: int = Field(default=0, ge=0)
+    """Numbers kept of a gradient, for each layer and task, which saves memory; 0 keeps all."""
+
     method: str = "joint"
-    seeds: int = Field(default=1, gt=0, le=MOST_SEEDS)  # with `confidence`: at most so many
-    confidence: float | None = Field(default=None, gt=0, le=1)  # stability at which to stop
-    window: tuple[float, float] = (0.6, 1.0)  # the part of the probe that rules read
+    """By which the probed network is trained."""
+
+    seeds: int = Field(default=1, gt=0, le=MOST_SEEDS)
+    """Probes that are added up; with `confidence` so many at most."""
+
+    confidence: float | None = Field(default=None, gt=0, le=1)
+    """Stop when so large a share of the layers to split would be found again."""
+
+    window: tuple[float, float] = (0.6, 1.0)
+    """Part of the probe that rules read."""
 
     def broken_rules(self) -> Iterator[str]:
         """One seed has no confidence, and one task no pair."""

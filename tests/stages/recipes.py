@@ -1,4 +1,9 @@
-"""A recipe that runs in seconds."""
+"""A recipe that runs in seconds, and the Python files beside recipes."""
+
+import importlib.util
+from pathlib import Path
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 TINY = """
 seed = 0
@@ -31,3 +36,11 @@ seeds = 2
 methods = ["joint", "pcgrad"]
 controls = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
 """
+
+
+def import_recipe(name):
+    """Import a Python file that lies beside the recipes."""
+    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
