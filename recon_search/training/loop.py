@@ -356,7 +356,7 @@ def _save(path: Path, stepper: Stepper, state: _State) -> None:
             "model": stepper.learner.model.state_dict(),
             "optimizer": stepper.optimizer.state_dict(),
             "method": stepper.surgeon.state_dict(),
-            "scores": {} if scores is None else scores.tensors,
+            "scores": {} if scores is None else scores.state(),
             "random": random_state(),
             **more,
         },
