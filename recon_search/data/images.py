@@ -20,10 +20,11 @@ from recon_search.data.augmentation import Augmentation
 from recon_search.data.order import Lane, choose, n_steps
 from recon_search.data.reader import Key, Reader, fault
 from recon_search.data.resident import Part, ResidentFeed
+from recon_search.data.samples import Samples
 from recon_search.data.source import PARTS, Feed, Inputs, PartName, Say, Schema, Step, silent
 from recon_search.data.stored import Decoded, Stored
 from recon_search.data.streamed import StreamedFeed
-from recon_search.data.task_data import Samples, TaskData
+from recon_search.data.task_data import TaskData
 from recon_search.data.transforms import Preparation, Pretraining, decode
 from recon_search.data.view import FeedView
 from recon_search.errors import DataError, RecipeError

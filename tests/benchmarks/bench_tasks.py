@@ -37,7 +37,8 @@ from torch import Tensor
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.conflict.sketch import Sketch
-from recon_search.methods.surgeon import Measure, Surgeon, create_surgeon
+from recon_search.methods.protocol import Measure, Surgeon
+from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, HeadConfig
 from recon_search.tasks.classes import Classes
