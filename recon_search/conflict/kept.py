@@ -10,11 +10,14 @@ from typing import Annotated, Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from recon_search import artefact
+from recon_search.conflict.packing import pack
 from recon_search.conflict.sums import BINS, Sums
 from recon_search.errors import ArtefactError
 from recon_search.records import fit
 
-FORMAT = "recon-search/scores/4"
+FORMAT = "recon-search/scores/5"
+PLAIN = "recon-search/scores/4"
+"""Sums as they are in memory, not packed."""
 UNSEALED = "recon-search/scores/3"
 """Without a digest of all of it."""
 MEASURED = UNSEALED
@@ -34,16 +37,16 @@ class Measured(Protocol):
 def write_scores(path: str | Path, sums: Sums, metadata: Mapping[str, Any]) -> None:
     """Write a scores file atomically; equal input, equal bytes."""
     whole = {**metadata, "format": FORMAT, "bins": BINS}
-    artefact.write_tensors(path, sums, json.loads(json.dumps(whole, sort_keys=True)))
+    artefact.write_tensors(path, pack(sums), json.loads(json.dumps(whole, sort_keys=True)))
 
 
 def read_scores(path: str | Path) -> tuple[Sums, Any, Any, dict[str, Any]]:
-    """Read a scores file: its sums, layers, tasks and further metadata.
+    """Read a scores file: its sums, packed or not, layers, tasks and further metadata.
 
     Raises:
         ArtefactError: the file is missing, damaged, or of another format.
     """
-    tensors, metadata = artefact.read_tensors(path, "scores file", FORMAT, UNSEALED, FORMER)
+    tensors, metadata = artefact.read_tensors(path, "scores file", FORMAT, PLAIN, UNSEALED, FORMER)
     for derived in ("format", "steps", "bins"):
         metadata.pop(derived, None)
     if not {"layers", "tasks"} <= set(metadata):

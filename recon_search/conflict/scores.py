@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,22 +12,22 @@ from torch import Tensor
 
 from recon_search.conflict.kept import check_addable, read_scores, write_scores
 from recon_search.conflict.names import check_names, check_presence, check_shape
+from recon_search.conflict.packing import pack, unpack
+from recon_search.conflict.readout import Readout
 from recon_search.conflict.reduction import add_up, n_processes
 from recon_search.conflict.sum_laws import check_kinds, check_laws
 from recon_search.conflict.sums import (
     add_step,
-    bins_below,
     digest_sums,
     empty_sums,
     fit_sums,
     join,
     narrow,
-    up_to_most,
 )
 from recon_search.errors import RecipeError, TrainingError
 
 
-class ConflictScores:
+class ConflictScores(Readout):
     """What a probe has measured, added up over its steps.
 
     Cosines between the tasks' gradients of a layer are kept as a histogram with bins of width
@@ -52,7 +51,9 @@ class ConflictScores:
     - `inner`: G_ij / (N_i N_j), signed.
 
     Counts of windows know each pair up to `MANY_PAIRS`; above, they are of all pairs together, and
-    where absent tasks make the pairs' steps differ, a pair weighs there by its steps.
+    where absent tasks make the pairs' steps differ, a pair weighs there by its steps. The other
+    sums are of each pair; above `MANY_PAIRS` they are rounded to `PRECISION` bits, which leaves
+    what they add up to over the pairs as exact as float32 would.
 
     Inner products between consecutive batches are not kept: they need a second set of gradients a
     task, and gains made of them foretold the benefit of a split less well than these.
@@ -84,32 +85,6 @@ class ConflictScores:
         self._start: dict[str, Tensor] | None = None  # what it held before those
         self._has_warned = False
         self.tensors = empty_sums(len(self.layers), len(self.pairs))
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """The task pairs, in the order of the tensors' pair dimension."""
-        return list(itertools.combinations(self.tasks, 2))
-
-    @property
-    def steps(self) -> int:
-        """Number of measured steps: those in which two tasks or more had a loss."""
-        return int(self.tensors["window_steps"].sum())
-
-    @property
-    def pair_steps(self) -> Tensor:
-        """Number of steps in which each pair was measured, int64 (pairs,)."""
-        return self.tensors["pair_steps"].sum((0, 1, 2))
-
-    @property
-    def unmeasured(self) -> list[tuple[str, str]]:
-        """The pairs that never had a loss in the same step."""
-        steps = self.pair_steps.tolist()
-        return [pair for pair, n in zip(self.pairs, steps, strict=True) if not n]
-
-    @property
-    def n_probes(self) -> int:
-        """Number of probes that were added up."""
-        return len(self.tensors["window_steps"])
 
     @property
     def digest(self) -> str:
@@ -158,106 +133,6 @@ class ConflictScores:
         if self.tensors["counts"].device != device:
             self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         add_step(self.tensors, gramians, here, at)
-
-    def counts(self, threshold: float = 0.0) -> Tensor:
-        """Count for each layer and pair the steps with cos < `threshold`, strictly.
-
-        Args:
-            threshold: S in (-1, 0], a multiple of 0.01.
-
-        Returns:
-            int64 counts of shape (L, pairs), out of `pair_steps`.
-
-        Raises:
-            RecipeError: the threshold is out of range or no multiple of 0.01, or no step was
-                measured.
-        """
-        n_bins = bins_below(threshold)
-        self._check_steps()
-        return self.tensors["counts"][..., :n_bins].sum(-1)
-
-    def shares(self, threshold: float = 0.0) -> Tensor:
-        """Share of each pair's own steps with cos < `threshold`, by layer.
-
-        Returns:
-            float64 shares of shape (L, pairs), in [0, 1]; nan for pairs that never met.
-
-        Raises:
-            RecipeError: as `counts`.
-        """
-        return self.counts(threshold).double() / self.pair_steps
-
-    def share(self, threshold: float = 0.0) -> float:
-        """Share of a pair's steps that conflict, in [0, 1]: mean over layers and measured pairs.
-
-        Raises:
-            RecipeError: as `counts`.
-        """
-        total, steps = float(self.totals(threshold).sum()), self.pair_steps
-        n_triples = float(steps.max()) * len(self.layers) * int((steps > 0).sum())
-        return total / n_triples
-
-    def totals(self, threshold: float = 0.0) -> Tensor:
-        """S-conflict score of each layer (Recon, Definition 3): counts, added over the pairs.
-
-        A pair that was measured less often than another counts as if it had met as often as the
-        pair that met most, its share unchanged. One that never met adds nothing.
-
-        Returns:
-            float64 scores of shape (L,), whole numbers where all pairs met equally often.
-
-        Raises:
-            RecipeError: as `counts`.
-        """
-        counts, steps = self.counts(threshold).double(), self.pair_steps.double()
-        return (counts * up_to_most(steps)).sum(-1)
-
-    def blocks(self, name: str, threshold: float = 0.0) -> Tensor:
-        """Read windowed sums.
-
-        Args:
-            name: `counts` (cos < threshold), `projection`, `mass`, `inner`, or `window_steps` and
-                `pair_steps`.
-            threshold: S, for `counts`.
-
-        Returns:
-            float64 sums of shape (probes, windows, halves, L, pairs), on the CPU. Steps have no L,
-            those of windows no pairs; above `MANY_PAIRS` counts have one column for all pairs.
-        """
-        self._warn_of_own_steps()
-        if name == "counts":
-            counts = self.tensors["window_counts"][..., : bins_below(threshold)]
-            return counts.sum(-1).double().cpu()
-        return self.tensors[name].double().cpu()
-
-    def rank(self, threshold: float = 0.0) -> list[str]:
-        """Order the layers by `totals`, highest S-conflict score first, ties in graph order.
-
-        Raises:
-            RecipeError: as `counts`; or a pair was never measured, which is named.
-        """
-        totals = self.totals(threshold)
-        self.check_pairs(self.pair_steps)
-        order = totals.argsort(descending=True, stable=True)
-        return [self.layers[index] for index in order.tolist()]
-
-    def check_pairs(self, steps: Tensor, where: str = "") -> None:
-        """Refuse scores in which a pair was never measured.
-
-        Args:
-            steps: of each pair, (pairs,).
-            where: which part of the probe they are of, as " in the window [0.6, 1.0]".
-
-        Raises:
-            RecipeError: naming the first such pair.
-        """
-        missing = [p for p, n in zip(self.pairs, steps.tolist(), strict=True) if not n]
-        if missing:
-            raise RecipeError(
-                f"Every pair of tasks must be measured{where}, '{missing[0][0]}' and "
-                f"'{missing[0][1]}' never had a loss in the same step ({len(missing)} of "
-                f"{len(self.pairs)} pairs). Measure more steps, or leave one of the two out."
-            )
 
     def reduce(self) -> None:
         """Add up what the processes of torch's default group have measured; all of them call this.
@@ -318,25 +193,27 @@ class ConflictScores:
         scores.load_state(tensors, path)
         return scores
 
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps, for `load_state`: the sums, packed."""
+        return pack(self.tensors)
+
     def load_state(self, tensors: Mapping[str, Tensor], source: str | Path) -> None:
         """Take over the tensors of scores of the same layers and tasks, of any number of probes.
 
+        Args:
+            tensors: packed or not.
+            source: names the file in the error.
+
         Raises:
-            ArtefactError: names, types or shapes do not fit, or no probe can have given the sums.
+            ArtefactError: bytes, names, types or shapes do not fit, or no probe can have given the
+                sums.
         """
+        tensors = unpack(tensors, self.tensors, source)
         found = fit_sums(tensors, self.tensors, source)
         check_kinds({**found, **tensors}, self.tensors, source)
         check_laws(found, source)
         self.tensors = found
         self._is_own, self._start = False, None
-
-    def _check_steps(self) -> None:
-        self._warn_of_own_steps()
-        if not self.pairs or not self.steps:
-            raise RecipeError(
-                "Scores must hold measured steps, in which two tasks or more had a loss, these "
-                f"hold none of tasks {', '.join(self.tasks)}. Call update in every measured step."
-            )
 
     def _note_own_step(self) -> None:
         """Remember what other processes know, before the first step that they do not."""

@@ -26,6 +26,10 @@ BLOCKS = (N_WINDOWS, N_HALVES)
 MANY_PAIRS = 28
 """Eight tasks: above, counts of a window pool the pairs, and do not grow with their number."""
 
+PRECISION = 19
+"""Significant bits of sums above `MANY_PAIRS`, rounded at every step: what no rule can tell, as it
+adds up the pairs, need not be kept for each of them."""
+
 EDGES = torch.arange(-N_BELOW + 1, N_BELOW, dtype=torch.float64) / N_BELOW
 
 BINS = [-1.0, *EDGES.tolist(), 1.0]
@@ -97,7 +101,16 @@ def add_step(sums: Sums, gramians: Tensor, here: Tensor | None, at: float) -> No
         "mass": inner.neg().relu() / scale,
         "inner": inner / scale,
     }.items():
-        sums[name][place] += torch.where(into[:, None], value, 0.0)
+        total = sums[name][place]
+        total += torch.where(into[:, None], value, 0.0)
+        if len(met) > MANY_PAIRS:
+            total.copy_(_rounded(total))
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """Round to `PRECISION` bits (Dekker, Numer. Math. 18, 1971), as every device does it."""
+    wide = values * (2.0 ** (53 - PRECISION) + 1)
+    return wide - (wide - values)
 
 
 def up_to_most(steps: Tensor) -> Tensor:

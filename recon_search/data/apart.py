@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recon_search.data.order import Lane
 
 if TYPE_CHECKING:
-    from recon_search.data.task_data import Picture, Samples, Target
+    from recon_search.data.samples import Picture, Samples, Target
 
 
 class Apart:

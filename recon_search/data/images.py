@@ -18,11 +18,13 @@ from torch import Tensor
 
 from recon_search.data.augmentation import Augmentation
 from recon_search.data.order import Lane, choose, n_steps
-from recon_search.data.reader import Key, Loaded, Reader, fault
+from recon_search.data.reader import Key, Reader, fault
 from recon_search.data.resident import Part, ResidentFeed
+from recon_search.data.samples import Samples
 from recon_search.data.source import PARTS, Feed, Inputs, PartName, Say, Schema, Step, silent
+from recon_search.data.stored import Decoded, Stored
 from recon_search.data.streamed import StreamedFeed
-from recon_search.data.task_data import Samples, TaskData
+from recon_search.data.task_data import TaskData
 from recon_search.data.transforms import Preparation, Pretraining, decode
 from recon_search.data.view import FeedView
 from recon_search.errors import DataError, RecipeError
@@ -315,46 +317,6 @@ class _Chosen(FeedView):
 
     def _lanes(self, part: PartName) -> Sequence[Lane]:
         return choose(self.feed.lanes(part), self.tasks)
-
-
-class Stored:
-    """Samples of a part that is kept as tensors."""
-
-    def __init__(self, part: Part) -> None:
-        self._part = part
-
-    def __len__(self) -> int:
-        return len(self._part)
-
-    def __getitem__(self, index: int) -> Loaded:
-        lane = next(lane for lane in self._part.find_lanes() if index in lane.rows)
-        place = index - lane.rows.start
-        targets = {name: self._part.targets[name][place] for name in lane.tasks}
-        return self._part.inputs[index], targets
-
-
-class Decoded:
-    """Samples of a part whose images are kept decoded, at their own size."""
-
-    def __init__(self, reader: Reader, part: PartName) -> None:
-        n = len(reader.data.parts[part])
-        self._samples = [reader.open(part, index) for index in range(n)]
-
-    @property
-    def nbytes(self) -> int:
-        """Of the images."""
-        return sum(
-            image.nbytes
-            if isinstance(image, Tensor)
-            else image.width * image.height * len(image.getbands())
-            for image, _ in self._samples
-        )
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> tuple[Any, Mapping[str, Any]]:
-        return self._samples[index]
 
 
 def _first_image(data: TaskData, *, is_checked: bool) -> Any:

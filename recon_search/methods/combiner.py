@@ -20,7 +20,7 @@ a method sees them: a method on each process's own would be another one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +30,12 @@ from recon_search.conflict.gramian import layer_gramians
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.methods.gradients import TaskGradients, add_to_grad, spoil
 from recon_search.methods.losses import check_losses, first_faulty
+from recon_search.methods.protocol import Measure
 from recon_search.methods.registry import find_method
 from recon_search.methods.scaling import Scaling
 from recon_search.methods.sharing import Group, Sharing, TaskNetwork
 from recon_search.methods.skipping import Skipping, name_fault
 from recon_search.methods.state import read_state, write_state
-
-if TYPE_CHECKING:
-    from recon_search.methods.surgeon import Measure
 
 
 class GradientCombiner(Skipping):

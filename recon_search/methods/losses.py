@@ -7,7 +7,7 @@ the same. A scalariser sees an absent task's last loss, as a constant (1 before 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,11 @@ from torch import Tensor, nn
 from recon_search import parallel
 from recon_search.errors import TrainingError, nearest
 from recon_search.methods.gradients import Measurement, add_to_grad, spoil
+from recon_search.methods.protocol import Forward, Measure
 from recon_search.methods.scaling import Scaling
 from recon_search.methods.sharing import Sharing, TaskNetwork
 from recon_search.methods.skipping import Skipping, name_fault
 from recon_search.methods.state import read_state, write_state
-
-if TYPE_CHECKING:
-    from recon_search.methods.surgeon import Forward, Measure
 
 
 class Joint(Skipping):

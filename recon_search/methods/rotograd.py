@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from recon_search.errors import TrainingError
 from recon_search.methods.gradients import add_to_grad
 from recon_search.methods.losses import check_losses
 from recon_search.methods.orthogonal import Rotation
+from recon_search.methods.protocol import Measure, Surgeon
 from recon_search.methods.reading import Readings, differentiate
 from recon_search.methods.scaling import Scaling
 from recon_search.methods.skipping import Skipping, name_fault
@@ -34,9 +35,6 @@ from recon_search.model.rotation import (
     check_reads,
     fold_rotations,
 )
-
-if TYPE_CHECKING:
-    from recon_search.methods.surgeon import Measure, Surgeon
 
 EPSILON = 1e-15
 """The smallest norm divided by, as in the authors' package."""

@@ -13,8 +13,8 @@ from torch import nn
 from recon_search.errors import TrainingError
 
 if TYPE_CHECKING:
+    from recon_search.methods.protocol import Forward
     from recon_search.methods.sharing import TaskNetwork
-    from recon_search.methods.surgeon import Forward
 
 PATIENCE = 64
 """Skipped steps in a row after which it is no overflow: a scaler has long found its scale."""

@@ -1,7 +1,9 @@
-"""The model directory: read back, strictly."""
+"""The model directory: read back, strictly, and copied whole."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from recon_search import artefact
+from recon_search.disk import explained
 from recon_search.errors import ArtefactError, ReconSearchError, shortened
 from recon_search.graph.branch import branch
 from recon_search.graph.example import example_input
@@ -198,3 +201,25 @@ def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: Path) 
             f"{source} must hold exactly the tensors its config.json describes: "
             f"{' '.join(str(error).split())[:500]} Export the model again."
         ) from None
+
+
+def copy_model(directory: Path, target: Path) -> None:
+    """Copy the model of a training's folder to `target`, replacing what is there once it is whole.
+
+    Raises:
+        ArtefactError: it is incomplete or damaged; what is there stays.
+        FileError: the disk refuses.
+    """
+    try:
+        check_whole(directory / "model")
+    except ReconSearchError as error:
+        raise ArtefactError(f"{error} Or delete {directory} to train anew.") from None
+    with explained(target, "written"):
+        place = Path(tempfile.mkdtemp(prefix=artefact.temporary_prefix(target), dir=target.parent))
+        try:
+            shutil.copytree(directory / "model", place / "new")
+            if target.is_dir():
+                target.rename(place / "old")
+            (place / "new").rename(target)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)

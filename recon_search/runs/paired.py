@@ -21,7 +21,6 @@ SIGNIFICANCE = 0.05
 POWER = 0.8
 """Share of runs in which a difference is found that is called detectable."""
 
-
 GRID = 2000
 """Sample deviations over which the power of a test is averaged."""
 
@@ -85,6 +84,11 @@ def paired(values: Sequence[float], reference: Sequence[float]) -> Difference:
         p_value=float(test.pvalue),
         detectable=detectable(found.deviation, len(values)),
     )
+
+
+def mean_of(values: Sequence[float]) -> Difference:
+    """Return the mean of values, one a seed, as a difference from zero."""
+    return paired(values, [0.0] * len(values))
 
 
 def adjust(family: Sequence[Difference | None]) -> list[Difference | None]:

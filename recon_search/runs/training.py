@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,16 +14,15 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from recon_search import artefact, identity, interruption, parallel
+from recon_search import identity, interruption, parallel
 from recon_search.conflict.kept import MEASURED
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.transforms import SCALES
-from recon_search.disk import explained
-from recon_search.errors import ArtefactError, RecipeError, ReconSearchError, TrainingError
+from recon_search.errors import RecipeError, TrainingError
 from recon_search.graph.split import Split
 from recon_search.memory import is_exhausted
 from recon_search.model.facts import Facts, facts_of
-from recon_search.model.files import check_whole, load
+from recon_search.model.files import load
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, Recipe, TrainConfig
 from recon_search.runs.deadline import OutOfTime, in_time
@@ -251,28 +248,6 @@ def fit_training(
 def reporter(training: Training, run: Run) -> Callable[[Progress], None]:
     """Return what tells the run's listener how a training goes."""
     return functools.partial(run.listener.step, training.name)
-
-
-def copy_model(directory: Path, target: Path) -> None:
-    """Copy the model of a training's folder to `target`, replacing what is there once it is whole.
-
-    Raises:
-        ArtefactError: it is incomplete or damaged; what is there stays.
-        FileError: the disk refuses.
-    """
-    try:
-        check_whole(directory / "model")
-    except ReconSearchError as error:
-        raise ArtefactError(f"{error} Or delete {directory} to train anew.") from None
-    with explained(target, "written"):
-        place = Path(tempfile.mkdtemp(prefix=artefact.temporary_prefix(target), dir=target.parent))
-        try:
-            shutil.copytree(directory / "model", place / "new")
-            if target.is_dir():
-                target.rename(place / "old")
-            (place / "new").rename(target)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
 
 
 @torch.no_grad()

@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import re
 import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
-from urllib.parse import quote, unquote
 
 import optuna
 import sqlalchemy
@@ -36,6 +33,7 @@ from sqlalchemy.exc import (
 
 from recon_search.errors import RecipeError
 from recon_search.owners import is_gone, owner
+from recon_search.search.urls import hide_password, is_local, is_missing
 
 PATIENCE = 3600.0
 """Seconds to wait for a database before giving up."""
@@ -273,35 +271,6 @@ def open_study(storage: PatientStorage, name: str, directions: list[StudyDirecti
     return study
 
 
-def is_local(url: str) -> bool:
-    """Whether a database is a file, which one machine works on."""
-    return url.startswith("sqlite")
-
-
-def file_url(path: Path) -> str:
-    """The URL of a database in a file, whatever its name.
-
-    SQLAlchemy quotes what has a meaning in URLs since 2.1; before, SQLite itself has to.
-    """
-    url = sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
-    if sqlalchemy.make_url(url).database == str(path):
-        return url
-    return f"sqlite:///file:{quote(str(path))}?uri=true"
-
-
-def is_missing(url: str) -> bool:
-    """Whether a database is a file that does not exist."""
-    if not is_local(url):
-        return False
-    try:
-        path = sqlalchemy.make_url(url).database or ""
-    except ArgumentError:  # which opening it explains
-        return False
-    if path.startswith("file:"):
-        path = unquote(path.removeprefix("file:"))
-    return path not in ("", ":memory:") and not Path(path).exists()
-
-
 def recover(study: Study, storage: PatientStorage) -> None:
     """Give up trials whose worker is dead, and queue them anew.
 
@@ -358,8 +327,3 @@ def _is_orphan(trial: FrozenTrial, storage: PatientStorage, grace: float) -> boo
     begun = trial.datetime_start
     is_old = begun is not None and time.time() - begun.timestamp() > grace
     return is_old and not storage.has_heartbeat(trial._trial_id)
-
-
-def hide_password(url: str) -> str:
-    """The URL without its password, however malformed it is."""
-    return re.sub(r"(?<=:)(?!//).*(?=@)|(?i:(?<=password=))[^&]*", "***", url)

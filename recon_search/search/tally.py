@@ -12,6 +12,16 @@ STREAK = 30
 """So many deduplicated trials in a row mean that the space holds nothing new."""
 
 
+STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+    TrialState.FAIL: "failed",
+}
+"""What states are called."""
+
+
 @dataclass(frozen=True)
 class Tally:
     """Numbers of trials.
@@ -102,10 +112,4 @@ def _kind(trial: FrozenTrial, retried: set[int | None]) -> str | None:
         return "deduplicated"
     if trial.state == TrialState.FAIL and trial.number in retried:
         return "retried"
-    return {
-        TrialState.COMPLETE: "complete",
-        TrialState.PRUNED: "pruned",
-        TrialState.RUNNING: "running",
-        TrialState.WAITING: "waiting",
-        TrialState.FAIL: "failed",
-    }[trial.state]
+    return STATES[trial.state]

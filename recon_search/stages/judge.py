@@ -19,8 +19,8 @@ from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.lock import held
 from recon_search.runs.run import Run
 from recon_search.search.space import draw
-from recon_search.search.storage import is_local
 from recon_search.search.tally import tally
+from recon_search.search.urls import is_local
 from recon_search.stages.compare import compare
 from recon_search.stages.examples import FILE as EXAMPLES
 from recon_search.stages.examples import show_examples

@@ -26,7 +26,7 @@ def write_origin(
     """
     words = list(arguments)
     if any("://" in word for word in words):
-        from recon_search.search.storage import hide_password
+        from recon_search.search.urls import hide_password
 
         words = [hide_password(word) if "://" in word else word for word in words]
     command = shlex.join(["recon-search", *words]) if words else ""

@@ -19,13 +19,11 @@ from recon_search.search.ledger import Ledger
 from recon_search.search.sampling import make_pruner
 from recon_search.search.storage import (
     PatientStorage,
-    file_url,
-    hide_password,
-    is_missing,
     open_storage,
     open_study,
     plain_errors,
 )
+from recon_search.search.urls import file_url, hide_password, is_missing
 from recon_search.stages.trial import objectives
 
 

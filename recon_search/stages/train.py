@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from recon_search.graph.split import Split
+from recon_search.model.files import copy_model
 from recon_search.runs.pool import counted, tell_skipped
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, copy_model, reporter, train
+from recon_search.runs.training import Training, reporter, train
 
 
 def train_one(run: Run, split: Split | None) -> Result:

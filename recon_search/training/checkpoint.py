@@ -17,7 +17,9 @@ from recon_search.recipe import TrainConfig
 CHECKPOINT = "checkpoint.safetensors"
 """Name of a training's checkpoint, in its folder."""
 
-FORMAT = "recon-search/checkpoint/2"
+FORMAT = "recon-search/checkpoint/3"
+PLAIN = "recon-search/checkpoint/2"
+"""Sums of conflicts are not packed."""
 UNSEALED = "recon-search/checkpoint/1"
 """Without a digest."""
 
@@ -38,7 +40,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         ArtefactError: the file is missing, damaged or of another format.
     """
     try:
-        tensors, metadata = artefact.read_tensors(path, "checkpoint", FORMAT, UNSEALED)
+        tensors, metadata = artefact.read_tensors(path, "checkpoint", FORMAT, PLAIN, UNSEALED)
     except ArtefactError as error:
         raise ArtefactError(f"{error} {ADVICE}") from None
     try:

@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,26 +17,21 @@ from recon_search import artefact, interruption, parallel
 from recon_search.conflict.scores import ConflictScores
 from recon_search.conflict.sketch import Sketch
 from recon_search.data.source import Feed
-from recon_search.errors import ArtefactError, TrainingError
+from recon_search.errors import TrainingError
 from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
 from recon_search.training.averaging import create_average
 from recon_search.training.checkpoint import (
-    ADVICE,
     CHECKPOINT,
-    check_kinds,
-    check_progress,
     load_checkpoint,
-    random_state,
     refusal,
-    restore_random_state,
-    save_checkpoint,
     write_history,
 )
 from recon_search.training.checks import check_divisible, check_finite, check_parameters
 from recon_search.training.evaluation import evaluate
 from recon_search.training.optimisation import base_lr, create_optimizer, create_scheduler
+from recon_search.training.resuming import Begun, State, resume, save
 from recon_search.training.scaler import create_scaler
 from recon_search.training.spoiled import Spoiled
 from recon_search.training.step import Learner, Stepper
@@ -59,44 +54,6 @@ class Progress:
 Report = Callable[[Progress], None]
 AfterEpoch = Callable[[dict[str, Any]], None]
 _News = TypeVar("_News")
-
-
-@dataclass
-class _State:
-    """What a checkpoint keeps beside the tensors of model, optimiser and scores.
-
-    Attributes:
-        epoch: epochs that are over.
-        history: their records.
-        best: the best epoch's tensors of the model, where that epoch is to be kept.
-        begun: of an epoch that a signal has cut short.
-    """
-
-    epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Tensor] | None = None
-    begun: _Begun | None = None
-
-
-@dataclass
-class _Begun:
-    """How far an epoch has come.
-
-    Attributes:
-        update: steps that were taken.
-        totals: (T,), sums of the losses of batches, checked.
-        recent: (n, T), losses of the last n batches, not yet checked.
-        n_present: by task, the batches in which it had a loss.
-        n_skipped: steps that were left out.
-        seconds: that it took.
-    """
-
-    update: int
-    totals: Tensor
-    recent: Tensor
-    n_present: dict[str, int]
-    n_skipped: int
-    seconds: float
 
 
 def fit(
@@ -177,7 +134,7 @@ def fit(
     stepper.scaler = create_scaler(feed.device, config)
     if config.non_finite == "skip":
         stepper.spoiled = Spoiled(model)
-    state = _State()
+    state = State()
     checkpoint = None if directory is None else directory / CHECKPOINT
     torch.manual_seed(seed)
     saved = None
@@ -186,7 +143,7 @@ def fit(
             lambda: load_checkpoint(checkpoint) if os.path.lexists(checkpoint) else None
         )
         if saved is not None:
-            state = _resume(saved, checkpoint, stepper, config)
+            state = resume(saved, checkpoint, stepper, config)
     parallel.synchronise(model)
     average = stepper.average = create_average(model, config)
     if average is not None and saved is not None:
@@ -213,7 +170,7 @@ def fit(
 
 def _go_on(
     stepper: Stepper,
-    state: _State,
+    state: State,
     checkpoint: Path | None,
     n_updates: int,
     report: Report | None,
@@ -234,7 +191,7 @@ def _go_on(
             state.begun.seconds = before + time.perf_counter() - started
             check_parameters(model, config, n_updates * epoch + state.begun.update)
             if checkpoint is not None:
-                _save(checkpoint, stepper, state)
+                save(checkpoint, stepper, state)
             interruption.check()
         check_parameters(model, config, n_updates * (epoch + 1))
         stepper.surgeon.end_epoch()
@@ -265,13 +222,13 @@ def _go_on(
             }
         )
         if checkpoint is not None and parallel.is_first():
-            _save(checkpoint, stepper, state)
+            save(checkpoint, stepper, state)
         _tell(after_epoch, state.history[-1])
 
 
 def _run_epoch(
-    stepper: Stepper, epoch: int, n_updates: int, report: Report | None, begun: _Begun | None
-) -> tuple[dict[str, float], _Begun | None]:
+    stepper: Stepper, epoch: int, n_updates: int, report: Report | None, begun: Begun | None
+) -> tuple[dict[str, float], Begun | None]:
     """Take the steps of an epoch, or those that are left of one that a signal has cut short.
 
     Returns:
@@ -329,7 +286,7 @@ def _run_epoch(
             kept = torch.stack(recent) if recent else totals.new_zeros(0, len(tasks))
             if stepper.spoiled is None:
                 check_finite(kept, tasks, first)
-            return {}, _Begun(update + 1, totals, kept, dict(stepper.n_present), skipped, 0.0)
+            return {}, Begun(update + 1, totals, kept, dict(stepper.n_present), skipped, 0.0)
     sums = dict(zip(tasks, totals.tolist(), strict=True))
     return {task: sums[task] / n for task in tasks if (n := stepper.n_present[task])}, None
 
@@ -337,56 +294,3 @@ def _run_epoch(
 def _tell(listener: Callable[[_News], None] | None, news: _News) -> None:
     """Call a listener, which the first process alone has; all hear of what it raises."""
     parallel.on_first(lambda: None if listener is None else listener(news))
-
-
-def _save(path: Path, stepper: Stepper, state: _State) -> None:
-    scores, scaler, average = stepper.scores, stepper.scaler, stepper.average
-    more: dict[str, Any] = {} if scaler is None else {"scaler": scaler.state_dict()}
-    if average is not None:
-        more["average"] = average.state_dict()
-    if state.best is not None:
-        more["best"] = state.best
-    if state.begun is not None:
-        more["begun"] = vars(state.begun)
-    save_checkpoint(
-        path,
-        {
-            "epoch": state.epoch,
-            "history": state.history,
-            "model": stepper.learner.model.state_dict(),
-            "optimizer": stepper.optimizer.state_dict(),
-            "method": stepper.surgeon.state_dict(),
-            "scores": {} if scores is None else scores.tensors,
-            "random": random_state(),
-            **more,
-        },
-    )
-    write_history(path.parent, state.history)
-
-
-def _resume(saved: dict[str, Any], path: Path, stepper: Stepper, config: TrainConfig) -> _State:
-    """Put back all but the average, which is made of the model as it goes on.
-
-    Raises:
-        ArtefactError: it is not the state of this training.
-    """
-    try:
-        begun = _Begun(**saved["begun"]) if "begun" in saved else None
-        state = _State(saved["epoch"], saved["history"], saved.get("best"), begun)
-        check_progress(state.epoch, state.history, config, is_begun=begun is not None)
-        model = stepper.learner.model
-        for tensors in (saved["model"], state.best or {}):
-            check_kinds(tensors, model.state_dict())
-        model.load_state_dict(saved["model"])
-        stepper.optimizer.load_state_dict(saved["optimizer"])
-        stepper.surgeon.load_state_dict(saved["method"])
-        if stepper.scores is not None:
-            stepper.scores.load_state(saved["scores"], path)
-        if stepper.scaler is not None:
-            stepper.scaler.load_state_dict(saved["scaler"])
-        restore_random_state(saved["random"])
-    except ArtefactError as error:
-        raise ArtefactError(f"{error} {ADVICE}") from None
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise refusal(path, error) from None
-    return state

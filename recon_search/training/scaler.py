@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from recon_search.errors import TrainingError
-from recon_search.methods.surgeon import Surgeon
+from recon_search.methods.protocol import Surgeon
 from recon_search.recipe import TrainConfig
 
 LEAST = 2.0**-40

@@ -17,7 +17,7 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.conflict.sketch import Sketch
 from recon_search.data.source import Feed, Inputs, Step
 from recon_search.errors import TrainingError
-from recon_search.methods.surgeon import Surgeon
+from recon_search.methods.protocol import Surgeon
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
 from recon_search.tasks.task import Task

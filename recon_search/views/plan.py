@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recon_search.runs.timing import Span
-from recon_search.stages.plan import Plan, StepCost
+from recon_search.stages.planned import Plan, StepCost
 
 DEAR = 4.0
 """Plain steps that a step takes from which on it is said what lowers its cost."""

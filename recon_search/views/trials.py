@@ -17,7 +17,7 @@ from rich.table import Table
 
 from recon_search import artefact
 from recon_search.records import Record, fit
-from recon_search.search.tally import Tally, seconds, tally
+from recon_search.search.tally import STATES, Tally, seconds, tally
 
 FORMAT = "recon-search/search/1"
 UNKNOWN = "?"
@@ -220,13 +220,7 @@ def describe_state(trial: FrozenTrial) -> str:
         return f"= trial {attributes['same_as']}"
     if trial.state == TrialState.FAIL and "error" not in attributes:
         return "worker died"
-    return {
-        TrialState.COMPLETE: "complete",
-        TrialState.PRUNED: "pruned",
-        TrialState.RUNNING: "running",
-        TrialState.WAITING: "waiting",
-        TrialState.FAIL: "failed",
-    }[trial.state]
+    return STATES[trial.state]
 
 
 def describe_split(trial: FrozenTrial) -> str:

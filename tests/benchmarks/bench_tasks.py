@@ -1,14 +1,17 @@
 """What many tasks cost: steps, memory, files, and a probe whole. CPU time, one thread.
 
     python -m tests.benchmarks.bench_tasks --json tasks.json [--tasks 2 10 40] [--sketch 1024]
+    python -m tests.benchmarks.bench_tasks --json tasks.json --files
 
 For each number of tasks T, joint training of one network on random images: a plain step; measured
 steps of all tasks with whole gradients, in low memory, with sketches, of a random subset of the
 tasks, and of a subset with sketches; a PCGrad step. Each kind runs in a process of its own, which
 takes turns with plain steps of its own network: the ratio to these counts. Memory is the most that
 a step holds of tensors at once beyond the model. A probe that measures every `--every`-th step
-costs (every - 1 + ratio) / every. The files are those of a probe of `--steps` measured steps: its
-scores, and a checkpoint of model, optimiser and scores. The JSON file is written after every kind;
+costs (every - 1 + ratio) / every. The files are those of a probe of `--steps` measured steps of
+noise: its scores, and a checkpoint of model, optimiser and scores, and of the scores alone. A join
+reads the scores and gives their digest, as workers of a search do. `--files` measures these alone.
+The JSON file is written after every kind;
 kinds that it holds are not measured again.
 """
 
@@ -21,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,8 @@ from torch import Tensor
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
 from recon_search.conflict.sketch import Sketch
-from recon_search.methods.surgeon import Measure, Surgeon, create_surgeon
+from recon_search.methods.protocol import Measure, Surgeon
+from recon_search.methods.surgeon import create_surgeon
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, HeadConfig
 from recon_search.tasks.classes import Classes
@@ -50,6 +55,14 @@ KINDS = {
     "measured, subset, sketch": {"measure": True, "subset": True, "sketch": True},
     "pcgrad": {"method": "pcgrad"},
 }
+
+WIDTHS = [16, 64, 256]
+"""Numbers of a random gradient, by layer in turn: cosines spread by 0.25, 0.125 and 0.06."""
+
+FILES = {
+    "scores": 2, "scores in checkpoint": 2, "checkpoint": 1, "write": 2, "join": 2, "keep": 2
+}  # fmt: skip
+"""What is measured of files, with digits to print."""
 
 
 def measure(arguments: argparse.Namespace, kind: str, n_tasks: int) -> dict[str, Any]:
@@ -124,28 +137,64 @@ def step(
 
 
 def write_files(arguments: argparse.Namespace, n_tasks: int) -> dict[str, float]:
-    """Megabytes of the scores of a probe of random gradients, and of a checkpoint with them."""
+    """Files of a probe of random gradients, in megabytes; seconds to write and to join them."""
+    torch.set_num_threads(1)
     tasks = tuple(f"t{index}" for index in range(n_tasks))
     model, _, optimizer = make(arguments, tasks, {})
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    scores = ConflictScores(list(model.backbone.layers()), tasks)
+    layers = list(model.backbone.layers())
+    if arguments.layers:
+        layers = [f"layer{index}" for index in range(arguments.layers)]
+    scores = ConflictScores(layers, tasks)
     generator = torch.Generator().manual_seed(0)
+    n_layers = len(scores.layers)
+    widths = torch.tensor(WIDTHS).repeat(n_layers)[:n_layers, None, None]
+    inside = torch.arange(max(WIDTHS)) < widths  # (L, 1, most)
     for number in range(arguments.steps):
-        rows = torch.randn(len(scores.layers), n_tasks, 256, generator=generator)
+        rows = inside * torch.randn(n_layers, n_tasks, max(WIDTHS), generator=generator)
+        rows *= torch.randn(n_layers, n_tasks, 1, generator=generator).exp()
         scores.update(rows @ rows.mT, at=number / arguments.steps)
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder) / "scores.safetensors", Path(folder) / "checkpoint.safetensors"
-        scores.save(files[0])
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        save_checkpoint(files[1], {**state, "scores": scores.tensors})
-        sizes = [file.stat().st_size / 1e6 for file in files]
-    return {"scores": sizes[0], "checkpoint": sizes[1]}
+        file, small, whole = (Path(folder) / name for name in ("scores", "small", "whole"))
+        save_checkpoint(whole, {**state, "scores": scores.state()})
+        return {
+            "write": _seconds(lambda: scores.save(file), arguments.repeats),
+            "join": _seconds(lambda: ConflictScores.load(file).digest, arguments.repeats),
+            "keep": _seconds(
+                lambda: save_checkpoint(small, {"scores": scores.state()}), arguments.repeats
+            ),
+            "scores": file.stat().st_size / 1e6,
+            "scores in checkpoint": small.stat().st_size / 1e6,
+            "checkpoint": whole.stat().st_size / 1e6,
+        }
+
+
+def _seconds(call: Callable[[], object], repeats: int) -> float:
+    """Median CPU time."""
+    times = []
+    for _ in range(repeats):
+        started = time.process_time()
+        call()
+        times.append(time.process_time() - started)
+    return statistics.median(times)
+
+
+def show_files(found: dict[str, Any], sizes: list[int]) -> None:
+    """Print sizes and times, a column for each number of tasks."""
+    table = Table("files", title="MB, and CPU seconds", title_justify="left")
+    for n_tasks in sizes:
+        table.add_column(f"T = {n_tasks}", justify="right")
+    for name, digits in FILES.items():
+        files = [found[f"{n_tasks}/files"][name] for n_tasks in sizes]
+        table.add_row(name, *(f"{size:.{digits}f}" for size in files))
+    Console(width=120).print(table)
 
 
 def show(found: dict[str, Any], sizes: list[int], every: int) -> None:
-    """Print the steps by kind, a column for each number of tasks, and the files."""
+    """Print the steps by kind, a column for each number of tasks."""
     table = Table("step", title="x plain (MiB above the model)", title_justify="left")
     for n_tasks in sizes:
         table.add_column(f"T = {n_tasks}", justify="right")
@@ -158,9 +207,6 @@ def show(found: dict[str, Any], sizes: list[int], every: int) -> None:
         if kind.startswith("measured"):
             wholes = [f"{(every - 1 + row['ratio']) / every:.2f}" for row in rows]
             table.add_row(f"  every {every}th step", *wholes)
-    for name in ("scores", "checkpoint"):
-        files = [found[f"{n_tasks}/files"][name] for n_tasks in sizes]
-        table.add_row(f"{name}, MB", *(f"{size:.1f}" for size in files))
     Console(width=120).print(table)
 
 
@@ -176,6 +222,8 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=16, help="steps from one measured to the next")
     parser.add_argument("--steps", type=int, default=300, help="measured steps behind the files")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--layers", type=int, help="of the files, others than the network has")
+    parser.add_argument("--files", action="store_true", help="measure files alone")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--one", nargs=2, metavar=("KIND", "T"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -185,7 +233,7 @@ def main() -> None:
     path = arguments.json
     found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for n_tasks in arguments.tasks:
-        for kind in KINDS:
+        for kind in {} if arguments.files else KINDS:
             if f"{n_tasks}/{kind}" not in found:
                 command = [sys.executable, "-m", "tests.benchmarks.bench_tasks", *sys.argv[1:]]
                 command += ["--one", kind, str(n_tasks)]
@@ -194,7 +242,9 @@ def main() -> None:
                 artefact.write_json(path, found)
         found[f"{n_tasks}/files"] = write_files(arguments, n_tasks)
         artefact.write_json(path, found)
-    show(found, arguments.tasks, arguments.every)
+    if not arguments.files:
+        show(found, arguments.tasks, arguments.every)
+    show_files(found, arguments.tasks)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recon_search import artefact
+from recon_search.conflict.kept import FORMAT
 from recon_search.conflict.rules import RULES, Reading, rank
 from recon_search.conflict.scores import ConflictScores
 from recon_search.conflict.sums import N_BELOW
@@ -297,14 +298,14 @@ def test_the_former_format_goes_on(tmp_path):
 
 
 def test_a_file_without_its_names_is_refused(tmp_path):
-    artefact.write_tensors(tmp_path / "x", {}, {"format": "recon-search/scores/4"})
+    artefact.write_tensors(tmp_path / "x", {}, {"format": FORMAT})
     with pytest.raises(ArtefactError, match="must name layers and tasks"):
         ConflictScores.load(tmp_path / "x")
 
 
 def test_a_file_without_its_tensors_is_refused(tmp_path):
     scores = scored(random_gramians(0))
-    metadata = {"format": "recon-search/scores/4", "layers": LAYERS, "tasks": TASKS}
+    metadata = {"format": FORMAT, "layers": LAYERS, "tasks": TASKS}
     for missing in scores.tensors:
         tensors = {name: t for name, t in scores.tensors.items() if name != missing}
         artefact.write_tensors(tmp_path / "x", tensors, metadata)

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import socket
+import zlib
 
 from recon_search import seals
 
@@ -143,8 +144,13 @@ def change_tensors(random, content, *, sealed):
     size = int.from_bytes(content[:8], "little")
     header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
     texts = header["__metadata__"]
-    way = random.choice(("header", "metadata", "metadata", "metadata", "numbers"))
-    if way == "numbers" and data:
+    way = random.choice(
+        ("header", "metadata", "metadata", "metadata", "numbers", "packed", "packed")
+    )
+    packed = [key for key, each in header.items() if _is_packed(each, data)]
+    if way == "packed" and packed:
+        data, way = change_packed(random, header, data, random.choice(packed))
+    elif way in ("numbers", "packed") and data:
         data = random.choice((flip, zero))(random, data)
     elif way == "metadata":
         key = random.choice([*texts])
@@ -161,6 +167,36 @@ def change_tensors(random, content, *, sealed):
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + data, way
+
+
+def change_packed(random, header, data, name):
+    """Change what the bytes of a packed tensor hold, and pack it again; the header is adapted."""
+    start, end = header[name]["data_offsets"]
+    places, numbers = data[start : start + 1], zlib.decompress(data[start + 1 : end])
+    way = random.choice((flip, zero, cut, insert, leave_out, bomb, twice))
+    spoilt = way(random, numbers) if numbers else b"1"
+    content = places + (spoilt if way is twice else zlib.compress(spoilt))
+    for key, each in header.items():
+        if key != "__metadata__":
+            places = each["data_offsets"]
+            each["data_offsets"] = [
+                at + (len(content) - end + start) * (at >= end) for at in places
+            ]
+    header[name]["shape"] = [len(content)]
+    return data[:start] + content + data[end:], f"packed {name}, {way.__name__}"
+
+
+def bomb(random, content):
+    return bytes(random.choice((10**6, 10**8)))
+
+
+def twice(random, content):
+    return zlib.compress(content) + zlib.compress(content)
+
+
+def _is_packed(told, data):
+    places = told.get("data_offsets")
+    return bool(places) and told.get("dtype") == "U8" and data[slice(*places)][1:2] == b"\x78"
 
 
 def _containers(value):

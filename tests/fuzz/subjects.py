@@ -31,9 +31,9 @@ from recon_search.stages.trial import objectives
 from recon_search.tasks.classes import Classes
 from recon_search.training.loop import fit
 from recon_search.views.trials import read_summary, summarise, write_summary
+from tests.runs.test_comparison import make_comparison
 from tests.stages.recipes import TINY
 from tests.stages.scores import noisy_scores
-from tests.views.report.fakes import fake_comparison
 
 BACKBONE = BackboneConfig(name="resnet18", args={"channels": [4, 4, 8, 8]}, features=6)
 TASKS = ("left", "right")
@@ -77,7 +77,7 @@ def make_subjects(folder):
         1.5, folder / "trained", {task: {"accuracy": 1.0, "loss": 1.0} for task in TASKS},
     )  # fmt: skip
     result.save()
-    fake_comparison(folder / "compared", TASKS).save(folder / "comparison.json")
+    make_comparison().save(folder / "comparison.json")
     open_folder(recipe, folder / "run", resume=False)
     (folder / "run/trainings").mkdir()
 

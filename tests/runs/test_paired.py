@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from recon_search.runs.paired import Difference, adjust, detectable, paired
+from recon_search.runs.paired import Difference, adjust, detectable, mean_of, paired
 
 
 def p_value(values, reference):
@@ -120,3 +120,12 @@ def test_what_is_called_detectable_is_found_in_four_of_five_runs(n):
 def test_what_is_detectable_grows_with_the_scatter(n):
     assert detectable(3.0, n) == pytest.approx(3 * detectable(1.0, n))
     assert detectable(1.0, n + 1) < detectable(1.0, n)
+
+
+def test_the_interval_of_a_mean_is_students():
+    values = [1.0, 2.0, 4.5]
+    low, high = stats.t.interval(0.95, 2, loc=2.5, scale=stats.sem(values))
+    assert mean_of(values).mean == 2.5
+    assert mean_of(values).interval == pytest.approx((low, high))
+    assert mean_of([1.0]).interval is None
+    assert mean_of([1.0, math.nan]).interval is None

@@ -26,7 +26,7 @@ def main():
     owners.machine = lambda: name  # as if on a machine of its own: only heartbeats tell of it
     stop = "--stop-in-first-trial" in sys.argv
     torch.set_num_threads(1)
-    save = loop._save
+    save = loop.save
 
     def noting(path, *arguments):
         save(path, *arguments)
@@ -39,7 +39,7 @@ def main():
             while not (out / f"{name}.go").exists():
                 time.sleep(0.05)
 
-    loop._save = noting
+    loop.save = noting
     recipe = load_recipe(out / "recipe.toml")
     scores = ConflictScores.load(out / "scores.safetensors")
     search.work(study.Job(Run(recipe, out), scores, url, "study"))

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from recon_search.errors import ArtefactError
-from recon_search.stages.export import EXPORTERS, export
+from recon_search.stages.export import export
+from recon_search.stages.formats import EXPORTERS
 
 
 @pytest.mark.parametrize("kind", ["timm", "safetensors"])

@@ -14,13 +14,13 @@ from recon_search.runs.run import Run
 from recon_search.runs.timing import Span
 from recon_search.stages.compare import plan as lines_of
 from recon_search.stages.plan import (
-    StepCost,
     _Planner,
     _together,
     _total,
     even_scores,
     make_plan,
 )
+from recon_search.stages.planned import StepCost
 from recon_search.stages.probe import probe_training
 from recon_search.stages.split import choose_split
 from recon_search.views.plan import describe, step_table

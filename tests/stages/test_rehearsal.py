@@ -79,7 +79,7 @@ def test_a_checkpoint_that_cannot_be_gone_on_from_is_found(tmp_path, monkeypatch
     def fail(*_):
         raise KeyError("exp_avg")
 
-    monkeypatch.setattr(loop, "_resume", fail)
+    monkeypatch.setattr(loop, "resume", fail)
     with pytest.raises(RecipeError, match=r"Two steps of training resnet18.*exp_avg"):
         rehearse(make_run(tmp_path))
 

@@ -13,6 +13,7 @@ from recon_search.recipe import parse_recipe
 from recon_search.runs.comparison import Comparison
 from recon_search.stages.origin import write_origin
 from recon_search.stages.report import write_report
+from recon_search.views.report.answer import networks
 from recon_search.views.report.page import CONTENTS
 from tests.stages.recipes import TINY
 from tests.views.report.fakes import MARKED, fake_run
@@ -105,7 +106,7 @@ def test_nothing_that_is_named_becomes_a_tag(page):
 def test_every_row_is_there_with_its_numbers(page):
     comparison, text = page
     rows = {row[1]: row for row in rows_of(parse(text), "Test data")}
-    for number, row in enumerate(comparison.rows, start=1):
+    for number, row in enumerate(networks(comparison), start=1):
         mean = sum(row.delta_m) / len(row.delta_m)
         assert rows[row.name][0] == str(number)
         assert rows[row.name][4].startswith(f"{mean:+.2f} ± ")
@@ -184,7 +185,7 @@ def test_what_earlier_versions_did_not_keep_is_left_out(tmp_path):
     fake_run(tmp_path, 2)
     values = json.loads((tmp_path / "comparison.json").read_text())
     del values["trainings"], values["single_flops"]
-    (tmp_path / "comparison.json").write_text(json.dumps(values))
+    artefact.write_json(tmp_path / "comparison.json", values)
     (tmp_path / "examples.safetensors").unlink()
     assert Comparison.load(tmp_path / "comparison.json").trainings == {}
     root = parse(write_report(tmp_path).read_text(encoding="utf-8"))

@@ -7,6 +7,8 @@ from recon_search import artefact
 from recon_search.errors import ArtefactError
 from recon_search.training.checkpoint import (
     FORMAT,
+    PLAIN,
+    UNSEALED,
     check_progress,
     load_checkpoint,
     save_checkpoint,
@@ -21,6 +23,14 @@ def records(n):
 
 def test_state_is_read_as_it_was_written(tmp_path):
     save_checkpoint(tmp_path / "c", STATE)
+    assert repr(load_checkpoint(tmp_path / "c")) == repr(STATE)
+
+
+@pytest.mark.parametrize("kind", [PLAIN, UNSEALED])
+def test_former_checkpoints_are_read(tmp_path, kind):
+    save_checkpoint(tmp_path / "c", STATE)
+    tensors, metadata = artefact.read_tensors(tmp_path / "c", "checkpoint", FORMAT)
+    artefact.write_tensors(tmp_path / "c", tensors, {**metadata, "format": kind})
     assert repr(load_checkpoint(tmp_path / "c")) == repr(STATE)
 
 

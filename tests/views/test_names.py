@@ -12,7 +12,7 @@ from rich.console import Console
 from recon_search import cli
 from recon_search.conflict.scores import ConflictScores
 from recon_search.recipe import parse_recipe
-from recon_search.search.storage import file_url, hide_password, is_missing
+from recon_search.search.urls import file_url, hide_password, is_missing
 from tests.stages.recipes import TINY
 from tests.stages.scores import noisy_scores
 

@@ -2,56 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import t
-
 from recon_search.runs.comparison import Comparison, Row
+from recon_search.runs.paired import Difference, paired
 
-LEVEL = 0.95
-"""Of intervals."""
-
-_WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and where it lies in 95 of 100 such experiments, if values are normal.
-
-    Attributes:
-        mean: of the values.
-        half: of the interval's length; None of fewer than two values.
-    """
-
-    mean: float
-    half: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Interval:
-        """Take the mean of values, one a seed, by Student's t."""
-        if len(values) < 2 or not all(map(math.isfinite, values)):
-            return cls(statistics.fmean(values), None)
-        width = t.ppf((1 + LEVEL) / 2, len(values) - 1) / math.sqrt(len(values))
-        return cls(statistics.fmean(values), float(width) * statistics.stdev(values))
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Both ends; the mean twice where there is no interval."""
-        return self.mean - (self.half or 0.0), self.mean + (self.half or 0.0)
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether zero lies outside."""
-        return self.half is not None and (self.ends[0] > 0 or self.ends[1] < 0)
-
-    def words(self) -> str:
-        """Say it: "+6.59 (95 % interval -1.10 to +14.28)"."""
-        if self.half is None:
-            return f"{self.mean:+.2f}"
-        return f"{self.mean:+.2f} (95 % interval {self.ends[0]:+.2f} to {self.ends[1]:+.2f})"
+_NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @dataclass(frozen=True)
@@ -104,22 +61,17 @@ def prices(comparison: Comparison) -> Prices:
     )
 
 
-def difference(row: Row, other: Row) -> Interval:
-    """Return the mean difference of delta_m, paired by seed."""
-    return Interval.of([a - b for a, b in zip(row.delta_m, other.delta_m, strict=True)])
-
-
 def answer(comparison: Comparison, n_split: int, n_layers: int) -> list[str]:
     """Say whether the split pays: what changes, how sure that is, what it costs."""
     split, joint, cost = the_split(comparison), its_joint(comparison), prices(comparison)
-    gain = difference(split, joint)
+    gain = paired(split.delta_m, joint.delta_m)
     n_tasks, n_seeds = len(comparison.single), len(comparison.seeds)
     before, after = statistics.fmean(joint.delta_m), statistics.fmean(split.delta_m)
     seeds = "1 seed, so chance is unknown" if n_seeds == 1 else f"{n_seeds} seeds"
     networks = f"{word(n_tasks)} separate networks"
     first = (
         f"{word(n_split).capitalize()} of {n_layers} layers private: delta_m of joint training, "
-        f"{before:+.2f} %, becomes {after:+.2f} %, a change of {gain.words()} over {seeds}, at "
+        f"{before:+.2f} %, becomes {after:+.2f} %, a change of {_words(gain)} over {seeds}, at "
         f"{cost.parameters:.2f}x the parameters and {cost.flops:.2f}x the FLOPs; {networks} cost "
         f"{cost.single_parameters:.2f}x and {cost.single_flops:.2f}x."
     )
@@ -128,13 +80,27 @@ def answer(comparison: Comparison, n_split: int, n_layers: int) -> list[str]:
 
 def word(number: int) -> str:
     """Write a small number as a word."""
-    return _WORDS[number] if number < len(_WORDS) else str(number)
+    return _NUMBERS[number] if number < len(_NUMBERS) else str(number)
 
 
-def _sure(gain: Interval, n_seeds: int) -> str:
-    if n_seeds < 2 or gain.half is None:
+def _words(gain: Difference) -> str:
+    """Say it: "+6.59 (95 % interval -1.10 to +14.28)"."""
+    if gain.interval is None:
+        return f"{gain.mean:+.2f}"
+    return f"{gain.mean:+.2f} (95 % interval {said(gain.interval)})"
+
+
+def said(interval: tuple[float, float]) -> str:
+    """Say where an interval begins and ends."""
+    return f"{interval[0]:+.2f} to {interval[1]:+.2f}"
+
+
+def _sure(gain: Difference, n_seeds: int) -> str:
+    if n_seeds < 2:
         return "One seed does not tell a gain from luck."
-    if not gain.excludes_zero:
+    if gain.interval is None:
+        return "These seeds do not show how far others would scatter."
+    if gain.interval[0] <= 0 <= gain.interval[1]:
         return "The interval holds zero: these seeds do not tell the change from chance."
     return f"The split {'helps' if gain.mean > 0 else 'harms'}, beyond what chance would explain."
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from recon_search.runs.comparison import Comparison, Row
-from recon_search.runs.paired import Difference
+from recon_search.runs.paired import Difference, mean_of
 from recon_search.tasks.scoring import mean_and_deviation
-from recon_search.views.report.answer import Interval, networks, prices, the_split
+from recon_search.views.report.answer import networks, prices, said, the_split
 from recon_search.views.report.grid import FEW, Grid, Line
 from recon_search.views.report.svg import (
     Scale,
@@ -51,7 +51,7 @@ def comparison_grid(comparison: Comparison) -> Grid:
     ]
     lines = []
     for place, row in enumerate(networks(comparison), start=1):
-        own = Interval.of(row.delta_m)
+        own = mean_of(row.delta_m)
         gap = row.minus_split
         lines.append(
             Line(
@@ -60,7 +60,7 @@ def comparison_grid(comparison: Comparison) -> Grid:
                     row.name,
                     *(spread(row.metrics[task][name]) for task, name in columns),
                     spread(row.delta_m, sign=True),
-                    "" if own.half is None else f"{own.ends[0]:+.2f} to {own.ends[1]:+.2f}",
+                    "" if own.interval is None else said(own.interval),
                     "" if gap is None else _gap(gap),
                     show_p(gap),
                     f"{row.n_parameters / base.n_parameters:.2f}x",
@@ -134,8 +134,8 @@ def dot_plot(comparison: Comparison) -> Markup:
     """Draw delta_m of every network: a dot a seed, the mean and its interval."""
     rows = networks(comparison)
     height = 14 + 40 * len(rows) + 40
-    every = [Interval.of(row.delta_m) for row in rows]
-    ends = [end for own in every for end in own.ends]
+    every = [mean_of(row.delta_m) for row in rows]
+    ends = [end for own in every for end in own.interval or (own.mean,)]
     values = [value for row in rows for value in row.delta_m]
     low, high = reach([*values, *_bounded(ends, values)], 0.0)
     x = Scale(low, high, 14, WIDTH - 14)
@@ -148,9 +148,10 @@ def dot_plot(comparison: Comparison) -> Markup:
         parts.append(tag("text", name, x=6, y=y + 4, class_="name"))
         if not math.isfinite(own.mean):
             continue
-        if own.half is not None:
+        if own.interval is not None:
+            left, right = x(own.interval[0]), x(own.interval[1])
             parts.append(
-                tag("line", x1=x(own.ends[0]), x2=x(own.ends[1]), y1=y + 18, y2=y + 18,
+                tag("line", x1=left, x2=right, y1=y + 18, y2=y + 18,
                     class_=f"whisker {colour}")
             )  # fmt: skip
         parts += [

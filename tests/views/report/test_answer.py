@@ -1,12 +1,10 @@
 """Sentences of the answer, of comparisons made by hand."""
 
-import math
-
 import pytest
 
 from recon_search.runs.comparison import Best, Comparison, Row
 from recon_search.runs.paired import Difference
-from recon_search.views.report.answer import Interval, answer, prices
+from recon_search.views.report.answer import answer, prices
 
 
 def comparison(split, joint=(-5.0, -7.0, -6.0), flops=1.5, control=None, single_flops=4000):
@@ -33,15 +31,6 @@ def comparison(split, joint=(-5.0, -7.0, -6.0), flops=1.5, control=None, single_
     )
 
 
-def test_the_interval_is_students():
-    found = Interval.of([1.0, 2.0, 3.0])
-    assert found.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
-    assert found.excludes_zero is False
-    assert Interval.of([1.0, 1.1, 1.2]).excludes_zero
-    assert Interval.of([1.0]).half is None
-    assert Interval.of([1.0, math.nan]).half is None
-
-
 def test_the_answer_names_the_change_its_uncertainty_and_both_prices():
     first, second = answer(comparison([1.0, -1.0, 0.3]), 3, 47)
     assert first == (
@@ -54,13 +43,19 @@ def test_the_answer_names_the_change_its_uncertainty_and_both_prices():
 
 def test_a_change_that_chance_explains_is_called_so():
     assert "do not tell the change from chance" in answer(comparison([9.0, -30.0, 4.0]), 3, 47)[1]
-    assert "harms" in answer(comparison([-9.0, -11.0, -10.0]), 3, 47)[1]
+    assert "harms" in answer(comparison([-9.0, -11.0, -10.5]), 3, 47)[1]
 
 
 def test_one_seed_gives_no_interval():
     first, second = answer(comparison([1.0], joint=[-5.0]), 1, 9)
     assert "a change of +6.00 over 1 seed, so chance is unknown" in first
     assert second == "One seed does not tell a gain from luck."
+
+
+def test_seeds_that_agree_to_the_last_digit_tell_nothing_of_others():
+    first, second = answer(comparison([1.0, 1.0, 1.0], joint=[-5.0, -5.0, -5.0]), 1, 9)
+    assert "a change of +6.00 over 3 seeds" in first
+    assert second == "These seeds do not show how far others would scatter."
 
 
 @pytest.mark.parametrize(
