@@ -22,6 +22,7 @@ from recon_search.errors import ArtefactError
 from recon_search.recipe import (
     BackboneConfig,
     CompareConfig,
+    CopyConfig,
     DataConfig,
     Recipe,
     TrainConfig,
@@ -112,6 +113,7 @@ def of_training(
     seed: int | None,
     measured: str | None,
     start: str | None,
+    copies: CopyConfig | None = None,
 ) -> str:
     """Return the identity of one training, which names its folder.
 
@@ -125,6 +127,7 @@ def of_training(
         seed: of initialisation and batches; None leaves it open.
         measured: format of the conflict scores it writes; None if it measures none.
         start: identity of the training whose weights it starts from.
+        copies: what the copies of a split are; None for whole ones.
     """
     return digest(
         {
@@ -138,6 +141,7 @@ def of_training(
             "seed": seed,
             "measured": measured,
             "start": start,
+            **({} if copies is None else {"copies": copies.model_dump()}),
         }
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -14,13 +15,43 @@ DEFAULT_K = 3
 """Layers that are split where a recipe says neither how many nor how large."""
 
 
-class SplitConfig(Section):
+Factor = Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")]
+"""A multiple of the unsplit backbone, as "1.3x"."""
+
+
+class CopyConfig(Section):
+    """What the copies of a layer are (see `model.copies`)."""
+
+    kind: Literal["full", "low-rank", "gates"] = "full"
+    rank: int = Field(default=4, ge=1, le=10**6)  # of low-rank updates
+
+
+WHOLE = CopyConfig()
+"""Copies as Recon has them."""
+
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", 'Field name "copy"')  # hides a deprecated method of pydantic
+
+    class _Copies(Section):
+        copy: Literal["full", "low-rank"] = "full"  # type: ignore[assignment]
+        rank: int = Field(default=4, ge=1, le=10**6)  # of low-rank updates, in that control too
+
+        @property
+        def copies(self) -> CopyConfig:
+            """What copies are: whole, or one weight for all and a low-rank update for each."""
+            if self.copy == "full":
+                return WHOLE
+            return CopyConfig(kind=self.copy, rank=self.rank)
+
+
+class SplitConfig(_Copies):
     """Which layers get private copies."""
 
     rule: str = "projection"
     k: int | None = Field(default=None, ge=0)  # without it and the two limits: DEFAULT_K
-    max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
-    max_flops: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None  # beside the others
+    max_params: Factor | None = None
+    max_flops: Factor | None = None  # beside the others
     threshold: float = Field(default=0.0, gt=-1, le=0)
     grouping: Literal["private", "colour", "affinity"] = "private"
     max_groups: int | None = Field(default=None, ge=2)  # copies of a layer, at most
@@ -47,6 +78,11 @@ class SplitConfig(Section):
                 f'`split.max_groups` needs `split.grouping` "colour" or "affinity", got '
                 f"{self.max_groups} with one copy a task. Set it."
             )
+        if self.copy == "low-rank" and self.init == "fresh":
+            yield (
+                '`split.copy` "low-rank" and `split.init` "fresh" exclude each other: low-rank '
+                "copies share the weight that fresh ones would draw anew. Drop one."
+            )
 
 
 class BorrowedConfig(Section):
@@ -68,17 +104,31 @@ class CompareConfig(Section):
     methods: list[str] = Field(default=["joint"], min_length=1)
     controls: list[
         Literal[
-            "norm-only", "random", "random-params", "first-k", "least", "smallest-first", "wider"
+            "norm-only",
+            "norm-gates",  # private norms, a sigmoid gate a channel: arXiv 2512.20420
+            "random",
+            "random-params",  # as many parameters as the split
+            "random-flops",  # as many layers, and nearly as many FLOPs
+            "first-k",
+            "least",
+            "smallest-first",
+            "wider",
+            "sparse",  # no split, a share of the weights never changes: arXiv 2411.18615
+            "low-rank",  # the split's layers, low-rank copies of `split.rank`
+            "tuned-weights",  # no split, the best of so many fixed loss weights
         ]
     ] = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
+    update_share: float = Field(default=0.3, gt=0, lt=1)  # of "sparse": what is updated
+    weight_trials: int = Field(default=8, ge=2, le=MOST_SEEDS)  # of "tuned-weights", each per seed
     rules: list[str] = []  # further splits: each of these rules at each of the sizes `ks`
     ks: list[Count] = []
+    budgets: list[Factor] = []  # FLOPs, "1.3x": each rule's layers that fit, `split.k` at most
     splits: dict[Annotated[str, Field(min_length=1)], BorrowedConfig] = {}  # from elsewhere
     map: dict[str, str] = {}  # the recipe's task to what a split from elsewhere calls it
     delta_m: Literal["per-task", "flat"] = "per-task"  # mean over tasks, or over all metrics alike
     single: list[str] = []  # tasks with a single-task model, of which delta_m is made; empty: all
 
-    @field_validator("methods", "controls", "rules", "ks", "single")
+    @field_validator("methods", "controls", "rules", "ks", "budgets", "single")
     @classmethod
     def _check_unique(cls, values: list[Any]) -> list[Any]:
         if twice := [value for value, n in Counter(values).items() if n > 1]:
@@ -86,9 +136,10 @@ class CompareConfig(Section):
         return values
 
     def broken_rules(self) -> Iterator[str]:
-        """Rules need sizes, and sizes rules."""
-        if bool(self.rules) != bool(self.ks):
+        """Rules need sizes or budgets, and these need rules."""
+        sizes = [*self.ks, *self.budgets]
+        if bool(self.rules) != bool(sizes):
             yield (
-                f"`compare.rules` and `compare.ks` need each other, got {self.rules} and "
-                f"{self.ks}. Set both, or neither."
+                "`compare.rules` and `compare.ks` or `compare.budgets` need each other, got "
+                f"{self.rules} and {sizes}. Set both, or neither."
             )

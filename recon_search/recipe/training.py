@@ -28,6 +28,10 @@ class TrainConfig(Section):
     lr: float = Field(gt=0)  # of one that is too high a rehearsal tells
     layer_decay: float = Field(default=1.0, gt=0, le=1)  # of lr, per layer from the heads down
     head_lr_scale: Rate = 1.0  # heads and necks learn so many times as fast
+    weights: dict[str, Rate] = {}  # losses by task are multiplied by these, beside `tasks.*.weight`
+    update_share: float = Field(
+        default=1.0, gt=0, le=1
+    )  # of backbone weights; others stay as drawn
     freeze: list[str] = []  # patterns of the backbone's parameters and modules, as "layer1.*"
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, le=LARGEST)
@@ -70,6 +74,11 @@ class TrainConfig(Section):
             yield (
                 '`train.low_memory` and `train.precision` "float16" exclude each other: gradients '
                 'that are not kept cannot be scaled back. Drop one, or take "bfloat16".'
+            )
+        if self.low_memory and self.update_share < 1:
+            yield (
+                f"`train.low_memory` needs `train.update_share` 1, got {self.update_share:g}: it "
+                "would measure conflicts of weights that are not trained. Drop one."
             )
         if self.low_memory and self.grad_checkpointing:
             yield (

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from recon_search import artefact
 from recon_search.errors import ArtefactError, ReconSearchError, SplitError, nearest
 from recon_search.model.backbone import create_backbone
+from recon_search.model.copies import fold_copies
 from recon_search.model.files import heads_of, load
 from recon_search.model.network import MultiTaskModel
 from recon_search.model.pyramid import pad
@@ -58,6 +59,7 @@ def export(model_directory: Path, kind: str, task: str | None, target: Path) -> 
             f"{nearest(task, model.tasks)}"
         )
     _check_finite(model)
+    fold_copies(model)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         written = Path(folder) / target.name
