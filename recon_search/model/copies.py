@@ -110,13 +110,15 @@ def change_copies(model: MultiTaskModel, copies: CopyConfig, seed: int = 0) -> N
     network = model.backbone
     layout, plain = network.blueprint.layout, network.blueprint.template
     further: dict[str, str] = {}
-    for own in _changed(layout, network.blueprint.readers, plain, copies):
+    found = list(_changed(layout, network.blueprint.readers, plain, copies))
+    for own in found:
         if copies.kind == "low-rank":
             _share(network, own, copies.rank, seed, further)
         else:
             _gate(network, own, further)
     network.add_aliases(further)
-    model.config["copies"] = copies.model_dump()
+    if found:
+        model.config["copies"] = copies.model_dump()
 
 
 def _share(
@@ -174,6 +176,7 @@ def _changed(
         else:
             wanted = not is_norm and _is_smaller(shape, copies.rank)
         if wanted:
+            own = sorted(own, key=lambda block: (-len(block), block))  # as trees are: see `branch`
             yield _Copied(name, [layout.home(target, block[0]) for block in own], inner, shape)
 
 

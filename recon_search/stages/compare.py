@@ -89,7 +89,8 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
         place = best_on_validation(results, single, judged_by, average)
         tuned = control_name(TUNED, recipe, split)
         by_line[tuned] = results[place]
-        trained.append(Trained(tuned, "control", results[place], _conflicts(results[place], run)))
+        row = Trained(tuned, "control", results[place], _conflicts(results[place], run))
+        trained.insert(lines.index(trials[0]) - len(tasks), row)
         notes.append(_describe_weights(tuned, trials, place))
     rows = make_rows(trained, single, judged_by, average)
     warnings = describe_unmeasured(single, judged_by), describe_doubts(doubts(single, judged_by))

@@ -1,6 +1,7 @@
 """Controls: what each is, and what all of them keep to."""
 
 import itertools
+import json
 import tomllib
 from typing import get_args
 
@@ -9,6 +10,7 @@ import torch
 
 from recon_search.model.copies import surplus
 from recon_search.model.files import load
+from recon_search.model.network import build_model
 from recon_search.recipe import CompareConfig, parse_recipe
 from recon_search.runs import training as trainings
 from recon_search.runs.result import Result
@@ -47,6 +49,24 @@ def lines_of(recipe, scores, out):
 @pytest.fixture(scope="module")
 def scores():
     return noisy_scores(recipe_of())
+
+
+@pytest.fixture
+def small(scores):
+    """Return the last training of a control, which takes two steps an epoch."""
+
+    def make(control, out, epochs):
+        recipe = comparing(
+            control,
+            k=4,
+            seeds=1,
+            train={"measure_every": 0, "epochs": epochs},
+            data={"train": 64, "validation": 16, "test": 16},
+        )
+        lines = lines_of(recipe, scores, out)
+        return lines[-1].trainings[0], Run(recipe, out)
+
+    return make
 
 
 def sizes(scores):
@@ -92,12 +112,35 @@ class TestEvery:
             assert not first & second, (one, other)
 
     @pytest.mark.parametrize("control", CONTROLS)
-    def test_it_is_resumed_cached_and_exported(self, scores, tmp_path, control, monkeypatch):
-        recipe = comparing(
-            control, seeds=1, train={"measure_every": 0}, data={"train": 64, "validation": 16}
-        )
-        run = Run(recipe, tmp_path)
-        training = lines_of(recipe, scores, tmp_path)[-1].trainings[0]
+    def test_it_is_trained_once_and_exported(self, scores, small, tmp_path, control, monkeypatch):
+        training, run = small(control, tmp_path, epochs=1)
+        result = train(training, run)
+        model = load(result.directory / "model")
+        assert result.n_parameters == model.n_parameters
+        if training.split is not None:
+            analysis = training.facts(run).analysis
+            plain = build_model(
+                training.backbone, run.recipe.heads, run.schema.tasks, shape=run.schema.shape
+            )
+            added = sum(sizes(scores)[layer] for layer in training.split.layers)
+            added += surplus(analysis, training.split, training.copies)
+            assert result.n_parameters == plain.n_parameters + added
+            base = trainings.count_flops(plain, torch.zeros(1, *run.schema.shape))
+            expected = base * analysis.flops_of(training.split)
+            assert result.flops == pytest.approx(expected, rel=0.01), "of folded copies"
+
+        def refuse(*args, **kwargs):
+            raise AssertionError("trained already")
+
+        monkeypatch.setattr(trainings, "fit_training", refuse)
+        assert train(training, run) == result
+        target = tmp_path / "left.safetensors"
+        assert export(result.directory / "model", "timm", "left", target) < 1e-4
+
+    @pytest.mark.parametrize("control", ["sparse", "low-rank", "norm-gates", "tuned-weights"])
+    def test_it_is_resumed_to_the_bit(self, small, tmp_path, control):
+        """Others are trained as any split is."""
+        training, run = small(control, tmp_path, epochs=2)
 
         def leave(record):
             if record["epoch"] == 1:
@@ -105,38 +148,14 @@ class TestEvery:
 
         with pytest.raises(KeyboardInterrupt):
             train(training, run, after_epoch=leave)
-        result = train(training, run)
-        whole = trainings.fit_training(training, Run(recipe, tmp_path / "other"))[0]
-        model = load(result.directory / "model")
+        found = load(train(training, run).directory / "model").state_dict()
+        whole = trainings.fit_training(training, Run(run.recipe, tmp_path / "other"))[0]
         state = whole.state_dict()
-        assert model.state_dict().keys() == state.keys()
-        assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-        assert result.n_parameters == model.n_parameters
-        facts = training.facts(run)
-        if training.split is not None:
-            flops = facts.analysis.flops_of(training.split)
-            added = sum(sizes(scores)[layer] for layer in training.split.layers)
-            added += surplus(facts.analysis, training.split, training.copies)
-            unsplit = trainings.replace(training, split=None)
-            base = trainings.fit_training(unsplit, Run(recipe, tmp_path / "base"))[0]
-            assert result.n_parameters == base.n_parameters + added
-            images = torch.zeros(1, *run.schema.shape)
-            assert result.flops == pytest.approx(
-                flops * trainings.count_flops(base, images), rel=0.01
-            )
-
-        def refuse(*args, **kwargs):
-            raise AssertionError("trained already")
-
-        monkeypatch.setattr(trainings, "fit_training", refuse)
-        assert train(training, run) == result
-
-        target = tmp_path / "left.safetensors"
-        assert export(result.directory / "model", "timm", "left", target) < 1e-4
+        assert found.keys() == state.keys()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in found.items())
 
 
-@pytest.mark.parametrize("k", [1, 3, 8])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("k", "seed"), [(1, 0), (3, 1), (8, 2)])
 def test_random_layers_of_equal_flops(scores, tmp_path, k, seed):
     recipe = recipe_of(split={"k": k})
     run = Run(recipe, tmp_path)
@@ -200,7 +219,7 @@ def test_the_best_weights_on_validation_data_are_a_row_that_says_its_trials(
             test = {task: {"accuracy": 50 - worth, "loss": 1.0} for task in training.tasks}
             folder = run.out / training.identity(run)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "metrics.jsonl").write_text("")
+            (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "validation": seen}))
             found.append(
                 Result(training.tasks, "joint", training.seed, 1, 1, seen, 1.0, folder, test)
             )
