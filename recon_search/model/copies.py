@@ -166,18 +166,22 @@ def _changed(
     for name, read in read_by.items():
         if name not in every or not every[name].requires_grad or len(read) != 1:
             continue
-        (target, inner), shape = read[0], tuple(every[name].shape)
-        own = blocks(layout.tensors[name])
-        if not target or "." in inner or len(own) < 2 or blocks(layout.modules[target]) != own:
-            continue
-        is_norm = "Norm" in type(plain.get_submodule(target)).__name__
+        (target, _), shape, own = read[0], tuple(every[name].shape), blocks(layout.tensors[name])
+        owner, _, inner = name.rpartition(".")
+        module = plain.get_submodule(owner)
+        if len(own) < 2 or any(next(c.parameters(), None) is not None for c in module.children()):
+            continue  # shared by all, or owned by a composite module
+        if target not in ("", owner) or (target and blocks(layout.modules[target]) != own):
+            continue  # tied, or inside of what is called as a whole
+        is_norm = "Norm" in type(module).__name__
         if copies.kind == "gates":
             wanted = is_norm and inner == "weight" and len(shape) == 1
         else:
             wanted = not is_norm and _is_smaller(shape, copies.rank)
         if wanted:
             own = sorted(own, key=lambda block: (-len(block), block))  # as trees are: see `branch`
-            yield _Copied(name, [layout.home(target, block[0]) for block in own], inner, shape)
+            homes = [layout.home(name, block[0]).rpartition(".")[0] for block in own]
+            yield _Copied(name, homes, inner, shape)
 
 
 def _is_smaller(shape: tuple[int, ...], rank: int) -> bool:

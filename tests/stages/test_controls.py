@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 import torch
 
+from recon_search.errors import RecipeError
 from recon_search.model.copies import surplus
 from recon_search.model.files import load
 from recon_search.model.network import build_model
@@ -17,6 +18,7 @@ from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.training import train
 from recon_search.stages import compare as stage
+from recon_search.stages.check import check
 from recon_search.stages.compare import plan
 from recon_search.stages.controls import choose_control, control_name, weightings
 from recon_search.stages.export import export
@@ -243,9 +245,6 @@ def test_the_best_weights_on_validation_data_are_a_row_that_says_its_trials(
 
 @pytest.mark.parametrize("path", ["train.weights", "search.space"])
 def test_loss_weights_are_those_of_tasks(tmp_path, path):
-    from recon_search.errors import RecipeError
-    from recon_search.stages.check import check
-
     own = {"train": {"weights": {"lfet": 2.0}}}
     if path == "search.space":
         own = {"search": {"space": {"train.weights.lfet": [1.0, 2.0]}}}

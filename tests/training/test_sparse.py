@@ -1,14 +1,20 @@
 """Sparse updates: what is not drawn never moves, and tasks' weights multiply their losses."""
 
+import tomllib
+
 import pytest
 import torch
 
 from recon_search.conflict.gramian import layer_gramians, task_gradients
 from recon_search.errors import RecipeError
+from recon_search.graph.split import Split
+from recon_search.model.network import build_model
 from recon_search.recipe import TrainConfig, parse_recipe
 from recon_search.training.loop import fit
 from recon_search.training.sparse import SparseUpdates
 from recon_search.training.step import Learner
+from tests.conftest import BACKBONE, HEAD
+from tests.stages.recipes import TINY
 
 
 def moved(model, before):
@@ -17,10 +23,6 @@ def moved(model, before):
 
 
 def build(data, layers=()):
-    from recon_search.graph.split import Split
-    from recon_search.model.network import build_model
-    from tests.conftest import BACKBONE, HEAD
-
     split = Split.private(layers, data.schema.names)
     return build_model(BACKBONE, HEAD, data.schema.tasks, shape=(1,), split=split)
 
@@ -103,10 +105,6 @@ def test_weights_multiply_losses(data, train_config):
 
 
 def test_weights_are_positive():
-    import tomllib
-
-    from tests.stages.recipes import TINY
-
     raw = tomllib.loads(TINY)
     raw["train"]["weights"] = {"left": 0.0}
     with pytest.raises(RecipeError, match=r"train.weights.left.*greater than 0"):
