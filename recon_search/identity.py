@@ -21,6 +21,7 @@ from recon_search.disk import refuse_special
 from recon_search.errors import ArtefactError
 from recon_search.recipe import (
     BackboneConfig,
+    CopyConfig,
     DataConfig,
     Recipe,
     TrainConfig,
@@ -110,6 +111,7 @@ def of_training(
     seed: int | None,
     measured: str | None,
     start: str | None,
+    copies: CopyConfig | None = None,
 ) -> str:
     """Return the identity of one training, which names its folder.
 
@@ -123,6 +125,7 @@ def of_training(
         seed: of initialisation and batches; None leaves it open.
         measured: format of the conflict scores it writes; None if it measures none.
         start: identity of the training whose weights it starts from.
+        copies: what the copies of a split are; None for whole ones.
     """
     return digest(
         {
@@ -136,6 +139,7 @@ def of_training(
             "seed": seed,
             "measured": measured,
             "start": start,
+            **({} if copies is None else {"copies": copies.model_dump()}),
         }
     )
 

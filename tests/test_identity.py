@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from recon_search import identity
 from recon_search.errors import ArtefactError
 from recon_search.graph.split import Split
-from recon_search.recipe import Recipe, TrainConfig, parse_recipe
+from recon_search.recipe import CopyConfig, Recipe, TrainConfig, parse_recipe
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training
 from recon_search.stages.probe import probe_training
@@ -77,6 +77,8 @@ OTHER = {
     "train.lr": 0.1,
     "train.layer_decay": 0.75,
     "train.head_lr_scale": 10.0,
+    "train.weights": {"left": 2.0},
+    "train.update_share": 0.5,
     "train.freeze": ["layer1.*"],
     "train.momentum": 0.5,
     "train.weight_decay": 0.1,
@@ -93,6 +95,7 @@ OTHER = {
     "train.patience": 2,
     "train.select": "best",
     "train.report_epochs": 2,
+    "train.non_finite": "skip",
     "train.measure_every": 3,
     "train.measure_tasks": 2,
     "train.measure_sketch": 64,
@@ -114,12 +117,19 @@ OTHER = {
     "split.group_share": 0.25,
     "split.max_groups": 2,
     "split.init": "fresh",
+    "split.copy": "low-rank",
+    "split.rank": 2,
     "compare.seeds": 3,
     "compare.methods": ["pcgrad"],
     "compare.controls": ["random"],
     "compare.rules": ["count"],
     "compare.ks": [4],
+    "compare.budgets": ["1.3x"],
+    "compare.update_share": 0.5,
+    "compare.weight_trials": 4,
     "compare.single": ["left"],
+    "compare.splits": {"other": "donor.safetensors"},
+    "compare.map": {"left": "a", "right": "b"},
     "compare.delta_m": "flat",
     "search.trials": 3,
     "search.seed": 1,
@@ -151,6 +161,7 @@ BESIDE = {
     "split.max_groups": {"split.grouping": "affinity"},
     "compare.rules": {"compare.rules": ["mass"], "compare.ks": [3]},
     "compare.ks": {"compare.rules": ["mass"], "compare.ks": [3]},
+    "compare.budgets": {"compare.rules": ["mass"], "compare.budgets": ["1.2x"]},
 }
 """What such a value needs, set before and after alike."""
 
@@ -263,6 +274,8 @@ def test_of_several_changes_no_two_make_the_same_training():
         {"seed": None},
         {"measured": "scores/1"},
         {"start": "0123"},
+        {"copies": CopyConfig(kind="low-rank")},
+        {"copies": CopyConfig(kind="gates")},
     ],
     ids=str,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random as stdlib_random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -241,20 +241,21 @@ def check_measured(scores: ConflictScores, rule: Rule, reading: Reading) -> None
     scores.check_pairs(_pair_steps(scores, reading), f" {window} for rule '{rule.name}'")
 
 
-def within_budget(
-    ranking: Sequence[str], scores: ConflictScores, n_parameters_added: int
-) -> list[str]:
+def within_budget(ranking: Sequence[str], costs: Mapping[str, int], budget: int) -> list[str]:
     """Take layers in order while private copies for all tasks add at most that many parameters.
 
     A layer that does not fit is passed over, so that a large layer does not end the selection.
+
+    Args:
+        ranking: the layers.
+        costs: parameters that each adds.
+        budget: of all together.
     """
-    sizes = dict(zip(scores.layers, n_parameters(scores), strict=True))
-    chosen, left = [], n_parameters_added
+    chosen, left = [], budget
     for layer in ranking:
-        cost = sizes[layer] * (len(scores.tasks) - 1)
-        if cost <= left:
+        if costs[layer] <= left:
             chosen.append(layer)
-            left -= cost
+            left -= costs[layer]
     return chosen
 
 

@@ -141,6 +141,8 @@ class Sketches:
             for block in own:
                 size = 0
                 for parameter in block:
+                    if any(self._layers[other] == layer for other, _ in self._places[parameter]):
+                        continue  # copies may share it
                     self._places[parameter].append((len(self._sizes), size))
                     size += parameter.numel()
                 self._layers.append(layer)

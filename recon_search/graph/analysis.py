@@ -6,7 +6,7 @@ networks that are built of one backbone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -76,6 +76,29 @@ class Analysis:
     def flops(self) -> Mapping[fx.Node, int]:
         """FLOPs of each node of the evaluation graph, for one input."""
         return count_flops(self.trace, one_of(self.inputs))
+
+    @cached_property
+    def repeated(self) -> Mapping[str, frozenset[fx.Node]]:
+        """The nodes with work that each task computes for itself where a layer is private.
+
+        Where several layers are, these are the nodes of any of them: a node is computed anew if
+        anything that it reads is.
+        """
+        tasks = tuple(self.reads) or ("a", "b")
+        layouts = {layer: self.lay_out(Split.private([layer], tasks)) for layer in self.layers}
+        return {
+            layer: frozenset(node for node in self.flops if len(layout.runs(node)) > 1)
+            for layer, layout in layouts.items()
+        }
+
+    def flops_of_private(self, layers: Iterable[str], n_tasks: int) -> float:
+        """Do what `flops_of` does where some layers are private to every task, much faster.
+
+        Where some tasks read a vector and some a pyramid, it is an upper bound.
+        """
+        again = frozenset().union(*(self.repeated[layer] for layer in layers))
+        more = (n_tasks - 1) * sum(self.flops[node] for node in again)
+        return 1 + more / max(sum(self.flops.values()), 1)
 
     def flops_of(self, split: Split) -> float:
         """FLOPs of the network that a split makes, as a multiple of the unsplit one's.

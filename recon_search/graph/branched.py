@@ -150,9 +150,17 @@ class BranchedBackbone(Part):
     def layer_parameters(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters of all copies of every splittable layer, in order of first use."""
         return {
-            layer: [parameter for block in blocks for parameter in block.parameters]
+            layer: list(dict.fromkeys(p for block in blocks for p in block.parameters))
             for layer, blocks in self.layers().items()
         }
+
+    def add_aliases(self, further: Mapping[str, str]) -> None:
+        """Tie parameters that modules changed after branching share: saved once, and moved as one.
+
+        Args:
+            further: paths, each with that under which the same parameter is kept.
+        """
+        self._aliases = {**self._aliases, **further}
 
     def task_state_dict(self, task: str) -> dict[str, Tensor]:
         """Return the weights of one task's path under plain timm names, buffers included.

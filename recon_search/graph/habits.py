@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from typing import Any
@@ -21,7 +22,8 @@ LAST = float("inf")  # the group of timm's heads
 def plain_name(path: str) -> str:
     """Return the timm name of what stands at a path below `shared` or `branches.<tasks>`."""
     tree, _, name = path.partition(".")
-    return name if tree == "shared" else name.partition(".")[2]
+    name = name if tree == "shared" else name.partition(".")[2]
+    return re.sub(r"\.parametrizations\.([^.]+)\..*", r".\1", name)  # what it is computed from
 
 
 def undecayed(plain: nn.Module, network: nn.Module) -> set[str]:

@@ -77,7 +77,7 @@ class Sharing:
         self.layers: dict[str, list[nn.Parameter]] = {}
         self._layer: dict[nn.Parameter, int] = {}
         for index, (name, blocks) in enumerate(model.backbone.layers().items()):
-            self.layers[name] = [p for block in blocks for p in block.parameters]
+            self.layers[name] = list(dict.fromkeys(p for own in blocks for p in own.parameters))
             for block in blocks:
                 for parameter in block.parameters:
                     users[parameter].update(number[task] for task in block.tasks)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StrictInt, model
 from recon_search.data.transforms import SCALES
 from recon_search.graph.calls import Reads
 from recon_search.model.foreign import LARGEST
+from recon_search.recipe import WHOLE, CopyConfig
 from recon_search.records import fit
 
 Side = Annotated[StrictInt, Field(ge=1, le=LARGEST)]
@@ -57,6 +58,7 @@ class _Config(_Part):
     input: _Input | None = None
     maps: _Maps | None = None
     rotated: bool = False
+    copies: CopyConfig = WHOLE
 
 
 def check_config(config: Mapping[str, Any], path: Path) -> None:

@@ -17,13 +17,14 @@ from recon_search.graph.branch import branch
 from recon_search.graph.example import example_input
 from recon_search.graph.split import Split
 from recon_search.model.backbone import create_backbone
+from recon_search.model.copies import change_copies
 from recon_search.model.described import check_config
 from recon_search.model.foreign import backbone_of, check_heads, check_size
 from recon_search.model.heads import create_heads
 from recon_search.model.network import FORMAT, MultiTaskModel, build_model
 from recon_search.model.pyramid import Pyramid, pad, reductions_of
 from recon_search.model.rotation import add_rotations
-from recon_search.recipe import BackboneConfig, HeadsConfig
+from recon_search.recipe import BackboneConfig, CopyConfig, HeadsConfig
 from recon_search.tasks.classes import Classes
 from recon_search.tasks.registry import create_task
 
@@ -90,6 +91,8 @@ def load(
     model.config = {key: value for key, value in config.items() if key != "format"}
     if config.get("rotated", False):
         add_rotations(model.heads)
+    if "copies" in config:
+        change_copies(model, CopyConfig.model_validate(config["copies"]))
     _load_strictly(model, state, path / "model.safetensors")
     return model.eval()
 

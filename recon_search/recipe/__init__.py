@@ -1,6 +1,13 @@
 """Recipes: TOML into typed, frozen configuration."""
 
-from recon_search.recipe.choice import DEFAULT_K, BorrowedConfig, CompareConfig, SplitConfig
+from recon_search.recipe.choice import (
+    DEFAULT_K,
+    WHOLE,
+    BorrowedConfig,
+    CompareConfig,
+    CopyConfig,
+    SplitConfig,
+)
 from recon_search.recipe.data import DataConfig, TaskConfig
 from recon_search.recipe.network import BackboneConfig, HeadConfig, HeadsConfig, NeckConfig
 from recon_search.recipe.reading import Recipe, load_recipe, parse_recipe
@@ -12,9 +19,11 @@ __all__ = [
     "DEFAULT_K",
     "LEAST_SEEDS",
     "LEAST_SKETCH",
+    "WHOLE",
     "BackboneConfig",
     "BorrowedConfig",
     "CompareConfig",
+    "CopyConfig",
     "DataConfig",
     "HeadConfig",
     "HeadsConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -14,7 +15,43 @@ DEFAULT_K = 3
 """Layers that are split where a recipe says neither how many nor how large."""
 
 
-class SplitConfig(Section):
+Factor = Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")]
+"""A multiple of the unsplit backbone, as "1.3x"."""
+
+
+class CopyConfig(Section):
+    """What the copies of a layer are (see `model.copies`)."""
+
+    kind: Literal["full", "low-rank", "gates"] = "full"
+    """Whole copies, one weight with an update of low rank for each, or norms with gates."""
+
+    rank: int = Field(default=4, ge=1, le=10**6)
+    """Of low-rank updates."""
+
+
+WHOLE = CopyConfig()
+"""Copies as Recon has them."""
+
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", 'Field name "copy"')  # hides a deprecated method of pydantic
+
+    class _Copies(Section):
+        copy: Literal["full", "low-rank"] = "full"  # type: ignore[assignment]
+        """Copies of a layer: whole, or one weight for all and a low-rank update for each."""
+
+        rank: int = Field(default=4, ge=1, le=10**6)
+        """Of low-rank updates, in the control `low-rank` too."""
+
+        @property
+        def copies(self) -> CopyConfig:
+            """What copies are: whole, or one weight for all and a low-rank update for each."""
+            if self.copy == "full":
+                return WHOLE
+            return CopyConfig(kind=self.copy, rank=self.rank)
+
+
+class SplitConfig(_Copies):
     """Which layers get private copies."""
 
     rule: str = "projection"
@@ -23,11 +60,11 @@ class SplitConfig(Section):
     k: int | None = Field(default=None, ge=0)
     """Layers to split, the first of the ranking; 3 where neither this nor a limit is set."""
 
-    max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
+    max_params: Factor | None = None
     """Limit on the parameters in its stead, as "1.2x" of the unsplit backbone; layers that do not
     fit are passed over."""
 
-    max_flops: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
+    max_flops: Factor | None = None
     """Limit on the FLOPs of all tasks, as "1.5x" of the unsplit backbone; alone, or beside `k` or
     `max_params`."""
 
@@ -66,6 +103,11 @@ class SplitConfig(Section):
                 f'`split.max_groups` needs `split.grouping` "colour" or "affinity", got '
                 f"{self.max_groups} with one copy a task. Set it."
             )
+        if self.copy == "low-rank" and self.init == "fresh":
+            yield (
+                '`split.copy` "low-rank" and `split.init` "fresh" exclude each other: low-rank '
+                "copies share the weight that fresh ones would draw anew. Drop one."
+            )
 
 
 class BorrowedConfig(Section):
@@ -95,17 +137,37 @@ class CompareConfig(Section):
 
     controls: list[
         Literal[
-            "norm-only", "random", "random-params", "first-k", "least", "smallest-first", "wider"
+            "norm-only",
+            "norm-gates",  # private norms, a sigmoid gate a channel: arXiv 2512.20420
+            "random",
+            "random-params",  # as many parameters as the split
+            "random-flops",  # as many layers, and nearly as many FLOPs
+            "first-k",
+            "least",
+            "smallest-first",
+            "wider",
+            "sparse",  # no split, a share of the weights never changes: arXiv 2411.18615
+            "low-rank",  # the split's layers, low-rank copies of `split.rank`
+            "tuned-weights",  # no split, the best of so many fixed loss weights
         ]
     ] = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
     """What a split must beat: norms alone, layers at random, first, least in conflict or smallest,
-    a wider joint network."""
+    a wider joint network; norms with gates, sparse updates, low-rank copies, tuned loss weights."""
+
+    update_share: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the backbone's weights that the control `sparse` updates."""
+
+    weight_trials: int = Field(default=8, ge=2, le=MOST_SEEDS)
+    """Fixed loss weights among which the control `tuned-weights` chooses, for each seed."""
 
     rules: list[str] = []
     """Further splits: by each of these rules at each of the sizes `ks`."""
 
     ks: list[Count] = []
     """Layers to split by each of `rules`."""
+
+    budgets: list[Factor] = []
+    """FLOPs, as "1.3x", within which each of `rules` splits layers, `split.k` at most."""
 
     splits: dict[Annotated[str, Field(min_length=1)], BorrowedConfig] = {}
     """Splits from elsewhere by name: a file, or a table with `file` and `map`."""
@@ -119,7 +181,7 @@ class CompareConfig(Section):
     single: list[str] = []
     """Tasks with a single-task model, of which delta_m is made; all where it is empty."""
 
-    @field_validator("methods", "controls", "rules", "ks", "single")
+    @field_validator("methods", "controls", "rules", "ks", "budgets", "single")
     @classmethod
     def _check_unique(cls, values: list[Any]) -> list[Any]:
         if twice := [value for value, n in Counter(values).items() if n > 1]:
@@ -127,9 +189,10 @@ class CompareConfig(Section):
         return values
 
     def broken_rules(self) -> Iterator[str]:
-        """Rules need sizes, and sizes rules."""
-        if bool(self.rules) != bool(self.ks):
+        """Rules need sizes or budgets, and these need rules."""
+        sizes = [*self.ks, *self.budgets]
+        if bool(self.rules) != bool(sizes):
             yield (
-                f"`compare.rules` and `compare.ks` need each other, got {self.rules} and "
-                f"{self.ks}. Set both, or neither."
+                "`compare.rules` and `compare.ks` or `compare.budgets` need each other, got "
+                f"{self.rules} and {sizes}. Set both, or neither."
             )

@@ -46,6 +46,12 @@ class TrainConfig(Section):
     head_lr_scale: Rate = 1.0
     """Heads and necks learn so many times as fast."""
 
+    weights: dict[str, Rate] = {}
+    """Factors on the losses by task, beside `tasks.*.weight`."""
+
+    update_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the backbone's weights that is updated; the others, at random, stay as drawn."""
+
     freeze: list[str] = []
     """Parameters and modules of the backbone that stay as they are, as "layer1.*"."""
 
@@ -129,6 +135,11 @@ class TrainConfig(Section):
             yield (
                 '`train.low_memory` and `train.precision` "float16" exclude each other: gradients '
                 'that are not kept cannot be scaled back. Drop one, or take "bfloat16".'
+            )
+        if self.low_memory and self.update_share < 1:
+            yield (
+                f"`train.low_memory` needs `train.update_share` 1, got {self.update_share:g}: it "
+                "would measure conflicts of weights that are not trained. Drop one."
             )
         if self.low_memory and self.grad_checkpointing:
             yield (

@@ -187,6 +187,16 @@ class Comparison:
         return found
 
 
+def by_rule(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each rule that was compared at several sizes or budgets, as they come."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.role == "rule":  # its name is "rule NAME, SIZE"
+            rule = row.name.removeprefix("rule ").partition(",")[0]
+            found.setdefault(rule, []).append(row)
+    return {rule: own for rule, own in found.items() if len(own) > 1}
+
+
 def compared(rows: Sequence[Row]) -> list[Row]:
     """Take the differences to the split; the rows of a role are a family of comparisons."""
     ours = next((place for place, row in enumerate(rows) if row.role == "split"), None)

@@ -139,6 +139,28 @@ def choose_best(
     return max(known, key=lambda candidate: candidate.validation_delta_m)
 
 
+def best_on_validation(
+    lines: Sequence[Sequence[Result]],
+    single: Mapping[str, Sequence[Result]],
+    directions: Mapping[str, Mapping[str, int]],
+    average: Average = "per-task",
+) -> int:
+    """Return which line has the highest mean delta_m over its seeds on validation data.
+
+    One whose delta_m is no number comes last; of equal ones the first is taken.
+    """
+    judged_by = judged_on("validation", single, directions)
+
+    def value(results: Sequence[Result]) -> float:
+        found = statistics.fmean(
+            delta_m(result.validation, _single(single, seed, "validation"), judged_by, average)
+            for seed, result in enumerate(results)
+        )
+        return -math.inf if math.isnan(found) else found
+
+    return max(range(len(lines)), key=lambda place: value(lines[place]))
+
+
 def judged_on(
     part: JudgedPart,
     single: Mapping[str, Sequence[Result]],

@@ -21,10 +21,11 @@ from recon_search.data.transforms import SCALES
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.graph.split import Split
 from recon_search.memory import is_exhausted
+from recon_search.model.copies import change_copies, folded
 from recon_search.model.facts import Facts, facts_of
 from recon_search.model.files import load
 from recon_search.model.network import MultiTaskModel, build_model
-from recon_search.recipe import BackboneConfig, Recipe, TrainConfig
+from recon_search.recipe import WHOLE, BackboneConfig, CopyConfig, Recipe, TrainConfig
 from recon_search.runs.deadline import OutOfTime, in_time
 from recon_search.runs.lock import held
 from recon_search.runs.result import Result
@@ -51,6 +52,7 @@ class Training:
         label: for progress bars; not part of the identity.
         test: look at the test data at the end; not part of the identity.
         start: the training whose weights this one starts from; None starts from scratch.
+        copies: what the copies of split layers are.
     """
 
     tasks: tuple[str, ...]
@@ -61,6 +63,7 @@ class Training:
     label: str = field(default="", compare=False)
     test: bool = field(default=True, compare=False)
     start: Training | None = None
+    copies: CopyConfig = WHOLE
 
     @property
     def name(self) -> str:
@@ -79,6 +82,7 @@ class Training:
             seed=self.seed if with_seed else None,
             measured=MEASURED if self.train.measure_every else None,
             start=None if self.start is None else self.start.identity(run),
+            copies=self.copies if self.split is not None and self.copies.kind != "full" else None,
         )
 
     def facts(self, run: Run) -> Facts:
@@ -164,7 +168,7 @@ def _train(
         method=training.train.method,
         seed=training.seed,
         n_parameters=model.n_parameters,
-        flops=count_flops(model, torch.zeros(1, *run.schema.shape, device=run.device)),
+        flops=count_flops(folded(model), torch.zeros(1, *run.schema.shape, device=run.device)),
         validation=reported(history, training.train, "validation"),
         seconds=round(time.perf_counter() - started, 2),
         directory=directory,
@@ -208,6 +212,7 @@ def fit_training(
     ).to(run.device)
     if training.start is not None:
         _start_from(model, load(training.start.directory(run) / "model"))
+    change_copies(model, training.copies, training.seed)
     scores = empty_scores(training, run) if training.train.measure_every else None
     try:
         with contextlib.closing(run.feed) as feed:

@@ -19,6 +19,9 @@ SECTIONS = ("split", "train")
 OPTIONS = "train.options."
 """Where the options of the recipe's method lie."""
 
+WEIGHTS = "train.weights."
+"""Where the weights of the tasks' losses lie."""
+
 PAPER_K = 25
 """Layers that Recon splits (arXiv 2302.11289, section 5)."""
 
@@ -103,6 +106,9 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     for path, value in values.items():
         if path.startswith(OPTIONS) and not has_options:
             continue
+        if path.startswith(WEIGHTS):
+            raw["train"]["weights"][path.removeprefix(WEIGHTS)] = value
+            continue
         section, *keys, last = path.split(".")
         target = raw[section]
         for key in keys:
@@ -155,6 +161,8 @@ def _is_grid(allowed: Range) -> bool:
 
 def _is_searchable(path: str) -> bool:
     """Whether a path leads to one key of the sections that may be searched."""
+    if path.startswith(WEIGHTS):  # by task, whose name may have dots
+        return len(path) > len(WEIGHTS)
     section, _, key = path.removeprefix(OPTIONS).rpartition(".")
     if path.startswith(OPTIONS):
         return bool(key) and not section

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recon_search.conflict.rules import find_rule
 from recon_search.conflict.sums import bins_below
-from recon_search.errors import RecipeError
+from recon_search.errors import RecipeError, nearest
 from recon_search.methods.registry import check_method, find_method
 from recon_search.model.backbone import check_weights
 from recon_search.model.heads import create_heads
@@ -39,6 +39,7 @@ def check(run: Run) -> int:
             f"{names[0]} alone. Add a table [tasks.NAME], or another label."
         )
     for each in (recipe, *searched):
+        _check_weights(each, names)
         _check_methods(each, names)
         rotating = [name for name in _methods(each) if find_method(name).needs == "features"]
         if rotating:
@@ -71,6 +72,16 @@ def _check_names(recipe: Recipe) -> None:
     for rule in (recipe.split.rule, *recipe.compare.rules):
         find_rule(rule)
     check_optimizer(recipe.train.optimizer, recipe.train.momentum, recipe.train.weight_decay)
+
+
+def _check_weights(recipe: Recipe, tasks: tuple[str, ...]) -> None:
+    """Check that weights are those of tasks."""
+    for name in recipe.train.weights:
+        if name not in tasks:
+            raise RecipeError(
+                f"`train.weights` must name tasks ({', '.join(tasks)}), got '{name}'."
+                f"{nearest(name, tasks)}"
+            )
 
 
 def _check_methods(recipe: Recipe, tasks: tuple[str, ...]) -> None:

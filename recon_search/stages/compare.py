@@ -6,15 +6,16 @@ import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from recon_search.conflict.rules import find_rule
 from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.split import Split
 from recon_search.model.source import untrained
-from recon_search.recipe import BackboneConfig
+from recon_search.recipe import BackboneConfig, CopyConfig
 from recon_search.runs.comparison import Comparison, Role
 from recon_search.runs.judging import (
     Trained,
+    best_on_validation,
     choose_best,
     collect,
     describe_unmeasured,
@@ -27,7 +28,14 @@ from recon_search.runs.training import Training
 from recon_search.runs.verdict import verdict
 from recon_search.stages.baselines import describe_doubts, doubts, judged_tasks
 from recon_search.stages.borrow import borrowed_splits
-from recon_search.stages.split import RANDOM_PARAMS, choose_by_rule, choose_control
+from recon_search.stages.controls import (
+    TUNED,
+    choose_control,
+    control_copies,
+    control_name,
+    weightings,
+)
+from recon_search.stages.split import choose_by_budget, choose_by_rule
 from recon_search.stages.wider import widen
 from recon_search.tasks.task import directions, units
 
@@ -41,7 +49,8 @@ class Line:
 
     Attributes:
         name: what to call it.
-        role: see `Row`; `single` for a baseline.
+        role: see `Row`; `single` for a baseline, `trial` for one of several of which the best on
+            validation data becomes a row.
         trainings: in the order of the seeds.
     """
 
@@ -60,18 +69,29 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
     recipe, tasks = run.recipe, judged_tasks(run)
     lines = plan(run, split, scores)
     every = [training for line in lines for training in line.trainings]
-    results = iter(train_all(every, run, "compare"))
-    by_line = {line.name: [next(results) for _ in line.trainings] for line in lines}
+    found = iter(train_all(every, run, "compare"))
+    by_line = {line.name: [next(found) for _ in line.trainings] for line in lines}
     single = {
         task.name: by_line[line.name]
         for task, line in zip(tasks, lines, strict=False)  # the baselines come first
     }
+    judged_by = directions(tasks)
+    average = recipe.compare.delta_m
+    trials = [line for line in lines if line.role == "trial"]
     trained = [
         Trained(line.name, line.role, by_line[line.name], _conflicts(by_line[line.name], run))  # type: ignore[arg-type]
         for line in lines[len(tasks) :]
+        if line.role != "trial"
     ]
-    judged_by = directions(tasks)
-    average = recipe.compare.delta_m
+    notes = [*_left_out(run), *_missing(run, lines)]
+    if trials:
+        results = [by_line.pop(line.name) for line in trials]
+        place = best_on_validation(results, single, judged_by, average)
+        tuned = control_name(TUNED, recipe, split)
+        by_line[tuned] = results[place]
+        row = Trained(tuned, "control", results[place], _conflicts(results[place], run))
+        trained.insert(lines.index(trials[0]) - len(tasks), row)
+        notes.append(_describe_weights(tuned, trials, place))
     rows = make_rows(trained, single, judged_by, average)
     warnings = describe_unmeasured(single, judged_by), describe_doubts(doubts(single, judged_by))
     comparison = Comparison(
@@ -81,7 +101,7 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
         single={task: collect(of, {task: ()})[task] for task, of in single.items()},
         single_parameters=sum(of[0].n_parameters for of in single.values()),
         rows=rows,
-        verdict=" ".join([verdict(rows), *_left_out(run), *_missing(run, lines)]),
+        verdict=" ".join([verdict(rows), *notes]),
         best=choose_best(trained, single, judged_by, average),
         warning=" ".join(filter(None, warnings)),
         units=units(tasks),
@@ -109,8 +129,10 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
         method: str = first,
         tasks: tuple[str, ...] = names,
         backbone: BackboneConfig = recipe.backbone,
+        copies: CopyConfig = recipe.split.copies,
+        **changes: Any,
     ) -> Line:
-        config = recipe.train.model_copy(update={"method": method})
+        config = recipe.train.model_copy(update={"method": method, **changes})
         if backbone != recipe.backbone and untrained(recipe.backbone) != recipe.backbone:
             config = config.model_copy(update={"freeze": []})  # drawn at random where it is wider
         splits = [chosen(seed) if callable(chosen) else chosen for seed in _seeds(run)]
@@ -118,13 +140,13 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
             name,
             role,
             tuple(
-                Training(tasks, own, config, backbone, seed, name)
+                Training(tasks, own, config, backbone, seed, name, copies=copies)
                 for seed, own in zip(_seeds(run), splits, strict=True)
             ),
         )
 
     lines = [
-        line(f"single {task.name}", "single", method="joint", tasks=(task.name,))
+        line(f"single {task.name}", "single", method="joint", tasks=(task.name,), weights={})
         for task in judged_tasks(run)
     ]
     for method in recipe.compare.methods:
@@ -134,30 +156,41 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
         lines.append(line(f"split from {name}", "borrowed", borrowed))
     for control in recipe.compare.controls:
         if control == "wider":
-            wider = widen(recipe.backbone, split, run.schema.shape)
+            wider = widen(recipe.backbone, split, run.schema.shape, recipe.split.copies)
             if wider not in (None, recipe.backbone):
                 assert wider is not None
                 lines.append(line(WIDER, "control", backbone=wider))
             continue
+        name = control_name(control, recipe, split)
+        copies = control_copies(control, recipe)
+        if control == TUNED:
+            tried = weightings(recipe, names)
+            for number, weights in enumerate(tried, start=1):
+                of = f"loss weighting {number} of {len(tried)}"
+                lines.append(line(of, "trial", weights=weights))
+        elif control == "sparse":
+            lines.append(line(name, "control", update_share=recipe.compare.update_share))
+        elif control == "low-rank":
+            lines.append(line(name, "control", split, copies=copies))
+        else:
 
-        def draw(seed: int, control: str = control) -> Split:
-            return choose_control(recipe, scores, control, split, seed)
+            def draw(seed: int, control: str = control) -> Split:
+                return choose_control(recipe, scores, control, split, seed, schema=run.schema)
 
-        lines.append(line(control_name(control, split), "control", draw))
+            lines.append(line(name, "control", draw, copies=copies))
     for rule, k in itertools.product(recipe.compare.rules, recipe.compare.ks):
 
         def take(seed: int, rule: str = rule, k: int = k) -> Split:
             return choose_by_rule(recipe, scores, rule, k, seed)
 
         lines.append(line(f"rule {rule}, {k} layers", "rule", take))
+    for rule, budget in itertools.product(recipe.compare.rules, recipe.compare.budgets):
+
+        def fill(seed: int, rule: str = rule, budget: str = budget) -> Split:
+            return choose_by_budget(recipe, scores, rule, budget, seed, run.schema)
+
+        lines.append(line(f"rule {rule}, {budget} FLOPs", "rule", fill))
     return lines
-
-
-def control_name(control: str, split: Split) -> str:
-    """What to call a control of a split."""
-    if control == RANDOM_PARAMS:
-        return "random, same parameters"
-    return find_rule(control).describe(len(split.layers))
 
 
 def _seeds(run: Run) -> range:
@@ -181,6 +214,17 @@ def _missing(run: Run, lines: Sequence[Line]) -> list[str]:
             "the split adds too little for a wider one."
         ]
     return []
+
+
+def _describe_weights(name: str, trials: Sequence[Line], place: int) -> str:
+    """Say what weights a row has, and among how many they were chosen."""
+    weights = trials[place].trainings[0].train.weights
+    said = ", ".join(f"{task} {weight:g}" for task, weight in weights.items()) or "those given"
+    n = len(trials) * len(trials[0].trainings)
+    return (
+        f'"{name}" has the weights of the highest mean delta_m on validation data ({said}), and '
+        f"took {n} trainings."
+    )
 
 
 def _conflicts(results: Sequence[Result], run: Run) -> float | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from recon_search.errors import ArtefactError, ReconSearchError, SplitError, nearest
+from recon_search.model.copies import fold_copies
 from recon_search.model.files import copy_model, load
 from recon_search.model.network import MultiTaskModel
 from recon_search.runs.comparison import Comparison
@@ -42,6 +43,7 @@ def export(model_directory: Path, kind: str, task: str | None, target: Path) -> 
             f"{nearest(task, model.tasks)}"
         )
     _check_finite(model)
+    fold_copies(model)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         written = Path(folder) / target.name

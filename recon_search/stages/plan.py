@@ -16,6 +16,7 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.cost import cost_of
 from recon_search.graph.split import Split
 from recon_search.methods.registry import find_method
+from recon_search.model.copies import surplus
 from recon_search.model.network import build_model
 from recon_search.model.source import untrained
 from recon_search.recipe import LEAST_SEEDS
@@ -112,7 +113,9 @@ class _Planner:
         if self.is_probed or line.role in ("probe", "single", "joint", "borrowed"):
             return False
         rules = [training.split.chosen["rule"] for training in line.trainings if training.split]
-        return not rules or any(rule not in RULES or RULES[rule].measures for rule in rules)
+        if not rules:  # a wider one is as wide as the split is large
+            return line.trainings[0].backbone != self.run.recipe.backbone
+        return any(rule not in RULES or RULES[rule].measures for rule in rules)
 
     def _sizes(self, line: Line) -> tuple[tuple[int, int], tuple[int, int]]:
         """The least and the most parameters and FLOPs of a line's networks."""
@@ -133,7 +136,8 @@ class _Planner:
         split = training.split or Split(training.tasks, {})
         facts = training.facts(self.run)
         cost = cost_of(facts.analysis.trace, facts.analysis.lay_out(split), facts.analysis.inputs)
-        return cost.total_parameters + network.parameters, cost.total_flops + network.flops
+        more = surplus(facts.analysis, split, training.copies) + network.parameters
+        return cost.total_parameters + more, cost.total_flops + network.flops
 
     def _seconds(self, training: Training, *, is_tested: bool) -> Span:
         """Seconds of one training: its steps, its evaluations, and making the network."""
@@ -196,7 +200,9 @@ class _Planner:
             return "wider"
         if len(training.tasks) < len(self.run.schema.names):
             return "one task"
-        return "unsplit" if training.split is None else "split"
+        if training.split is None:
+            return "unsplit"
+        return "split" if training.copies.kind == "full" else f"split, {training.copies.kind}"
 
     def _network(self, training: Training) -> _Network:
         """What is known of a network of that kind; of splits the plan's stands for all."""

@@ -13,7 +13,7 @@ class Planned:
 
     Attributes:
         name: what the comparison calls it.
-        role: `probe`, `single`, or as in `Row`.
+        role: `probe`, or as in `Line`.
         method: by which it is trained.
         trainings: of which so many are wanted.
         done: of which the run folder, or a line above, holds so many already.
@@ -39,7 +39,8 @@ class StepCost:
     """What a step of a kind takes.
 
     Attributes:
-        network: `one task`, `unsplit`, `split` or `wider`.
+        network: `one task`, `unsplit`, `split` (of copies that are not whole with their kind) or
+            `wider`.
         method: that makes it.
         measured: whether conflicts are measured in it.
         tasks: measured in it, drawn at random; 0 for all, or for a step that measures nothing.

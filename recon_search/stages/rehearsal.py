@@ -22,6 +22,7 @@ from recon_search.recipe import Recipe
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training, fit_training
 from recon_search.search.space import check_space
+from recon_search.stages.controls import control_copies
 from recon_search.stages.probe import check_window, probe_training
 
 IMAGES = 4
@@ -127,12 +128,31 @@ def _trainings(run: Run, layers: list[str]) -> Iterator[tuple[Recipe, Training]]
         ways = [probe_training(run.with_recipe(recipe), recipe.seed)]
         for method in dict.fromkeys([recipe.train.method, *recipe.compare.methods]):
             config = recipe.train.model_copy(update={"method": method})
-            ways.append(Training(names, split, config, recipe.backbone, recipe.seed, method))
+            kept = recipe.split.copies
+            one = Training(names, split, config, recipe.backbone, recipe.seed, method, copies=kept)
+            ways.append(one)
+        ways += _controls(recipe, ways[1])
         for training in ways:
-            key = training.split is None, training.train.model_dump_json()
+            key = (
+                training.split is None,
+                training.train.model_dump_json(),
+                training.copies.model_dump_json(),
+            )
             if key not in seen:
                 seen.add(key)
                 yield recipe, replace(training, backbone=untrained(training.backbone))
+
+
+def _controls(recipe: Recipe, split: Training) -> Iterator[Training]:
+    """Yield the ways of training that only controls have."""
+    method = {"method": recipe.compare.methods[0]}
+    base = replace(split, train=split.train.model_copy(update=method))
+    for control in recipe.compare.controls:
+        if control in ("norm-gates", "low-rank"):
+            yield replace(base, copies=control_copies(control, recipe))
+        elif control == "sparse":
+            share = {"update_share": recipe.compare.update_share}
+            yield replace(base, split=None, train=base.train.model_copy(update=share))
 
 
 def _affordable(facts: Facts, tasks: tuple[str, ...], n_trainings: int, *, apart: bool) -> int:

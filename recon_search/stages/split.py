@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -14,12 +15,10 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.data.source import Schema
 from recon_search.errors import RecipeError
 from recon_search.graph.split import Split
-from recon_search.model.facts import facts_of
+from recon_search.model.copies import surplus
+from recon_search.model.facts import Facts, facts_of
 from recon_search.recipe import Recipe, SplitConfig
 from recon_search.runs.run import Run
-
-RANDOM_PARAMS = "random-params"
-"""The control that draws layers until they hold as many parameters as the split's."""
 
 FROM_PROBE = ("backbone", "layer_infos", "recipe", "seeds")
 """What a probe notes beside its scores."""
@@ -76,28 +75,55 @@ def choose_layers(
     if budget is not None:
         whole = sum(n_parameters(scores)) + scores.metadata.get("n_frozen", 0)
         added = int(max(0.0, _factor(budget) - 1.0) * whole)
-        ranking = within_budget(ranking, scores, added)
+        ranking = within_budget(ranking, added_by(recipe, scores, schema), added)
     if recipe.split.k is not None:
         check_k(recipe, len(scores.layers))
     if recipe.split.max_flops is not None:
-        return _within_flops(ranking, scores, recipe, schema)
+        return _within_flops(ranking, scores, recipe, schema, recipe.split.max_flops)
     return ranking[: recipe.split.k]
 
 
+def added_by(
+    recipe: Recipe, scores: ConflictScores, schema: Schema | None = None
+) -> dict[str, int]:
+    """Return the parameters that a private copy of each layer for every task adds."""
+    further, copies = len(scores.tasks) - 1, recipe.split.copies
+    sizes = dict(zip(scores.layers, n_parameters(scores), strict=True))
+    whole = {layer: further * size for layer, size in sizes.items()}
+    if copies.kind == "full":
+        return whole
+    analysis = facts_for(recipe, schema, "split.copy").analysis
+    return {
+        layer: size + surplus(analysis, Split.private([layer], scores.tasks), copies)
+        for layer, size in whole.items()
+    }
+
+
+def facts_for(recipe: Recipe, schema: Schema | None, key: str) -> Facts:
+    """Look up the backbone that a key needs to know beside the scores.
+
+    Raises:
+        RecipeError: there is no schema to tell the shape of its images.
+    """
+    if schema is None:
+        raise RecipeError(f"`{key}` needs to know the data, got no schema. Pass schema=.")
+    return facts_of(recipe.backbone, schema.shape, recipe.train.freeze, tasks=schema.tasks)
+
+
 def _within_flops(
-    ranking: list[str], scores: ConflictScores, recipe: Recipe, schema: Schema | None
+    ranking: list[str],
+    scores: ConflictScores,
+    recipe: Recipe,
+    schema: Schema | None,
+    max_flops: str,
 ) -> list[str]:
-    """Take up to `split.k` layers in order while the network stays within `split.max_flops`.
+    """Take up to `split.k` layers in order while the network stays within `max_flops`.
 
     A layer that does not fit is passed over until one is taken that forks earlier: after a fork
     further layers cost nothing more.
     """
-    assert recipe.split.max_flops is not None
-    if schema is None:
-        raise RecipeError("`split.max_flops` needs to know the data, got no schema. Pass schema=.")
-    facts = facts_of(recipe.backbone, schema.shape, recipe.train.freeze, tasks=schema.tasks)
-    analysis = facts.analysis
-    limit, most = _factor(recipe.split.max_flops), recipe.split.k
+    analysis = facts_for(recipe, schema, "split.max_flops").analysis
+    limit, most = _factor(max_flops), recipe.split.k
     chosen: list[str] = []
     n_before = -1
     while len(chosen) > n_before:
@@ -105,9 +131,13 @@ def _within_flops(
         for layer in [layer for layer in ranking if layer not in chosen]:
             if most is not None and len(chosen) >= most:
                 return chosen
-            more = plan([*chosen, layer], scores, recipe.split.rule, recipe)
-            if analysis.flops_of(more) <= limit:
-                chosen.append(layer)
+            more = [*chosen, layer]
+            if recipe.split.grouping == "private":
+                ratio = analysis.flops_of_private(more, len(scores.tasks))
+            else:
+                ratio = analysis.flops_of(plan(more, scores, recipe.split.rule, recipe))
+            if ratio <= limit:
+                chosen = more
     return chosen
 
 
@@ -115,31 +145,20 @@ def _factor(text: str) -> float:
     return float(text.removesuffix("x"))
 
 
-def choose_control(
-    recipe: Recipe, scores: ConflictScores, control: str, like: Split, seed: int
-) -> Split:
-    """Choose the layers of a control of the same size as `like`.
-
-    `random-params` draws layers until they hold as many parameters as the split's; `norm-only`
-    splits every normalisation layer; every other control takes as many layers as the split has.
-    """
-    rule = "random" if control == RANDOM_PARAMS else control
-    ranking = [layer for layer, _ in rank(scores, rule, reading_of(recipe, seed))]
-    if control == RANDOM_PARAMS:
-        sizes = dict(zip(scores.layers, n_parameters(scores), strict=True))
-        added = sum(sizes[layer] for layer in like.layers) * (len(scores.tasks) - 1)
-        chosen = within_budget(ranking, scores, added)
-    elif control == "norm-only":
-        chosen = ranking
-    else:
-        chosen = ranking[: len(like.layers)]
-    return plan(chosen, scores, control, recipe)
-
-
 def choose_by_rule(recipe: Recipe, scores: ConflictScores, rule: str, k: int, seed: int) -> Split:
     """Choose the first `k` layers by a rule, random orders drawn from `seed`."""
     ranking = [layer for layer, _ in rank(scores, rule, reading_of(recipe, seed))]
     return plan(ranking[:k], scores, rule, recipe)
+
+
+def choose_by_budget(
+    recipe: Recipe, scores: ConflictScores, rule: str, max_flops: str, seed: int, schema: Schema
+) -> Split:
+    """Choose the layers that a FLOPs budget as "1.3x" has room for, up to `split.k`, by a rule."""
+    ranking = [layer for layer, _ in rank(scores, rule, reading_of(recipe, seed))]
+    chosen = _within_flops(ranking, scores, recipe, schema, max_flops)
+    split = plan(chosen, scores, rule, recipe)
+    return replace(split, chosen={**split.chosen, "max_flops": max_flops})
 
 
 def plan(chosen: list[str], scores: ConflictScores, rule: str, recipe: Recipe) -> Split:

@@ -20,7 +20,8 @@ def train_one(run: Run, split: Split | None) -> Result:
     recipe = run.recipe
     label = f"{recipe.train.method}, {'unsplit' if split is None else 'split'}"
     tasks, backbone = run.schema.names, recipe.backbone
-    training = Training(tasks, split, recipe.train, backbone, recipe.seed, label)
+    copies = recipe.split.copies
+    training = Training(tasks, split, recipe.train, backbone, recipe.seed, label, copies=copies)
     with run.listener.over("train", 1), counted([training.directory(run)], "train"):
         result = train(training, run, reporter(training, run))
     tell_skipped(training, result, run)

@@ -131,6 +131,7 @@ class Objective:
             "trial",
             test=False,
             start=self._joint() if recipe.search.start == "shared" else None,
+            copies=recipe.split.copies,
         )
         return self.run.with_recipe(recipe), training
 
@@ -205,7 +206,7 @@ class Objective:
             task: Training(
                 (task,),
                 None,
-                self.recipe.train.model_copy(update={"method": "joint"}),
+                self.recipe.train.model_copy(update={"method": "joint", "weights": {}}),
                 self.recipe.backbone,
                 self.recipe.seed,
                 f"single {task}",

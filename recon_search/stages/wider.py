@@ -11,15 +11,21 @@ import torch
 from recon_search.errors import BackboneError
 from recon_search.graph.split import Split
 from recon_search.model.backbone import create_backbone
+from recon_search.model.copies import surplus
 from recon_search.model.facts import facts_of
 from recon_search.model.source import untrained
-from recon_search.recipe import BackboneConfig
+from recon_search.recipe import WHOLE, BackboneConfig, CopyConfig
 
 WIDTH_ARGUMENTS = ("channels", "embed_dim", "embed_dims", "dims", "channel_multiplier")
 """Arguments by which timm's constructors take their width."""
 
 
-def widen(config: BackboneConfig, split: Split, shape: Sequence[int]) -> BackboneConfig | None:
+def widen(
+    config: BackboneConfig,
+    split: Split,
+    shape: Sequence[int],
+    copies: CopyConfig = WHOLE,
+) -> BackboneConfig | None:
     """Find the unsplit backbone that comes nearest to a split network's parameter count.
 
     The width argument is multiplied by one factor, found by bisection. Attention heads keep their
@@ -32,8 +38,9 @@ def widen(config: BackboneConfig, split: Split, shape: Sequence[int]) -> Backbon
     facts, in_chans = facts_of(config, shape), shape[0]
     backbone, base = facts.analysis.trace.root, facts.n_parameters
     sizes = {info.name: info.n_parameters for info in facts.analysis.infos}
-    copies = {name: len(groups) - 1 for name, groups in split.layers.items() if name in sizes}
-    target = base + sum(sizes[name] * n for name, n in copies.items())
+    further = {name: len(groups) - 1 for name, groups in split.layers.items() if name in sizes}
+    target = base + sum(sizes[name] * n for name, n in further.items())
+    target += surplus(facts.analysis, split, copies)
     defaults = inspect.signature(type(backbone).__init__).parameters
     for argument in WIDTH_ARGUMENTS:
         value = config.args.get(argument)

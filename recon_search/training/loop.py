@@ -33,6 +33,7 @@ from recon_search.training.evaluation import evaluate
 from recon_search.training.optimisation import base_lr, create_optimizer, create_scheduler
 from recon_search.training.resuming import Begun, State, resume, save
 from recon_search.training.scaler import create_scaler
+from recon_search.training.sparse import create_sparse
 from recon_search.training.spoiled import Spoiled
 from recon_search.training.step import Learner, Stepper
 from recon_search.training.stopping import is_over, judge, snapshot
@@ -156,8 +157,13 @@ def fit(
         write_history(checkpoint.parent, state.history)
     for record in state.history:
         _tell(after_epoch, record)
-    with interruption.in_order():
-        _go_on(stepper, state, checkpoint, n_updates, report, after_epoch)
+    stepper.sparse = create_sparse(model, config, seed)
+    try:
+        with interruption.in_order():
+            _go_on(stepper, state, checkpoint, n_updates, report, after_epoch)
+    finally:
+        if stepper.sparse is not None:
+            stepper.sparse.close()
     if state.best is not None:
         model.load_state_dict(state.best)
     elif average is not None:

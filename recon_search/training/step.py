@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +24,7 @@ from recon_search.recipe import TrainConfig
 from recon_search.tasks.task import Task
 from recon_search.training.averaging import Average
 from recon_search.training.scaler import Scaler
+from recon_search.training.sparse import SparseUpdates
 from recon_search.training.spoiled import Spoiled, faulty_gradient
 
 
@@ -67,7 +69,7 @@ class Learner:
                     losses[task.name] = 0.0 * output.float().sum()
                     continue
                 loss = task.loss(output, targets[task.name])
-                factor = share * task.weight
+                factor = share * task.weight * self.config.weights.get(task.name, 1.0)
                 losses[task.name] = loss if factor == 1 else factor * loss
         return losses, features
 
@@ -88,6 +90,7 @@ class Stepper:
         average: of the weights; None keeps none.
         sketch: of measured gradients, drawn anew for each step; None where these are kept.
         spoiled: leaves out steps that are not finite; None stops there.
+        sparse: keeps a share of the weights as they are; None keeps none.
         n_present: by task, the batches in which it had a loss.
     """
 
@@ -102,6 +105,7 @@ class Stepper:
     average: Average | None = None
     sketch: Sketch | None = None
     spoiled: Spoiled | None = None
+    sparse: SparseUpdates | None = None
     n_present: Counter[str] = field(default_factory=Counter)
 
     def begin(self, number: int) -> None:
@@ -176,10 +180,11 @@ class Stepper:
         if self.learner.config.clip_grad is not None:
             parameters = self.learner.model.parameters()
             torch.nn.utils.clip_grad_norm_(parameters, self.learner.config.clip_grad)
-        if self.scaler is None:
-            self.optimizer.step()
-        else:
-            self.scaler.step(self.optimizer)
+        with contextlib.nullcontext() if self.sparse is None else self.sparse.held():
+            if self.scaler is None:
+                self.optimizer.step()
+            else:
+                self.scaler.step(self.optimizer)
         self.surgeon.step(self._forward)
         if self.average is not None:
             self.average.update(self.learner.model, self._number + 1)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recon_search.conflict.rules import RULES, Reading, find_rule, rank, within_budget
+from recon_search.conflict.rules import RULES, Reading, find_rule, n_parameters, rank, within_budget
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
 
@@ -53,8 +53,10 @@ def test_random_depends_on_the_seed_alone(scores):
 
 
 def test_budget_passes_over_layers_that_do_not_fit(scores):
-    assert within_budget(["conv", "norm", "head"], scores, 12) == ["norm", "head"]
-    assert within_budget(["conv", "norm", "head"], scores, 0) == []
+    layers = ["conv", "norm", "head"]
+    costs = dict(zip(scores.layers, n_parameters(scores), strict=True))
+    assert within_budget(layers, costs, 12) == ["norm", "head"]
+    assert within_budget(layers, costs, 0) == []
 
 
 OFF = [(0.5, 0.5), (0.0, 1.2), (-0.1, 1.0), (0.65, 0.95), (float("nan"), 1.0), (0.0, float("inf"))]

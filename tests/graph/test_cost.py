@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import random
+
 import networkx as nx
+import pytest
 import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from recon_search.graph.analysis import analyse
 from recon_search.graph.branch import branch
 from recon_search.graph.cost import cost, layer_graph
 from recon_search.graph.layers import layers
@@ -58,3 +62,21 @@ def test_descendants_are_the_layers_after_the_fork() -> None:
     assert list(graph.successors("patch_embed.proj")) == ["pos_embed"]
     assert nx.is_directed_acyclic_graph(graph)
     assert nx.descendants(graph, "blocks.0.mlp.fc1") == {"blocks.0.mlp.fc2", "norm"}
+
+
+SMALL = {
+    "test_resnet": {},
+    "test_efficientnet": {},
+    "vit_tiny_patch16_224": {"img_size": 32, "depth": 2, "embed_dim": 24, "num_heads": 2},
+    "convnext_atto": {"depths": (1, 1, 1, 1), "dims": (4, 8, 8, 8)},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_flops_of_private_layers_are_those_that_any_of_them_repeats(name: str) -> None:
+    analysis = analyse(timm.create_model(name, num_classes=0, **SMALL[name]))
+    draw, tasks = random.Random(0), ("p", "q", "r")
+    for k in (0, 1, 2, 5):
+        chosen = draw.sample(list(analysis.layers), k)
+        expected = analysis.flops_of(Split.private(chosen, tasks))
+        assert analysis.flops_of_private(chosen, 3) == pytest.approx(expected, rel=1e-12)

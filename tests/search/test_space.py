@@ -72,6 +72,15 @@ def test_options_are_those_of_the_recipes_method():
     assert with_values(recipe, other).train.options == {}
 
 
+def test_weights_of_losses_and_copies_may_be_searched():
+    """A task's name may have dots."""
+    recipe = parse_recipe(tomllib.loads(TINY))
+    found = with_values(recipe, {"train.weights.left": 2.0, "split.copy": "low-rank"})
+    assert found.train.weights == {"left": 2.0}
+    assert found.split.copies.kind == "low-rank"
+    assert with_values(recipe, {"train.weights.a.b": 2.0}).train.weights == {"a.b": 2.0}
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [

@@ -17,7 +17,10 @@ def models(tmp_path):
         for seed, values in enumerate(histories):
             folder = tmp_path / f"{task}{seed}"
             folder.mkdir()
-            records = [json.dumps({"validation": {task: {metric: value}}}) for value in values]
+            records = [
+                json.dumps({"epoch": epoch, "validation": {task: {metric: value}}})
+                for epoch, value in enumerate(values, start=1)
+            ]
             (folder / "metrics.jsonl").write_text("\n".join(records) + "\n")
             seen = {task: {metric: values[-1]}}
             own = {task: {metric: test * (seed + 1)}}

@@ -74,7 +74,7 @@ def trained(monkeypatch):
             size = 10 * len(training.tasks) + 7 * (training.split is not None)
             folder = run.out / training.identity(run)
             folder.mkdir(parents=True, exist_ok=True)
-            records = [json.dumps({"validation": seen})] * 5
+            records = [json.dumps({"epoch": n + 1, "validation": seen}) for n in range(5)]
             (folder / "metrics.jsonl").write_text("\n".join(records))
             found = training.tasks, training.train.method, training.seed, size, 2 * size
             results.append(Result(*found, seen, 1.0, folder, test))

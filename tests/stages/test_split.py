@@ -20,8 +20,6 @@ from recon_search.stages.split import (
     FROM_PROBE,
     check_k,
     check_scores,
-    choose_by_rule,
-    choose_control,
     choose_split,
     reading_of,
 )
@@ -174,49 +172,6 @@ def test_all_layers_may_be_split(scores):
     check_k(recipe_with(split={"k": 43}), 43)
     check_k(recipe_with(compare={"rules": ["mass"], "ks": [43]}), 43)
     check_k(recipe_with(split={"k": None, "max_params": "2x"}), 0)
-
-
-@pytest.mark.parametrize("control", ["random", "first-k", "least", "smallest-first"])
-def test_a_control_has_as_many_layers_as_the_split(scores, control):
-    recipe = recipe_with()
-    like = choose_split(recipe, scores)
-    found = choose_control(recipe, scores, control, like, seed=0)
-    assert len(found.layers) == len(like.layers)
-    assert found.chosen["rule"] == control
-    if control == "first-k":
-        assert list(found.layers) == list(scores.layers[:3])
-    if control == "smallest-first":
-        own = sizes(scores)
-        assert max(own[name] for name in found.layers) <= sorted(own.values())[2]
-
-
-def test_random_controls_are_drawn_by_seed(scores):
-    recipe = recipe_with()
-    like = choose_split(recipe, scores)
-    for control in ("random", "random-params"):
-        drawn = [choose_control(recipe, scores, control, like, seed) for seed in (0, 0, 1, 2)]
-        assert drawn[0] == drawn[1]
-        assert len({split.digest for split in drawn}) > 1
-    assert choose_by_rule(recipe, scores, "random", 3, 1) != choose_by_rule(
-        recipe, scores, "random", 3, 2
-    )
-
-
-@pytest.mark.parametrize("k", [3, 20])
-@pytest.mark.parametrize("seed", range(3))
-def test_a_random_control_of_equal_size_adds_no_more_parameters_than_the_split(scores, k, seed):
-    recipe = recipe_with(split={"k": k})
-    like, own = choose_split(recipe, scores), sizes(scores)
-    found = choose_control(recipe, scores, "random-params", like, seed)
-    added, allowed = (sum(own[name] for name in split.layers) for split in (found, like))
-    assert 0.5 * allowed < added <= allowed
-
-
-def test_the_norms_alone_are_all_norms(scores):
-    recipe = recipe_with()
-    found = choose_control(recipe, scores, "norm-only", choose_split(recipe, scores), seed=0)
-    infos = scores.metadata["layer_infos"]
-    assert set(found.layers) == {info["name"] for info in infos if info["is_norm"]}
 
 
 # Groups and budgets

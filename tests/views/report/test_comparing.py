@@ -1,0 +1,62 @@
+"""Plots of a comparison: a line for each rule, between joint training and separate networks."""
+
+import re
+import statistics
+from dataclasses import replace
+
+import pytest
+
+from recon_search.runs.comparison import Row, by_rule
+from recon_search.views.report.comparing import cost_plot
+from tests.views.report.test_answer import comparison
+
+
+def rule_row(name, flops, delta_m):
+    return Row(name, "rule", "joint", {}, list(delta_m), 1000 * flops, 2000 * flops, None, None)
+
+
+ROWS = [
+    rule_row("rule count, 3 layers", 1.4, (-3.0, -4.0, -5.0)),
+    rule_row("rule count, 1.2x FLOPs", 1.2, (-5.0, -5.5, -6.0)),
+    rule_row("rule mass, 3 layers", 1.3, (-3.0, -3.5, -4.0)),
+]
+
+
+@pytest.fixture
+def made():
+    plain = comparison((-1.0, -2.0, -1.5))
+    return replace(plain, rows=[*plain.rows, *ROWS])
+
+
+def test_rules_of_several_rows_have_lines(made):
+    assert {rule: [row.name for row in own] for rule, own in by_rule(made.rows).items()} == {
+        "count": [ROWS[0].name, ROWS[1].name]
+    }
+
+
+def points(svg, kind):
+    found = re.findall(rf'<(?:polyline|polygon) points="([^"]+)" class="{kind} ', svg)
+    return [[tuple(map(float, pair.split(","))) for pair in each.split()] for each in found]
+
+
+@pytest.mark.parametrize("cost", ["flops", "parameters"])
+def test_a_rules_line_goes_from_joint_training_to_separate_networks(made, cost):
+    svg = str(cost_plot(made, cost))
+    (line,), (band,) = points(svg, "line"), points(svg, "band")
+    (chord,) = re.findall(r'<polyline points="([^"]+)" class="chord"', svg)
+    ends = [tuple(map(float, pair.split(","))) for pair in chord.split()]
+    assert [line[0], line[-1]] == ends
+    assert len(line) == 4, "both ends and two budgets"
+    assert [x for x, _ in line] == sorted(x for x, _ in line)
+    upper, lower = band[:4], band[:3:-1]
+    for (x, y), (_, top), (_, bottom), row in zip(
+        line, upper, lower, [made.rows[0], ROWS[1], ROWS[0], None], strict=True
+    ):
+        assert top <= y <= bottom
+        width = 0.0 if row is None else statistics.stdev(row.delta_m)
+        assert (bottom - top > 0) is (width > 0), x
+    assert "<title>rule count</title>" in svg
+
+
+def test_without_budgets_there_is_no_line(made):
+    assert not points(str(cost_plot(replace(made, rows=made.rows[:3]), "flops")), "line")
