@@ -112,6 +112,7 @@ def of_training(
     seed: int | None,
     measured: str | None,
     start: str | None,
+    until: int | None = None,
 ) -> str:
     """Return the identity of one training, which names its folder.
 
@@ -124,7 +125,8 @@ def of_training(
         split: digest of the split; None for none.
         seed: of initialisation and batches; None leaves it open.
         measured: format of the conflict scores it writes; None if it measures none.
-        start: identity of the training whose weights it starts from.
+        start: identity of the training whose weights it starts from, or with which it goes on.
+        until: the epoch after which it stops; None for the last of `train`.
     """
     return digest(
         {
@@ -138,6 +140,7 @@ def of_training(
             "seed": seed,
             "measured": measured,
             "start": start,
+            **({} if until is None else {"until": until}),
         }
     )
 

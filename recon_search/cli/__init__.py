@@ -10,6 +10,7 @@ import click
 
 from recon_search import __version__, interruption
 from recon_search.cli import (
+    ablate,
     conflict,
     data,
     doctor,
@@ -89,6 +90,7 @@ COMMANDS = (
     training.train,
     training.compare,
     search.search,
+    ablate.ablate,
     data.data,
     evaluation.evaluate,
     prediction.predict,

@@ -26,6 +26,8 @@ class SplitConfig(Section):
     max_groups: int | None = Field(default=None, ge=2)  # copies of a layer, at most
     group_share: float = Field(default=0.5, gt=0, le=1)  # conflicting steps that separate two tasks
     init: Literal["copy", "fresh"] = "copy"
+    when: Literal["before", "during"] = "before"  # training: after a probe, or in its midst
+    at: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 0.5  # epoch, or share
 
     @model_validator(mode="before")
     @classmethod
@@ -46,6 +48,11 @@ class SplitConfig(Section):
             yield (
                 f'`split.max_groups` needs `split.grouping` "colour" or "affinity", got '
                 f"{self.max_groups} with one copy a task. Set it."
+            )
+        if self.when == "during" and self.init == "fresh":
+            yield (
+                '`split.when` "during" needs `split.init` "copy", got "fresh": copies that are '
+                "drawn anew forget what was trained. Drop one."
             )
 
 
@@ -76,6 +83,7 @@ class CompareConfig(Section):
     splits: dict[Annotated[str, Field(min_length=1)], BorrowedConfig] = {}  # from elsewhere
     map: dict[str, str] = {}  # the recipe's task to what a split from elsewhere calls it
     delta_m: Literal["per-task", "flat"] = "per-task"  # mean over tasks, or over all metrics alike
+    during: bool = False  # a row that is split while it trains, at `split.at`
     single: list[str] = []  # tasks with a single-task model, of which delta_m is made; empty: all
 
     @field_validator("methods", "controls", "rules", "ks", "single")
