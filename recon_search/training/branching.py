@@ -31,6 +31,9 @@ from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
 from recon_search.training.optimisation import create_optimizer
 
+REMEMBERS = frozenset({"excess-mtl"})
+"""Methods that remember gradients of the shared parameters, which are others after a split."""
+
 MODELS = ("model", "average", "best")
 """Parts of a training's state that are tensors by the names of the network."""
 
@@ -90,6 +93,17 @@ def sources(before: MultiTaskModel, after: MultiTaskModel) -> dict[str, str]:
     }
 
 
+def check_goes_on(method: str, options: Mapping[str, Any]) -> None:
+    """Refuse a method that cannot go on, before anything is trained (see `check_method_state`).
+
+    Raises:
+        RecipeError: naming it, or the one that it is made of.
+    """
+    for name in (method, options.get("weighting")):
+        if name in REMEMBERS:
+            raise RecipeError(_refusal(name))
+
+
 def check_method_state(state: Any, method: str, n_tasks: int) -> None:
     """Refuse a method that remembers something as large as the shared parameters.
 
@@ -101,11 +115,15 @@ def check_method_state(state: Any, method: str, n_tasks: int) -> None:
     combiner = state.get("combiner", state) if isinstance(state, Mapping) else {}
     for tensor in _tensors(combiner.get("operators", [])):
         if any(size > n_tasks for size in tensor.shape):
-            raise RecipeError(
-                f"Method '{method}' remembers gradients of the shared parameters (a tensor of "
-                f"shape {tuple(tensor.shape)}), which are others after a split. Set `split.when` "
-                '"before" and `compare.during` false, or choose another method.'
-            )
+            raise RecipeError(_refusal(method))
+
+
+def _refusal(method: str) -> str:
+    return (
+        f"A method must go on in a split network, '{method}' remembers gradients of the shared "
+        'parameters, which are others then. Set `split.when` "before" and `compare.during` false, '
+        "or choose another method."
+    )
 
 
 def _carry_optimizer(
