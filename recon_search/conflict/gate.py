@@ -76,11 +76,10 @@ def measure_gate(
         seed: of the bootstrap, and of orders at random.
 
     Raises:
-        RecipeError: as `rules.rank`.
+        RecipeError: as `rules.rank`; by a rule that does not measure no steps give nan.
     """
     found = find_rule(rule)
     check_measured(scores, found, reading)
-    check_measured(scores, find_rule("gain"), reading)
     inside = reading.blocks()
     k = min(max(k, 1), len(scores.layers))
     halves = []

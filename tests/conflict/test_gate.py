@@ -106,5 +106,7 @@ def test_gradients_that_meet_nowhere_say_nothing():
 
 
 def test_a_probe_that_measured_nothing_is_refused():
+    scores = ConflictScores(["a"], ["x", "y"])
     with pytest.raises(RecipeError, match="needs measured steps"):
-        measure_gate(ConflictScores(["a"], ["x", "y"]), "first-k", READING, 1)
+        measure_gate(scores, "projection", READING, 1)
+    assert math.isnan(measure_gate(scores, "first-k", READING, 1).share)

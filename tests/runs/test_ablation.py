@@ -15,7 +15,7 @@ from recon_search.runs.paired import paired
 BENEFITS = [[1.0, 1.2], [0.1, -0.1], [2.0, 2.5], [-1.0, -0.8]]
 
 
-def ablation():
+def make_ablation():
     joint = [-3.0, -3.5]
     layers = [
         Ablated(
@@ -31,8 +31,8 @@ def ablation():
 
 
 def test_an_ablation_is_read_as_it_was_written(tmp_path):
-    ablation().save(tmp_path / "a.json")
-    assert Ablation.load(tmp_path / "a.json") == ablation()
+    make_ablation().save(tmp_path / "a.json")
+    assert Ablation.load(tmp_path / "a.json") == make_ablation()
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_an_ablation_is_read_as_it_was_written(tmp_path):
     ],
 )
 def test_what_does_not_fit_together_is_refused(tmp_path, change, said):
-    ablation().save(tmp_path / "a.json")
+    make_ablation().save(tmp_path / "a.json")
     values = artefact.read_object(tmp_path / "a.json", "ablation")
     artefact.write_json(tmp_path / "a.json", {**values, **change})
     with pytest.raises(ArtefactError, match=said):
