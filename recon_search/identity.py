@@ -112,6 +112,7 @@ def of_training(
     measured: str | None,
     start: str | None,
     copies: CopyConfig | None = None,
+    until: int | None = None,
 ) -> str:
     """Return the identity of one training, which names its folder.
 
@@ -124,8 +125,9 @@ def of_training(
         split: digest of the split; None for none.
         seed: of initialisation and batches; None leaves it open.
         measured: format of the conflict scores it writes; None if it measures none.
-        start: identity of the training whose weights it starts from.
+        start: identity of the training whose weights it starts from, or with which it goes on.
         copies: what the copies of a split are; None for whole ones.
+        until: the epoch after which it stops; None for the last of `train`.
     """
     return digest(
         {
@@ -140,6 +142,7 @@ def of_training(
             "measured": measured,
             "start": start,
             **({} if copies is None else {"copies": copies.model_dump()}),
+            **({} if until is None else {"until": until}),
         }
     )
 

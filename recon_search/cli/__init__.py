@@ -11,6 +11,7 @@ import click
 
 from recon_search import __version__, interruption
 from recon_search.cli import (
+    ablate,
     conflict,
     data,
     doctor,
@@ -96,6 +97,7 @@ COMMANDS = (
     training.train,
     training.compare,
     search.search,
+    ablate.ablate,
     data.data,
     evaluation.evaluate,
     prediction.predict,

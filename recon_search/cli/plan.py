@@ -27,12 +27,14 @@ from recon_search.cli.options import (
 @click.option("--out", type=FOLDER, help="Run directory, whose trainings are done already.")
 @device_option
 @click.option("--workers", type=click.IntRange(min=1), help="Trainings at once.")
+@click.option("--ablate", "wanted", metavar="LAYERS", help="Say it of `ablate` with such --layers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
     scores_path: Path | None,
     out: Path | None,
     device: str,
     workers: int | None,
+    wanted: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -46,6 +48,7 @@ def plan(
 
     from recon_search.conflict.scores import ConflictScores
     from recon_search.runs.run import Run
+    from recon_search.stages.ablate import plan as ablations
     from recon_search.stages.check import check
     from recon_search.stages.plan import make_plan
     from recon_search.stages.split import check_scores
@@ -60,7 +63,8 @@ def plan(
     if scores is not None:
         check_scores(scores, run)
     with counting("plan", "networks") as tell_counts:
-        found = make_plan(run, scores, tell_counts)
+        lines = None if wanted is None else ablations(run, wanted)
+        found = make_plan(run, scores, tell_counts, lines)
     if as_json:
         tell_json(values(found))
         return

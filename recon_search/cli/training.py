@@ -19,6 +19,7 @@ from recon_search.cli.options import (
     tell,
     tell_json,
 )
+from recon_search.errors import RecipeError
 
 if TYPE_CHECKING:
     from recon_search.runs.run import Run
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(split_path: Path | None, method: str | None, as_json: bool, **options: Any) -> None:
     """Train one network, unsplit or with a saved split, and test it once.
+
+    With `split.when = "during"` in the recipe it measures, splits itself, and goes on.
 
     Example: recon-search train my.toml --split runs/other --method pcgrad --out runs/mine
     """
@@ -98,6 +101,11 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
 
     def read_inputs(run: Run) -> None:
         nonlocal inputs
+        if run.recipe.split.when == "during":
+            raise RecipeError(
+                '`compare` judges the split that it is given, `split.when` "during" has every '
+                "training choose its own. Use `recon-search run`, or pass --set split.when=before."
+            )
         scores = ConflictScores.load(scores_path)
         check_scores(scores, run)
         inputs = load_split(split_path, run, run.recipe.compare.map), scores

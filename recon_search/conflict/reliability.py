@@ -84,7 +84,9 @@ def measure_reliability(
     whole = values(torch.ones(BLOCKS, dtype=torch.float64))
     is_flat = bool((whole == whole[0]).all())
     generator = torch.Generator().manual_seed(seed)
-    tops = [_top(values(_draw(scores.n_probes, inside, generator)), k) for _ in range(2 * N_PAIRS)]
+    tops = [
+        _top(values(draw_blocks(scores.n_probes, inside, generator)), k) for _ in range(2 * N_PAIRS)
+    ]
     shares = [len(a & b) / k for a, b in zip(tops[::2], tops[1::2], strict=True)]
     tau = math.nan
     if len(whole) > 1:
@@ -98,7 +100,7 @@ def measure_reliability(
     )
 
 
-def _draw(n_probes: int, inside: Tensor, generator: torch.Generator) -> Tensor:
+def draw_blocks(n_probes: int, inside: Tensor, generator: torch.Generator) -> Tensor:
     """Draw a bootstrap sample of the blocks `inside`: how often each counts, (probes, *BLOCKS)."""
     open_blocks = inside.flatten().nonzero()[:, 0]
     weights = torch.zeros(n_probes, inside.numel(), dtype=torch.float64)

@@ -83,6 +83,12 @@ class SplitConfig(_Copies):
     init: Literal["copy", "fresh"] = "copy"
     """Copies of a layer start equal, or each is drawn anew, as Recon's code does."""
 
+    when: Literal["before", "during"] = "before"
+    """Before a training, after a probe of its own; or during it, from what it has measured."""
+
+    at: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Epoch, or share of the epochs, after which a training is split."""
+
     @model_validator(mode="before")
     @classmethod
     def _settle_k(cls, values: Any) -> Any:
@@ -107,6 +113,16 @@ class SplitConfig(_Copies):
             yield (
                 '`split.copy` "low-rank" and `split.init` "fresh" exclude each other: low-rank '
                 "copies share the weight that fresh ones would draw anew. Drop one."
+            )
+        if self.when == "during" and self.copy != "full":
+            yield (
+                f'`split.when` "during" needs `split.copy` "full", got "{self.copy}": what an '
+                "optimiser has gathered is carried over to whole copies alone. Drop one."
+            )
+        if self.when == "during" and self.init == "fresh":
+            yield (
+                '`split.when` "during" needs `split.init` "copy", got "fresh": copies that are '
+                "drawn anew forget what was trained. Drop one."
             )
 
 
@@ -177,6 +193,9 @@ class CompareConfig(Section):
 
     delta_m: Literal["per-task", "flat"] = "per-task"
     """Mean over each task's metrics and then over tasks, or over all metrics alike."""
+
+    during: bool = False
+    """Add a row that is split while it trains, at `split.at`."""
 
     single: list[str] = []
     """Tasks with a single-task model, of which delta_m is made; all where it is empty."""

@@ -66,8 +66,37 @@ class Recipe(Section):
         return HeadsConfig.model_construct(head=self.head, heads=own, necks=self.necks)
 
     def broken_rules(self) -> Iterator[str]:
-        """Heads name necks."""
+        """Heads name necks; a split in the midst of training needs epochs on both sides."""
         yield from self.heads.broken_rules()
+        if self.split.when == "during" and self.compare.during:
+            yield (
+                "`compare.during` adds a row that is split while it trains, with `split.when` "
+                '"during" every split row is. Drop one.'
+            )
+        if self.split.when == "before" and not self.compare.during:
+            return
+        key = "split.when" if self.split.when == "during" else "compare.during"
+        if not 1 <= self.epoch_of_split < self.train.epochs:
+            yield (
+                f"`split.at` must leave an epoch before and after it (`{key}`), got "
+                f"{self.split.at} of `train.epochs` {self.train.epochs}. Change one."
+            )
+        if self.train.patience:
+            yield (
+                f"`train.patience` may end a training before it is split (`{key}`), got "
+                f"{self.train.patience}. Set it to 0, or drop the other."
+            )
+        if self.split.init == "fresh" and self.compare.during:
+            yield (
+                '`compare.during` needs `split.init` "copy", got "fresh": copies that are drawn '
+                "anew forget what was trained. Drop one."
+            )
+
+    @property
+    def epoch_of_split(self) -> int:
+        """The epoch after which a network is split that is split while it trains."""
+        at = self.split.at
+        return at if isinstance(at, int) else max(1, round(at * self.train.epochs))
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -18,7 +18,7 @@ SECOND_FORMAT = "recon-search/comparison/2"
 """Without a digest, and without intervals."""
 FIRST_FORMAT = "recon-search/comparison/1"
 
-Role = Literal["joint", "split", "borrowed", "rule", "control", "separate"]
+Role = Literal["joint", "split", "borrowed", "during", "rule", "control", "separate"]
 Values = dict[str, dict[str, list[float]]]
 """By task and metric, one value a seed."""
 
@@ -49,8 +49,8 @@ class Row:
 
     Attributes:
         name: what to call it.
-        role: an unsplit network, the split one, one split as was found elsewhere, a split by
-            another rule, a control, or a network of its own for every task.
+        role: an unsplit network, the split one, one split as was found elsewhere, one split while
+            it trained, a split by another rule, a control, or a network of its own for every task.
         method: by which it was trained.
         metrics: on test data.
         delta_m: on test data, against the single-task models of the same seed, one value a seed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,25 +19,37 @@ from recon_search import identity, interruption, parallel
 from recon_search.conflict.kept import MEASURED
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.transforms import SCALES
-from recon_search.errors import RecipeError, TrainingError
+from recon_search.errors import ArtefactError, RecipeError, TrainingError
 from recon_search.graph.split import Split
 from recon_search.memory import is_exhausted
 from recon_search.model.copies import change_copies, folded
 from recon_search.model.facts import Facts, facts_of
 from recon_search.model.files import load
 from recon_search.model.network import MultiTaskModel, build_model
+from recon_search.model.source import untrained
 from recon_search.recipe import WHOLE, BackboneConfig, CopyConfig, Recipe, TrainConfig
 from recon_search.runs.deadline import OutOfTime, in_time
 from recon_search.runs.lock import held
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.tasks.task import Metrics, Task
-from recon_search.training.checkpoint import CHECKPOINT, n_epochs, write_history
+from recon_search.training.branching import branch_state
+from recon_search.training.checkpoint import (
+    ADVICE,
+    CHECKPOINT,
+    load_checkpoint,
+    n_epochs,
+    save_checkpoint,
+    write_history,
+)
 from recon_search.training.evaluation import evaluate
 from recon_search.training.loop import AfterEpoch, Progress, Report, fit
 from recon_search.training.stopping import Record, reported
 
 logger = logging.getLogger(__name__)
+
+STATE = "state.safetensors"
+"""In the folder of a training that stopped early: its last checkpoint, for those that go on."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +64,11 @@ class Training:
         seed: of initialisation and batches.
         label: for progress bars; not part of the identity.
         test: look at the test data at the end; not part of the identity.
-        start: the training whose weights this one starts from; None starts from scratch.
+        start: the training whose weights this one starts from; None starts from scratch. With one
+            that stops early (`until`) this one goes on, in a network that may be split further:
+            optimiser, schedule and all (see `training.branching`).
         copies: what the copies of split layers are.
+        until: the epoch after which it stops, for others to go on; None for the last.
     """
 
     tasks: tuple[str, ...]
@@ -64,6 +80,12 @@ class Training:
     test: bool = field(default=True, compare=False)
     start: Training | None = None
     copies: CopyConfig = WHOLE
+    until: int | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it goes on with a training that stopped early."""
+        return self.start is not None and self.start.until is not None
 
     @property
     def name(self) -> str:
@@ -83,6 +105,7 @@ class Training:
             measured=MEASURED if self.train.measure_every else None,
             start=None if self.start is None else self.start.identity(run),
             copies=self.copies if self.split is not None and self.copies.kind != "full" else None,
+            until=self.until,
         )
 
     def facts(self, run: Run) -> Facts:
@@ -153,13 +176,17 @@ def _wait(run: Run, other: str) -> None:
 def _train(
     training: Training, run: Run, report: Report | None, after_epoch: AfterEpoch | None
 ) -> Result:
-    directory, started = training.directory(run), time.perf_counter()
+    directory, earlier = training.directory(run), 0.0
     if training.start is not None:
-        train(training.start, run, report)
+        before = train(training.start, run, report)
+        earlier = before.seconds if training.goes_on else 0.0
+        if training.goes_on and not os.path.lexists(directory / CHECKPOINT):
+            _branch_off(training, before, run)
+    started = time.perf_counter()
     if run.deadline is not None:
         if run.deadline.refuses():
             raise OutOfTime
-        trained, last = n_epochs(directory / CHECKPOINT), training.train.epochs
+        trained, last = n_epochs(directory / CHECKPOINT), training.until or training.train.epochs
         after_epoch = in_time(run.deadline, after_epoch, known=trained, last=last)
     parallel.agree((training, run.silent()))  # other processes of a group wait for it
     model, scores, history = fit_training(training, run, report, after_epoch)
@@ -170,7 +197,7 @@ def _train(
         n_parameters=model.n_parameters,
         flops=count_flops(folded(model), torch.zeros(1, *run.schema.shape, device=run.device)),
         validation=reported(history, training.train, "validation"),
-        seconds=round(time.perf_counter() - started, 2),
+        seconds=round(earlier + time.perf_counter() - started, 2),
         directory=directory,
         epochs=len(history),
     )
@@ -181,6 +208,8 @@ def _train(
     model.config |= _input_config(run)
     model.save(directory / "model", metrics={"validation": result.validation})
     write_history(directory, history)
+    if training.until is not None:
+        save_checkpoint(directory / STATE, load_checkpoint(directory / CHECKPOINT))
     result.save()
     (directory / CHECKPOINT).unlink(missing_ok=True)
     return result
@@ -194,23 +223,13 @@ def fit_training(
 ) -> tuple[MultiTaskModel, ConflictScores | None, list[dict[str, Any]]]:
     """Build a training's model and fit it: what all processes of a group do together.
 
-    The training that it starts from is done.
+    The training that it starts from is done; of one that goes on the folder holds a checkpoint.
 
     Returns:
         The model, its conflict scores if they were measured, and the history (see `fit`).
     """
-    tasks = run.schema.select(training.tasks)
-    model = build_model(
-        training.backbone,
-        run.recipe.heads,
-        tasks,
-        shape=run.schema.shape,
-        split=training.split,
-        init=run.recipe.split.init,
-        seed=training.seed,
-        frozen=training.train.freeze,
-    ).to(run.device)
-    if training.start is not None:
+    model = _build(training, run).to(run.device)
+    if training.start is not None and not training.goes_on:
         _start_from(model, load(training.start.directory(run) / "model"))
     change_copies(model, training.copies, training.seed)
     scores = empty_scores(training, run) if training.train.measure_every else None
@@ -225,6 +244,7 @@ def fit_training(
                 scores=scores,
                 report=report,
                 after_epoch=after_epoch,
+                until=training.until,
             )
     except (ValueError, RuntimeError, MemoryError) as error:
         config = training.train
@@ -271,6 +291,43 @@ def _test(
         return reported(history, training.train, "test")
     with contextlib.closing(run.feed) as feed:
         return evaluate(model, feed, "test", training.train)
+
+
+def _branch_off(training: Training, stopped: Result, run: Run) -> None:
+    """Write the checkpoint with which a training goes on where another has stopped.
+
+    Raises:
+        ArtefactError: what the other has left is missing or damaged.
+        RecipeError: the method cannot go on in another network.
+    """
+    assert training.start is not None
+    path = stopped.directory / STATE
+    try:
+        state = load_checkpoint(path)
+    except ArtefactError as error:
+        reason = str(error).removesuffix(ADVICE)
+        raise ArtefactError(f"{reason}Delete {stopped.directory} to train it anew.") from None
+    before, after = (
+        _build(replace(each, backbone=untrained(each.backbone)), run)
+        for each in (training.start, training)
+    )
+    config = _settle(training.train, run)
+    scores = empty_scores(training, run).tensors if config.measure_every else None
+    branched = branch_state(state, before, after, config, scores)
+    save_checkpoint(training.directory(run) / CHECKPOINT, branched)
+
+
+def _build(training: Training, run: Run) -> MultiTaskModel:
+    return build_model(
+        training.backbone,
+        run.recipe.heads,
+        run.schema.select(training.tasks),
+        shape=run.schema.shape,
+        split=training.split,
+        init=run.recipe.split.init,
+        seed=training.seed,
+        frozen=training.train.freeze,
+    )
 
 
 def _start_from(model: MultiTaskModel, trained: MultiTaskModel) -> None:

@@ -15,6 +15,7 @@ AGAINST = {
     "control": "controls",
     "rule": "splits by rule",
     "borrowed": "splits from elsewhere",
+    "during": "splitting while training",
 }
 """What a sentence compares the split with, by role."""
 

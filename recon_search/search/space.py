@@ -16,6 +16,9 @@ from recon_search.recipe import Range, Recipe, Value, parse_recipe
 SECTIONS = ("split", "train")
 """Sections whose keys may be searched: they change neither the probe nor the baselines."""
 
+UNSEARCHED = {"split.max_params", "split.when", "split.at"}
+"""Keys of these sections that are not: limits, and what leaves nothing to probe."""
+
 OPTIONS = "train.options."
 """Where the options of the recipe's method lie."""
 
@@ -166,7 +169,7 @@ def _is_searchable(path: str) -> bool:
     section, _, key = path.removeprefix(OPTIONS).rpartition(".")
     if path.startswith(OPTIONS):
         return bool(key) and not section
-    return section in SECTIONS and path != "split.max_params"
+    return section in SECTIONS and path not in UNSEARCHED
 
 
 def _is_read(path: str, values: Mapping[str, Any]) -> bool:

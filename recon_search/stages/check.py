@@ -16,6 +16,7 @@ from recon_search.search.space import check_space
 from recon_search.stages.baselines import judged_tasks
 from recon_search.stages.borrow import borrowed_splits
 from recon_search.stages.split import check_k, reading_of
+from recon_search.training.branching import check_goes_on
 from recon_search.training.optimisation import check_optimizer
 
 
@@ -50,6 +51,10 @@ def check(run: Run) -> int:
                 f"towards one another, but {names[0]} and {names[1]} have images of their own. "
                 "Choose another method, such as pcgrad: recon-search ls methods."
             )
+    if recipe.split.when == "during" or recipe.compare.during:
+        for name in (recipe.train.method, *recipe.compare.methods):
+            options = recipe.train.options if name == recipe.train.method else {}
+            check_goes_on(name, options)
     if recipe.backbone.levels is not None and all(task.reads == "vector" for task in tasks):
         raise RecipeError(
             "`backbone.levels` is for tasks that predict for every pixel, there is none among "

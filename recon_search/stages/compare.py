@@ -35,6 +35,7 @@ from recon_search.stages.controls import (
     control_name,
     weightings,
 )
+from recon_search.stages.during import SCORES, first_part, measure, second_part, split_of
 from recon_search.stages.split import choose_by_budget, choose_by_rule
 from recon_search.stages.wider import widen
 from recon_search.tasks.task import directions, units
@@ -65,8 +66,14 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
     The first method's split network is *the split*: controls are trained by that method and
     differences are taken to it. The model to export is chosen on validation data among the split
     networks.
+
+    With `split.when = "during"` every network with a split goes on with a first part, that of its
+    method and seed, and the split rows choose by what theirs has measured, whatever `split` is:
+    that gives controls their size.
     """
     recipe, tasks = run.recipe, judged_tasks(run)
+    if parts := first_parts(run):
+        measure(run, [training for line in parts for training in line.trainings])
     lines = plan(run, split, scores)
     every = [training for line in lines for training in line.trainings]
     found = iter(train_all(every, run, "compare"))
@@ -95,7 +102,7 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
     rows = make_rows(trained, single, judged_by, average)
     warnings = describe_unmeasured(single, judged_by), describe_doubts(doubts(single, judged_by))
     comparison = Comparison(
-        seeds=list(_seeds(run)),
+        seeds=list(seeds_of(run)),
         threshold=recipe.split.threshold,
         directions=judged_by,
         single={task: collect(of, {task: ()})[task] for task, of in single.items()},
@@ -117,9 +124,12 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
 
 
 def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
-    """List what a comparison trains: the baselines first, one line a task."""
+    """List what a comparison trains: the baselines first, one line a task.
+
+    First parts that are not done yet are taken to choose `split`.
+    """
     recipe, names = run.recipe, run.schema.names
-    first = recipe.compare.methods[0]
+    first, is_during = recipe.compare.methods[0], recipe.split.when == "during"
 
     def line(
         name: str,
@@ -127,7 +137,6 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
         chosen: Split | Callable[[int], Split] | None = None,
         *,
         method: str = first,
-        tasks: tuple[str, ...] = names,
         backbone: BackboneConfig = recipe.backbone,
         copies: CopyConfig = recipe.split.copies,
         **changes: Any,
@@ -135,23 +144,30 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
         config = recipe.train.model_copy(update={"method": method, **changes})
         if backbone != recipe.backbone and untrained(recipe.backbone) != recipe.backbone:
             config = config.model_copy(update={"freeze": []})  # drawn at random where it is wider
-        splits = [chosen(seed) if callable(chosen) else chosen for seed in _seeds(run)]
-        return Line(
-            name,
-            role,
-            tuple(
-                Training(tasks, own, config, backbone, seed, name, copies=copies)
-                for seed, own in zip(_seeds(run), splits, strict=True)
-            ),
-        )
+        trainings = []
+        for seed in seeds_of(run):
+            own = chosen(seed) if callable(chosen) else chosen
+            if is_during and own is not None and copies.kind == "full":
+                trainings.append(second_part(first_part(run, seed, method), own, run, name))
+            else:
+                trainings.append(Training(names, own, config, backbone, seed, name, copies=copies))
+        return Line(name, role, tuple(trainings))
 
-    lines = [
-        line(f"single {task.name}", "single", method="joint", tasks=(task.name,), weights={})
-        for task in judged_tasks(run)
-    ]
+    def switched(name: str, role: str, method: str) -> Line:
+        parts = [first_part(run, seed, method) for seed in seeds_of(run)]
+        trainings = [second_part(part, split_of(part, run) or split, run, name) for part in parts]
+        return Line(name, role, tuple(trainings))
+
+    at = f"at epoch {recipe.epoch_of_split}"
+    lines = single_lines(run)
     for method in recipe.compare.methods:
         lines.append(line(f"{method}, unsplit", "joint", method=method))
-        lines.append(line(f"{method}, split", "split", split, method=method))
+        if is_during:
+            lines.append(switched(f"{method}, split {at}", "split", method))
+        else:
+            lines.append(line(f"{method}, split", "split", split, method=method))
+    if recipe.compare.during:
+        lines.append(switched(f"split during training, {at}", "during", first))
     for name, borrowed in borrowed_splits(run).items():
         lines.append(line(f"split from {name}", "borrowed", borrowed))
     for control in recipe.compare.controls:
@@ -193,7 +209,42 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
     return lines
 
 
-def _seeds(run: Run) -> range:
+def single_lines(run: Run) -> list[Line]:
+    """The baselines: a line for each task that has a single-task model."""
+    config = run.recipe.train.model_copy(update={"method": "joint", "weights": {}})
+    lines = []
+    for task in judged_tasks(run):
+        name = f"single {task.name}"
+        trainings = [
+            Training((task.name,), None, config, run.recipe.backbone, seed, name)
+            for seed in seeds_of(run)
+        ]
+        lines.append(Line(name, "single", tuple(trainings)))
+    return lines
+
+
+def first_parts(run: Run) -> list[Line]:
+    """What is trained before splits in the midst of training, a line a method; often nothing."""
+    compare = run.recipe.compare
+    methods = compare.methods if run.recipe.split.when == "during" else compare.methods[:1]
+    if run.recipe.split.when == "before" and not compare.during:
+        return []
+    lines = []
+    for method in methods:
+        trainings = tuple(first_part(run, seed, method) for seed in seeds_of(run))
+        lines.append(Line(trainings[0].label, "part", trainings))
+    return lines
+
+
+def probe_in_training(run: Run) -> ConflictScores:
+    """Train the first parts of the first method and write what all seeds have measured."""
+    scores = measure(run, first_parts(run)[0].trainings)
+    scores.save(run.out / SCORES)
+    return scores
+
+
+def seeds_of(run: Run) -> range:
+    """The seeds over which a run compares."""
     return range(run.recipe.seed, run.recipe.seed + run.recipe.compare.seeds)
 
 

@@ -25,7 +25,7 @@ from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.timing import Span, time_judging, time_steps
 from recon_search.runs.training import Training, count_flops, empty_scores
-from recon_search.stages.compare import Line, plan
+from recon_search.stages.compare import Line, first_parts, plan
 from recon_search.stages.planned import Plan, Planned, StepCost
 from recon_search.stages.probe import probe_training
 from recon_search.stages.split import choose_split
@@ -37,7 +37,12 @@ def _silent(done: int, total: int) -> None:
     """Say nothing."""
 
 
-def make_plan(run: Run, scores: ConflictScores | None = None, tell: Tell = _silent) -> Plan:
+def make_plan(
+    run: Run,
+    scores: ConflictScores | None = None,
+    tell: Tell = _silent,
+    lines: Sequence[Line] | None = None,
+) -> Plan:
     """List what `run_all` would train, and time a few steps of each kind.
 
     The recipe must have passed `check`. Nothing is written.
@@ -46,17 +51,18 @@ def make_plan(run: Run, scores: ConflictScores | None = None, tell: Tell = _sile
         run: the recipe; what its folder holds is not trained again.
         scores: of a probe, by which the split is known; without them one stands for it.
         tell: hears of so many lines timed, and of how many there are.
+        lines: to train after the probe, if not those of the comparison.
     """
     workers, threads = n_workers(run), torch.get_num_threads()
-    planner = _Planner(run, scores)
+    planner = _Planner(run, scores, lines)
     torch.set_num_threads(max(1, threads // workers))  # as workers have them
     try:
-        lines, left = planner.lines(tell)
+        planned, left = planner.lines(tell)
     finally:
         torch.set_num_threads(threads)
     steps = list(planner.steps.values())
     seconds, memory = _total(run, left, workers), _memory(run.device)
-    return Plan(lines, steps, planner.is_probed, str(run.device), workers, seconds, memory)
+    return Plan(planned, steps, planner.is_probed, str(run.device), workers, seconds, memory)
 
 
 class _Planner:
@@ -65,10 +71,13 @@ class _Planner:
     Args:
         run: see `make_plan`.
         scores: see `make_plan`.
+        wanted: see `make_plan`.
     """
 
-    def __init__(self, run: Run, scores: ConflictScores | None) -> None:
-        self.run, self.is_probed = run, scores is not None
+    def __init__(
+        self, run: Run, scores: ConflictScores | None, wanted: Sequence[Line] | None = None
+    ) -> None:
+        self.run, self.is_probed, self.wanted = run, scores is not None, wanted
         self.scores = even_scores(run) if scores is None else scores
         self.split = choose_split(run.recipe, self.scores, schema=run.schema)
         self.steps: dict[tuple[str, str, bool, int, int], StepCost] = {}
@@ -76,10 +85,7 @@ class _Planner:
 
     def lines(self, tell: Tell) -> tuple[list[Planned], list[list[Span]]]:
         """Return the lines, and the seconds of what is left of each."""
-        run, recipe = self.run, self.run.recipe
-        seeds = range(recipe.seed, recipe.seed + recipe.probe.seeds)
-        probing = tuple(probe_training(run, seed) for seed in seeds)
-        wanted = [Line("probe", "probe", probing), *plan(run, self.split, self.scores)]
+        wanted = self._wanted()
         seen: set[object] = set()
         planned, left = [], []
         for line in wanted:
@@ -87,14 +93,25 @@ class _Planner:
             new = [training for training in line.trainings if self._is_new(line, training, seen)]
             if line.role == "probe" and self.is_probed:
                 new = []
-            seconds = self._seconds(first, is_tested=line.role != "probe")
+            seconds = self._seconds(first, is_tested=line.role not in ("probe", "part"))
             left.append([seconds] * len(new))
-            n, method, epochs = len(line.trainings), first.train.method, first.train.epochs
+            n, method, epochs = len(line.trainings), first.train.method, _n_epochs(first)
             sizes = self._sizes(line)
             one = Planned(line.name, line.role, method, n, n - len(new), epochs, *sizes, seconds)
             planned.append(one)
             tell(len(planned), len(wanted))
         return planned, left
+
+    def _wanted(self) -> list[Line]:
+        """What probes comes first, if only a first part that others go on with."""
+        run, recipe = self.run, self.run.recipe
+        if self.wanted is None and recipe.split.when == "during":
+            return [*first_parts(run), *plan(run, self.split, self.scores)]
+        seeds = range(recipe.seed, recipe.seed + recipe.probe.seeds)
+        probing = Line("probe", "probe", tuple(probe_training(run, seed) for seed in seeds))
+        if self.wanted is not None:
+            return [probing, *self.wanted]
+        return [probing, *first_parts(run), *plan(run, self.split, self.scores)]
 
     def _is_new(self, line: Line, training: Training, seen: set[object]) -> bool:
         """Whether a training is still to be done, and no line above has it."""
@@ -110,7 +127,12 @@ class _Planner:
 
     def _is_guess(self, line: Line) -> bool:
         """Whether a line's networks depend on what the probe will find."""
-        if self.is_probed or line.role in ("probe", "single", "joint", "borrowed"):
+        if line.role in ("probe", "part", "single", "joint", "borrowed", "layer"):
+            return False
+        if line.role == "during" or (line.trainings[0].goes_on and line.role == "split"):
+            parts = [training.start for training in line.trainings if training.start]
+            return not all(Result.is_in(part.directory(self.run)) for part in parts)
+        if self.is_probed:
             return False
         rules = [training.split.chosen["rule"] for training in line.trainings if training.split]
         if not rules:  # a wider one is as wide as the split is large
@@ -144,12 +166,12 @@ class _Planner:
         config, network = training.train, self._network(training)
         feed = self.run.feed.select(training.tasks)
         n_inputs = feed.n_steps("train", config.batch_size, shuffled=True)
-        n_steps = config.epochs * -(-n_inputs // config.accumulate)
+        n_steps = _n_epochs(training) * -(-n_inputs // config.accumulate)
         n_measured = -(-n_steps // config.measure_every) if config.measure_every else 0
         seconds = self._step(training, False) * (n_steps - n_measured) + network.setup
         if n_measured:
             seconds += self._step(training, True) * n_measured
-        seconds += network.validation * config.epochs
+        seconds += network.validation * _n_epochs(training)
         return seconds + network.test if is_tested else seconds
 
     def _step(self, training: Training, measured: bool) -> Span:
@@ -270,11 +292,18 @@ def even_scores(run: Run) -> ConflictScores:
     return scores
 
 
+def _n_epochs(training: Training) -> int:
+    """Epochs that a training takes itself, at most: not those of one that it goes on with."""
+    before = training.start.until if training.start is not None else None
+    return (training.until or training.train.epochs) - (before or 0)
+
+
 def _total(run: Run, left: Sequence[Sequence[Span]], workers: int) -> Span:
     """Seconds of a run: the probe, as short or as long as it may be, then everything else."""
     recipe = run.recipe
     probes, rest = list(left[0]), [seconds for line in left[1:] for seconds in line]
-    least = len(probes) if recipe.probe.confidence is None else min(LEAST_SEEDS, len(probes))
+    is_fixed = recipe.probe.confidence is None or recipe.split.when == "during"
+    least = len(probes) if is_fixed else min(LEAST_SEEDS, len(probes))
     numbers = {"low": least, "middle": -(-(least + len(probes)) // 2), "high": len(probes)}
     found = {
         end: _together([getattr(each, end) for each in probes[:n]], workers)

@@ -23,6 +23,7 @@ from recon_search.runs.run import Run
 from recon_search.runs.training import Training, fit_training
 from recon_search.search.space import check_space
 from recon_search.stages.controls import control_copies
+from recon_search.stages.during import check_first_part
 from recon_search.stages.probe import check_window, probe_training
 
 IMAGES = 4
@@ -53,7 +54,10 @@ def rehearse(run: Run) -> str:
         ReconSearchError: what the run would end with.
     """
     names, name = run.schema.names, run.recipe.backbone.name
-    check_window(run)
+    if run.recipe.split.when == "before":
+        check_window(run)
+    if run.recipe.split.when == "during" or run.recipe.compare.during:
+        check_first_part(run)
     facts = run.facts
     trainings = list(_trainings(run, list(facts.analysis.layers)))
     n_images = _affordable(facts, names, len(trainings), apart=run.schema.apart)

@@ -7,7 +7,7 @@ from recon_search.interruption import Stopped
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.pool import kept_workers
 from recon_search.runs.run import Run
-from recon_search.stages.compare import compare
+from recon_search.stages.compare import compare, probe_in_training
 from recon_search.stages.examples import show_examples
 from recon_search.stages.export import hand_over
 from recon_search.stages.probe import probe
@@ -23,9 +23,13 @@ def run_all(run: Run) -> Comparison:
 
     The recipe must have passed `check`. What a run folder already holds is not computed again,
     so running anew after an interruption goes on from the last epochs.
+
+    With `split.when = "during"` nothing is probed apart: scores are those of the first parts of all
+    seeds, `split.json` is what they choose together, and each network has the split that its own
+    training chose, which is in its model directory.
     """
     try:
-        scores = probe(run)
+        scores = probe_in_training(run) if run.recipe.split.when == "during" else probe(run)
     except Stopped as left:
         left.args = (f"{left}; the comparison has not begun",)
         raise

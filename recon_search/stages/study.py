@@ -111,6 +111,11 @@ def check_study(
         RecipeError: what is wrong.
     """
     recipe = run.recipe
+    if recipe.split.when == "during":
+        raise RecipeError(
+            'A search chooses splits by one probe, `split.when` "during" has every training choose '
+            "its own. Pass --set split.when=before."
+        )
     if url is None:
         url = _own_url(run.out)
         if is_missing(url):

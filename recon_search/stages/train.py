@@ -8,6 +8,8 @@ from recon_search.runs.pool import counted, tell_skipped
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training, reporter, train
+from recon_search.stages.during import SCORES, first_part, measure, second_part
+from recon_search.stages.split import choose_split
 
 
 def train_one(run: Run, split: Split | None) -> Result:
@@ -15,15 +17,27 @@ def train_one(run: Run, split: Split | None) -> Result:
 
     Args:
         run: where, on what.
-        split: on whatever data set it was found; None trains the unsplit network.
+        split: on whatever data set it was found; None trains the unsplit network, or with
+            `split.when = "during"` one that chooses its split itself (see `stages.during`).
     """
-    recipe = run.recipe
-    label = f"{recipe.train.method}, {'unsplit' if split is None else 'split'}"
-    tasks, backbone = run.schema.names, recipe.backbone
-    copies = recipe.split.copies
-    training = Training(tasks, split, recipe.train, backbone, recipe.seed, label, copies=copies)
+    training = _plan(run, split)
     with run.listener.over("train", 1), counted([training.directory(run)], "train"):
         result = train(training, run, reporter(training, run))
     tell_skipped(training, result, run)
     copy_model(result.directory, run.out / "model")
     return result
+
+
+def _plan(run: Run, split: Split | None) -> Training:
+    """The training; of one that is split in its midst the first part is trained here."""
+    recipe, method = run.recipe, run.recipe.train.method
+    if recipe.split.when == "during":
+        first = first_part(run, recipe.seed, method)
+        scores = measure(run, [first])
+        scores.save(run.out / SCORES)
+        own = choose_split(recipe, scores, schema=run.schema) if split is None else split
+        return second_part(first, own, run, f"{method}, split at epoch {recipe.epoch_of_split}")
+    label = f"{method}, {'unsplit' if split is None else 'split'}"
+    tasks, backbone = run.schema.names, recipe.backbone
+    copies = recipe.split.copies
+    return Training(tasks, split, recipe.train, backbone, recipe.seed, label, copies=copies)

@@ -67,6 +67,7 @@ def fit(
     scores: ConflictScores | None = None,
     report: Report | None = None,
     after_epoch: AfterEpoch | None = None,
+    until: int | None = None,
 ) -> list[dict[str, Any]]:
     """Train a model in place, from its last checkpoint if `directory` holds one.
 
@@ -99,6 +100,8 @@ def fit(
         report: called every few steps.
         after_epoch: called with the record of every epoch, of those before an interruption too,
             once its checkpoint is written; what it raises ends the training.
+        until: the epoch after which it stops, to go on elsewhere: the schedule is that of all
+            epochs, progress and the scores' windows are of those trained. None for the last.
 
     Returns:
         One record an epoch: `epoch`, `lr`, `train` (loss by task, of those that had one),
@@ -123,14 +126,11 @@ def fit(
     surgeon = create_surgeon(
         model, config.method, config.options, low_memory=config.low_memory, sketch=sketch
     )
-    optimizer = create_optimizer(model, config)
-    if learned := list(surgeon.parameters()):
-        optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
+    optimizer = create_optimizer(model, config, list(surgeon.parameters()))
     scheduler = create_scheduler(optimizer, config, n_updates)
     learner = Learner(model, feed.schema.select(model.tasks), feed, config)
-    stepper = Stepper(
-        learner, surgeon, optimizer, scheduler, scores, n_updates * config.epochs, seed
-    )
+    last = config.epochs if until is None else until
+    stepper = Stepper(learner, surgeon, optimizer, scheduler, scores, n_updates * last, seed)
     stepper.sketch = sketch
     stepper.scaler = create_scaler(feed.device, config)
     if config.non_finite == "skip":
@@ -160,7 +160,7 @@ def fit(
     stepper.sparse = create_sparse(model, config, seed)
     try:
         with interruption.in_order():
-            _go_on(stepper, state, checkpoint, n_updates, report, after_epoch)
+            _go_on(stepper, state, checkpoint, n_updates, last, report, after_epoch)
     finally:
         if stepper.sparse is not None:
             stepper.sparse.close()
@@ -179,14 +179,15 @@ def _go_on(
     state: State,
     checkpoint: Path | None,
     n_updates: int,
+    last: int,
     report: Report | None,
     after_epoch: AfterEpoch | None,
 ) -> None:
-    """Train the epochs that are left."""
+    """Train the epochs that are left, up to the last."""
     model, feed, config = stepper.learner.model, stepper.learner.feed, stepper.learner.config
     seed, average = stepper.seed, stepper.average
     evaluated = model if average is None else average.model
-    while state.epoch < config.epochs and not is_over(state.history, config):
+    while state.epoch < last and not is_over(state.history, config):
         interruption.check()
         epoch, started = state.epoch, time.perf_counter()
         before = 0.0 if state.begun is None else state.begun.seconds

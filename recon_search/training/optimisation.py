@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,26 @@ BATCHED = frozenset(
 """Optimisers that take all tensors in one call, on the CPU too: the same bits, less Python."""
 
 
-def create_optimizer(model: MultiTaskModel, config: TrainConfig) -> torch.optim.Optimizer:
+def create_optimizer(
+    model: MultiTaskModel, config: TrainConfig, learned: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
     """Create the optimiser of a model's parameters; norms and biases have no weight decay.
 
     Frozen parameters are not among them. Layers and heads that learn at a rate of their own are
     groups with an `lr_scale`, as timm's schedules understand it.
 
     Nesterov's momentum is the default of some, and of the momentum 0 it is none: plain steps then.
+
+    Args:
+        model: the model.
+        config: names the optimiser and its rates.
+        learned: what a method learns: a last group, without weight decay.
     """
     subject = model if _is_even(config) else parameter_groups(model, config)
-    return _create(subject, config.optimizer, config.lr, config.momentum, config.weight_decay)
+    made = _create(subject, config.optimizer, config.lr, config.momentum, config.weight_decay)
+    if learned:
+        made.add_param_group({"params": list(learned), "weight_decay": 0.0})
+    return made
 
 
 def parameter_groups(model: MultiTaskModel, config: TrainConfig) -> list[dict[str, Any]]:

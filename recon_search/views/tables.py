@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from recon_search.conflict.gate import Gate, measure_gate
 from recon_search.conflict.reliability import Reliability, measure_reliability
 from recon_search.conflict.rules import Reading, rank
 from recon_search.conflict.scores import ConflictScores
@@ -77,6 +78,7 @@ def ranking_summary(scores: ConflictScores, rule: str, reading: Reading, k: int)
         "probes": scores.n_probes,
         "steps": {f"{a}-{b}": n for (a, b), n in zip(scores.pairs, steps, strict=True)},
         "reliability": {"k": min(k, len(scores.layers)), **trust},
+        "gate": _gate_summary(measure_gate(scores, rule, reading, k)),
         "layers": ranking_rows(scores, rule, reading),
     }
 
@@ -128,6 +130,7 @@ def _ranking(
 ) -> Table:
     reliability = measure_reliability(scores, rule, reading, k)
     trust = describe_reliability(reliability, k, scores.n_probes, len(scores.layers))
+    trust += "\n" + describe_gate(measure_gate(scores, rule, reading, k))
     table = Table(
         title=f"{scores.steps} measured steps, rule {rule}, S = {reading.threshold}",
         title_justify="left",
@@ -195,6 +198,29 @@ def describe_reliability(found: Reliability, k: int, n_probes: int, n_layers: in
     if found.stability < STABLE:
         text += f" Below {STABLE:.0%} much of the order is noise: probe longer or over more seeds."
     return text
+
+
+def describe_gate(found: Gate) -> str:
+    """Say in words whether anything in the probe speaks for splitting at all."""
+    if math.isnan(found.share):
+        return "The gate says nothing: the tasks' gradients meet in none of these layers."
+    low, high = found.interval
+    words = {
+        "do not split": "the tasks help each other there: do not split",
+        "split": "the tasks hinder each other there: a split may help",
+        "cannot tell": "whether a split may help cannot be told",
+    }
+    return (
+        f"Gate: {found.share:.0%} of the inner products of the tasks' gradients in the top "
+        f"{found.k} are conflict ({low:.0%} to {high:.0%}; 50% by chance), so "
+        f"{words[found.advice]}. Not yet validated: see EVIDENCE."
+    )
+
+
+def _gate_summary(found: Gate) -> dict[str, Any]:
+    numbers = {"share": found.share, "low": found.interval[0], "high": found.interval[1]}
+    known = {name: None if math.isnan(value) else value for name, value in numbers.items()}
+    return {"k": found.k, **known, "advice": found.advice, "validated": False}
 
 
 def comparison_table(comparison: Comparison) -> Table:

@@ -21,6 +21,7 @@ from recon_search.model.backbone import check_weights, create_backbone
 from recon_search.model.files import load
 from recon_search.model.network import build_model
 from recon_search.recipe import BackboneConfig, HeadConfig, load_recipe, parse_recipe
+from recon_search.runs.ablation import Ablation
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.folder import open_folder, read_recipe
 from recon_search.runs.result import Result
@@ -31,6 +32,7 @@ from recon_search.stages.trial import objectives
 from recon_search.tasks.classes import Classes
 from recon_search.training.loop import fit
 from recon_search.views.trials import read_summary, summarise, write_summary
+from tests.runs.test_ablation import make_ablation
 from tests.runs.test_comparison import make_comparison
 from tests.stages.recipes import TINY
 from tests.stages.scores import noisy_scores
@@ -78,6 +80,7 @@ def make_subjects(folder):
     )  # fmt: skip
     result.save()
     make_comparison().save(folder / "comparison.json")
+    make_ablation().save(folder / "ablation.json")
     open_folder(recipe, folder / "run", resume=False)
     (folder / "run/trainings").mkdir()
 
@@ -147,6 +150,9 @@ def make_subjects(folder):
             lambda: repr(Comparison.load(here("comparison.json"))),
             "json",
             70,
+        ),
+        "ablation": Subject(
+            here("ablation.json"), lambda: repr(Ablation.load(here("ablation.json"))), "json", 30
         ),
         "recipe": Subject(
             here("run/recipe.json"), lambda: read_recipe(here("run/recipe.json")), "json", 40

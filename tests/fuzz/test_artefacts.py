@@ -14,8 +14,8 @@ MANY = 9
 """Times as many cases by the marker as by default."""
 
 NAMES = (
-    "split", "scores", "result", "comparison", "recipe", "own recipe", "identity", "summary",
-    "cache", "checkpoint", "config", "model", "model split", "weights", "database",
+    "split", "scores", "result", "comparison", "ablation", "recipe", "own recipe", "identity",
+    "summary", "cache", "checkpoint", "config", "model", "model split", "weights", "database",
 )  # fmt: skip
 
 
