@@ -206,6 +206,22 @@ def test_low_rank_leaves_norms_and_biases_their_copies():
     assert not any("norm" in name for name in changed)
 
 
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_copy_of_every_norm_has_a_gate(name):
+    """Whether the graph calls the norm or reads its weight."""
+    config = BACKBONES[name]
+    analysis = facts_of(config, SHAPE, tasks=TASKS).analysis
+    norms = [info.name for info in analysis.infos if info.is_norm]
+    split = Split.private(norms, ("a", "b", "c"))
+    model = build_model(config, HeadConfig(), TASKS, shape=SHAPE, split=split)
+    change_copies(model, COPIES["gates"])
+    gates = [n for n, p in model.named_parameters() if n.endswith("weight.0.logit")]
+    assert len(gates) == 3 * len(norms) > 0
+    assert {plain_name(n.removeprefix("backbone.")) for n in gates} == {
+        f"{n}.weight" for n in norms
+    }
+
+
 def test_equal_seeds_draw_equal_updates_and_other_copies_draw_others():
     one, same = (make(BACKBONES["resnet"], COPIES["low-rank"]) for _ in range(2))
     assert all(map(torch.equal, one.parameters(), same.parameters()))
