@@ -54,6 +54,17 @@ class SearchConfig(Section):
     space: dict[str, Range | Annotated[list[Value], Field(min_length=1)]] = {}
     start: Literal["scratch", "shared"] = "scratch"  # of a trial: or the trained joint network
     pruner: Literal["halving", "hyperband", "none"] = "halving"
+    terminator: bool = False  # end where nothing better is likely, as soon as 20 are complete
+    margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5  # by so many points of delta_m
     patience: Whole = 0  # epochs without improvement before the pruner may prune
     heartbeat: Count = 30  # seconds; a trial silent for four of them is retried
     retries: Whole = 3  # of a trial whose worker died
+
+    @model_validator(mode="after")
+    def _check_terminator(self) -> SearchConfig:
+        if self.terminator and self.objective != "delta_m":
+            raise ValueError(
+                f"terminator needs the objective delta_m, which one number says, got "
+                f"{self.objective}"
+            )
+        return self

@@ -7,10 +7,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from recon_search.training.loop import Progress
+from recon_search.training.stopping import Record
+
+News = Progress | Record
+"""Of a training: where it stands, or the record of an epoch (see `fit`)."""
 
 
 class Listener:
     """Hears of everything and does nothing; overwrite what should be shown."""
+
+    def expect(self, later: int) -> None:
+        """After what begins next, about so many trainings are to come."""
 
     def begin(self, title: str, total: int) -> None:
         """So many trainings begin, for the purpose `title` names."""
@@ -18,8 +25,11 @@ class Listener:
     def step(self, name: str, progress: Progress) -> None:
         """A training of that name has come so far."""
 
+    def epoch(self, name: str, record: Record) -> None:
+        """A training of that name has trained an epoch, whose record is that of `fit`."""
+
     def finish(self, name: str, seconds: float) -> None:
-        """A training of that name is done, which took so long."""
+        """A training of that name is done, which took so long, now or before."""
 
     def end(self) -> None:
         """What `begin` began is over, well or not."""
@@ -32,6 +42,13 @@ class Listener:
     ) -> None:
         """A study that is to have `total` trials stands so."""
 
+    def hear(self, name: str, news: News) -> None:
+        """Call `step` or `epoch`."""
+        if isinstance(news, Progress):
+            self.step(name, news)
+        else:
+            self.epoch(name, news)
+
     @contextmanager
     def over(self, title: str, total: int) -> Iterator[None]:
         """Call `begin`, and `end` however the block is left."""
@@ -40,6 +57,59 @@ class Listener:
             yield
         finally:
             self.end()
+
+
+class Listeners(Listener):
+    """Several that hear the same, in order.
+
+    Args:
+        listeners: who hears.
+    """
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = tuple(listeners)
+
+    def expect(self, later: int) -> None:
+        """Tell all."""
+        for each in self._listeners:
+            each.expect(later)
+
+    def begin(self, title: str, total: int) -> None:
+        """Tell all."""
+        for each in self._listeners:
+            each.begin(title, total)
+
+    def step(self, name: str, progress: Progress) -> None:
+        """Tell all."""
+        for each in self._listeners:
+            each.step(name, progress)
+
+    def epoch(self, name: str, record: Record) -> None:
+        """Tell all."""
+        for each in self._listeners:
+            each.epoch(name, record)
+
+    def finish(self, name: str, seconds: float) -> None:
+        """Tell all."""
+        for each in self._listeners:
+            each.finish(name, seconds)
+
+    def end(self) -> None:
+        """Tell all."""
+        for each in self._listeners:
+            each.end()
+
+    def say(self, text: str) -> None:
+        """Tell all."""
+        for each in self._listeners:
+            each.say(text)
+
+    def study(
+        self, name: str, total: int, trials: Sequence[Any], directions: Sequence[Any]
+    ) -> None:
+        """Tell all."""
+        for each in self._listeners:
+            each.study(name, total, trials, directions)
 
 
 SILENT = Listener()

@@ -29,6 +29,7 @@ from recon_search.model.files import check_whole, load
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.recipe import BackboneConfig, Recipe, TrainConfig
 from recon_search.runs.deadline import OutOfTime, in_time
+from recon_search.runs.listener import News
 from recon_search.runs.lock import held
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
@@ -248,9 +249,32 @@ def fit_training(
     return model, scores, history
 
 
-def reporter(training: Training, run: Run) -> Callable[[Progress], None]:
-    """Return what tells the run's listener how a training goes."""
-    return functools.partial(run.listener.step, training.name)
+class Reporter:
+    """Tells how a training goes, of the steps and epochs that are trained now.
+
+    Args:
+        tell: called with a `Progress` every few steps, and with the record of every new epoch.
+    """
+
+    def __init__(self, tell: Callable[[News], None]) -> None:
+        self._tell = tell
+        self._is_live = False
+
+    def step(self, progress: Progress) -> None:
+        """Tell of steps."""
+        self._is_live = True
+        self._tell(progress)
+
+    def epoch(self, record: Record) -> None:
+        """Tell of an epoch, unless it was trained before: no step came before those."""
+        if self._is_live:
+            self._tell(record)
+
+
+def train_told(training: Training, run: Run, tell: Callable[[News], None]) -> Result:
+    """Run a training (see `train`) and tell how it goes."""
+    reporter = Reporter(tell)
+    return train(training, run, reporter.step, reporter.epoch)
 
 
 def copy_model(directory: Path, target: Path) -> None:

@@ -153,6 +153,14 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
     return lines
 
 
+def count_trainings(run: Run) -> int:
+    """How many trainings a comparison takes: about, for splits may turn out to be equal."""
+    config = run.recipe.compare
+    lines = len(judged_tasks(run)) + 2 * len(config.methods) + len(config.splits)
+    lines += len(config.controls) + len(config.rules) * len(config.ks)
+    return lines * config.seeds
+
+
 def control_name(control: str, split: Split) -> str:
     """What to call a control of a split."""
     if control == RANDOM_PARAMS:

@@ -7,7 +7,7 @@ from recon_search.interruption import Stopped
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.pool import kept_workers
 from recon_search.runs.run import Run
-from recon_search.stages.compare import compare
+from recon_search.stages.compare import compare, count_trainings
 from recon_search.stages.examples import show_examples
 from recon_search.stages.export import hand_over
 from recon_search.stages.probe import probe
@@ -24,6 +24,7 @@ def run_all(run: Run) -> Comparison:
     The recipe must have passed `check`. What a run folder already holds is not computed again,
     so running anew after an interruption goes on from the last epochs.
     """
+    run.listener.expect(count_trainings(run))
     try:
         scores = probe(run)
     except Stopped as left:
@@ -35,6 +36,7 @@ def run_all(run: Run) -> Comparison:
     facts = run.facts
     anatomy = dissect(facts.analysis, split, title=facts.config.name)
     save_figure(picture(anatomy), run.out / "split.png")
+    run.listener.expect(0)
     comparison = compare(run, split, scores)
     hand_over(comparison, run.out)
     show_examples(run)

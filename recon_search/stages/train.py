@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 from recon_search.graph.split import Split
 from recon_search.runs.pool import counted, tell_skipped
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, copy_model, reporter, train
+from recon_search.runs.training import Training, copy_model, train_told
 
 
 def train_one(run: Run, split: Split | None) -> Result:
@@ -21,7 +23,8 @@ def train_one(run: Run, split: Split | None) -> Result:
     tasks, backbone = run.schema.names, recipe.backbone
     training = Training(tasks, split, recipe.train, backbone, recipe.seed, label)
     with run.listener.over("train", 1), counted([training.directory(run)], "train"):
-        result = train(training, run, reporter(training, run))
+        result = train_told(training, run, functools.partial(run.listener.hear, training.name))
+        run.listener.finish(training.name, result.seconds)
     tell_skipped(training, result, run)
     copy_model(result.directory, run.out / "model")
     return result
