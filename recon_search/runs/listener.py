@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from recon_search.training.loop import Progress
 from recon_search.training.stopping import Record
 
-News = Progress | Record
-"""Of a training: where it stands, or the record of an epoch (see `fit`)."""
+News = Literal["start"] | Progress | Record
+"""Of a training: that it is begun or looked up, where it stands, an epoch's record (see `fit`)."""
 
 
 class Listener:
@@ -21,6 +21,9 @@ class Listener:
 
     def begin(self, title: str, total: int) -> None:
         """So many trainings begin, for the purpose `title` names."""
+
+    def start(self, name: str) -> None:
+        """A training of that name is begun, or is looked up where it was done before."""
 
     def step(self, name: str, progress: Progress) -> None:
         """A training of that name has come so far."""
@@ -43,8 +46,10 @@ class Listener:
         """A study that is to have `total` trials stands so."""
 
     def hear(self, name: str, news: News) -> None:
-        """Call `step` or `epoch`."""
-        if isinstance(news, Progress):
+        """Call `start`, `step` or `epoch`."""
+        if isinstance(news, str):
+            self.start(name)
+        elif isinstance(news, Progress):
             self.step(name, news)
         else:
             self.epoch(name, news)
@@ -78,6 +83,11 @@ class Listeners(Listener):
         """Tell all."""
         for each in self._listeners:
             each.begin(title, total)
+
+    def start(self, name: str) -> None:
+        """Tell all."""
+        for each in self._listeners:
+            each.start(name)
 
     def step(self, name: str, progress: Progress) -> None:
         """Tell all."""

@@ -31,12 +31,12 @@ from recon_search.recipe import BackboneConfig, Recipe, TrainConfig
 from recon_search.runs.deadline import OutOfTime, in_time
 from recon_search.runs.listener import News
 from recon_search.runs.lock import held
-from recon_search.runs.result import Result
+from recon_search.runs.result import HISTORY, Result
 from recon_search.runs.run import Run
 from recon_search.tasks.task import Metrics, Task
 from recon_search.training.checkpoint import CHECKPOINT, n_epochs, write_history
 from recon_search.training.evaluation import evaluate
-from recon_search.training.loop import AfterEpoch, Progress, Report, fit
+from recon_search.training.loop import AfterEpoch, Report, fit
 from recon_search.training.stopping import Record, reported
 
 logger = logging.getLogger(__name__)
@@ -249,32 +249,26 @@ def fit_training(
     return model, scores, history
 
 
-class Reporter:
-    """Tells how a training goes, of the steps and epochs that are trained now.
-
-    Args:
-        tell: called with a `Progress` every few steps, and with the record of every new epoch.
-    """
-
-    def __init__(self, tell: Callable[[News], None]) -> None:
-        self._tell = tell
-        self._is_live = False
-
-    def step(self, progress: Progress) -> None:
-        """Tell of steps."""
-        self._is_live = True
-        self._tell(progress)
-
-    def epoch(self, record: Record) -> None:
-        """Tell of an epoch, unless it was trained before: no step came before those."""
-        if self._is_live:
-            self._tell(record)
-
-
 def train_told(training: Training, run: Run, tell: Callable[[News], None]) -> Result:
-    """Run a training (see `train`) and tell how it goes."""
-    reporter = Reporter(tell)
-    return train(training, run, reporter.step, reporter.epoch)
+    """Run a training (see `train`) and tell how it goes: of what is trained now, not of before."""
+    known = _n_recorded(training.directory(run))
+
+    def after_epoch(record: Record) -> None:
+        if record["epoch"] > known:
+            tell(record)
+
+    tell("start")
+    return train(training, run, tell, after_epoch)
+
+
+def _n_recorded(directory: Path) -> int:
+    """Number of epochs that a training has trained before, by its records."""
+    if not (Result.is_in(directory) or (directory / CHECKPOINT).is_file()):
+        return 0  # it begins anew, whatever else is left there
+    try:
+        return (directory / HISTORY).read_bytes().count(b"\n")
+    except OSError:
+        return 0
 
 
 def copy_model(directory: Path, target: Path) -> None:

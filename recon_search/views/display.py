@@ -18,7 +18,7 @@ from recon_search.disk import in_one_line
 from recon_search.runs.listener import Listener
 from recon_search.training.loop import Progress
 from recon_search.training.stopping import Record
-from recon_search.views.lines import duration, epoch_line, total_line, training_line
+from recon_search.views.lines import duration, epoch_line, short, total_line, training_line
 from recon_search.views.searching import SearchDisplay
 
 Level = Literal["quiet", "normal", "verbose"]
@@ -60,6 +60,11 @@ class ConsoleListener(Listener):
             is_verbose = self._level == "verbose"
             self._display = Display(title, total, self._console, self._later, verbose=is_verbose)
         self._display.start()
+
+    def start(self, name: str) -> None:
+        """Show that a training begins."""
+        if isinstance(self._display, Display):
+            self._display.begin(name)
 
     def step(self, name: str, progress: Progress) -> None:
         """Show where one training stands."""
@@ -180,6 +185,11 @@ class Display:
                 elapsed = duration(time.perf_counter() - self._started)
                 self._print(f"{self._title}: {_trainings(self.total)} in {elapsed}")
 
+    def begin(self, name: str) -> None:
+        """Show that a training begins; nothing is known of it yet."""
+        with self._lock:
+            self._under_way.setdefault(name, _Training())
+
     def step(self, name: str, step: Progress) -> None:
         """Show where one training stands."""
         with self._lock:
@@ -202,13 +212,14 @@ class Display:
         """Count a training as done; one of which nothing was heard was done before."""
         with self._lock:
             own = self._under_way.pop(name, None)
+            is_known = own is None or (own.progress is None and not own.epochs)
             self.done += 1
-            self._known += own is None
+            self._known += is_known
         if self._live is not None:
             return
         left = self.left()
         more = "" if left is None else f", about {duration(left)} left"
-        took = "known" if own is None else f"{seconds:.1f} s"
+        took = "known" if is_known else f"{seconds:.1f} s"
         self._print(f"{self._title} {self.done}/{self.total}: {in_one_line(name)} ({took}{more})")
 
     def left(self) -> float | None:
@@ -225,16 +236,26 @@ class Display:
         width, height = self.console.width, self.console.height
         plain = self.console.options.ascii_only
         with self._lock:
-            rows = [(name, own) for name, own in self._under_way.items() if own.progress]
+            rows = list(self._under_way.items())
             share, left = self._share(), self.left()
             done, total = self.done, self.total
         shown = rows[: max(1, height - 3)]
         names = max((len(in_one_line(name)) for name, _ in shown), default=0)
         names = min(names, LONGEST_NAME, max(16, width // 3))
+        has_tasks = any(len(own.progress.losses) > 1 for _, own in rows if own.progress)
         lines = [
-            training_line(name, own.progress, own.left(), width, name_width=names, plain=plain)
+            Text(short(f"{name}  begins", width), no_wrap=True)
+            if own.progress is None
+            else training_line(
+                name,
+                own.progress,
+                own.left(),
+                width,
+                name_width=names,
+                with_tasks=has_tasks,
+                plain=plain,
+            )
             for name, own in shown
-            if own.progress is not None
         ]
         if len(shown) < len(rows):
             lines.append(Text(f"and {len(rows) - len(shown)} more", style="dim"))

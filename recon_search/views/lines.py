@@ -87,6 +87,7 @@ def training_line(
     width: int,
     *,
     name_width: int = 28,
+    with_tasks: bool = True,
     plain: bool = False,
 ) -> Text:
     """Where one training stands, in `width` columns at most.
@@ -100,6 +101,7 @@ def training_line(
         left: seconds; None where that is not known yet.
         width: columns of the terminal.
         name_width: columns of the name; equal ones stand under each other.
+        with_tasks: leave room for the tasks' losses; all lines that stand under each other agree.
         plain: ASCII alone.
     """
     of = str(progress.n_epochs)
@@ -108,20 +110,26 @@ def training_line(
     columns: dict[str, Text | str] = {"epoch": epoch, "loss": loss}
     name_width = max(LEAST_NAME, min(name_width, width - len(epoch) - len(loss) - 4))
     room = width - name_width - len(epoch) - len(loss) - 4
-    speed, rest = progress.images_per_second, "" if left is None else duration(left)
+    speed, rest, more = progress.images_per_second, "", ""
+    if progress.step >= progress.n_steps:
+        rest = "evaluates"
+    elif left is not None:
+        rest, more = duration(left), " left"
     if room >= 18 + 18 + 2:
         optional = {
-            "left": f"{rest and rest + ' left':>16}",
+            "left": f"{rest + more:>16}",
             "speed": f"{speed:>7,.0f} images/s",
         }
     else:
-        optional = {"left": f"{rest:>11}", "speed": f"{speed:>6,.0f} img/s"}
+        optional = {
+            "left": f"{rest:>11}",
+            "speed": f"{speed:>6,.0f} img/s",
+        }
     for key, text in optional.items():
         if room >= len(text) + 2:
             columns[key] = text
             room -= len(text) + 2
-    is_told = len(progress.losses) > 1
-    if room >= BAR + 2 + is_told * (TASKS + 2) or (room >= BAR + 2 and room < TASKS):
+    if room >= BAR + 2 + with_tasks * (TASKS + 2):
         columns["bar"] = bar(progress.step / max(1, progress.n_steps), BAR, plain=plain)
         room -= BAR + 2
     if tasks := describe_losses(progress.losses, room - 2):
@@ -149,7 +157,8 @@ def total_line(
 ) -> Text:
     """How much of the whole is done, in `width` columns at most."""
     numbers = f"  {done}/{total} {unit}"
-    end = f"  {share:4.0%}" + ("" if left is None else f"  about {duration(left)} left")
+    percent = 100 if done >= total else min(99, int(100 * share))
+    end = f"  {percent:3} %" + (f"  about {duration(left)} left" if left else "")
     line = Text(short(title, max(LEAST_NAME, width // 3)), style="bold", no_wrap=True)
     line.append(numbers, style="not bold")
     room = min(40, width - line.cell_len - len(end) - 2)

@@ -25,7 +25,7 @@ KEYS = 4
 
 
 class SearchDisplay:
-    """Progress of a study: lines that move on a terminal, a line for each trial that ends elsewhere.
+    """Progress of a study: what moves on a terminal, a line for each trial that ends elsewhere.
 
     Args:
         name: of the study.
@@ -132,7 +132,7 @@ def describe_importances(shares: dict[str, float]) -> str:
 def _running_line(trial: FrozenTrial, width: int) -> Text:
     """Where a trial stands: as far as it has told."""
     values = trial.intermediate_values
-    stand = f"epoch {max(values)}: {values[max(values)]:+.2f} %" if values else "begun"
+    stand = f"epoch {max(values)}: {values[max(values)]:+.2f} %" if values else "begins"
     text = f"trial {trial.number:>3}  {stand:<20}  {duration(seconds(trial)):>10}  "
     return Text(_cut(text + describe_split(trial), width), no_wrap=True)
 
