@@ -32,11 +32,15 @@ _TEMPORARY = re.compile(r"^\..*\.(" + owners.PATTERN + r")\.[^.]{8}(\..*)?$", re
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path; on success flush the file to disk and rename it over `path`.
 
     A link is followed. Whatever ends the block, the old file stays as it was, and nothing else; of
     a process that is killed `sweep` removes the temporary file.
+
+    Args:
+        path: the file.
+        durable: wait until the disk has it, so that it survives a power cut too.
 
     Raises:
         FileError: the disk refuses, or `path` is a device or a pipe.
@@ -59,8 +63,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         with explained(path, "written", temporary):
             yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            if durable:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)  # mkstemp makes it private

@@ -147,6 +147,10 @@ def of_training(
     )
 
 
+LENGTH = ("trials", "terminator", "margin")
+"""Keys of `[search]` that say how long it goes on."""
+
+
 def of_study(recipe: Recipe, training: str, scores: str) -> dict[str, str]:
     """Return what all trials of a study share: `recipe` and `scores`.
 
@@ -155,7 +159,7 @@ def of_study(recipe: Recipe, training: str, scores: str) -> dict[str, str]:
         training: identity of the recipe's own training (see `of_training`).
         scores: digest of the scores that splits are chosen by.
     """
-    varied = settings(recipe.search, without={"trials", "heartbeat", "retries"})
+    varied = settings(recipe.search, without={"heartbeat", "retries", *LENGTH})
     parts = {
         "training": training,
         "search": varied,
@@ -183,6 +187,6 @@ def of_run(recipe: Recipe) -> dict[str, str]:
         "train": settings(recipe.train),
         "probe": settings(recipe.probe, without={"seeds"}),
         "split": settings(recipe.split),
-        "search": settings(recipe.search, without={"trials"}),
+        "search": settings(recipe.search, without={*LENGTH}),
     }
     return {name: digest(value) for name, value in sections.items()}

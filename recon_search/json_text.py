@@ -55,6 +55,15 @@ def parse(text: str | bytes, *, finite: bool = True) -> Any:
     return value
 
 
+def finite(value: Any) -> Any:
+    """Return a value as JSON knows it, which has no number that is not finite: None for those."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 _TOO_DEEP = f"it nests lists and objects more than {DEEPEST} deep"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from recon_search.cli.options import make_console, tell_json
+from recon_search.cli.options import FOLDER, make_console, tell, tell_json
 
 
 @click.group()
@@ -106,3 +108,25 @@ def ls_keys(section: str | None, as_json: bool, markdown: bool) -> None:
         tell_json(rows)
     else:
         make_console(minimum=140).print(key_table(rows))
+
+
+@ls.command("runs")
+@click.argument("folder", type=FOLDER, default="runs")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls_runs(folder: Path, as_json: bool) -> None:
+    """List the runs and searches below FOLDER [default: runs], the best split first.
+
+    Example: recon-search ls runs experiments
+    """
+    from recon_search.views.board import entry_rows, entry_table, find_entries
+
+    entries, faults = find_entries(folder)
+    if as_json:
+        tell_json(entry_rows(entries))
+    elif entries:
+        console = make_console(minimum=130)
+        console.print(entry_table(entries, folder, console.width))
+    else:
+        tell(f"There is no run below {folder}. Make one: recon-search run quickstart")
+    for fault in faults:
+        click.echo(f"Warning: {fault}", err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import math
+import logging
 import os
 import sys
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from recon_search import json_text
 from recon_search.disk import refuse_special
 from recon_search.interruption import Interrupted, Stopped
 
@@ -145,6 +146,15 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--workers", type=click.IntRange(min=1), help="Trainings at once [default: one a core]."
         ),
+        click.option("--quiet", is_flag=True, help="Show results and warnings alone."),
+        click.option("--verbose", is_flag=True, help="Show every epoch, and who waits for whom."),
+        click.option(
+            "--log",
+            "writers",
+            multiple=True,
+            metavar="WRITER",
+            help="Also write curves for tensorboard, trackio or wandb, an epoch a point.",
+        ),
         click.option(
             "--max-hours",
             type=click.FloatRange(min=0, min_open=True),
@@ -194,21 +204,28 @@ def open_run(
         is_search: the command is `search`.
         as_json: standard output is for JSON alone, so sentences go to standard error.
     """
+    if options["quiet"] and options["verbose"]:
+        raise click.UsageError("--quiet and --verbose exclude each other. Drop one.")
     recipe = load_overridden(options)  # before the heavy imports, so that its errors come at once
 
     from recon_search.runs.deadline import Deadline
     from recon_search.runs.folder import open_folder
     from recon_search.runs.lock import held
     from recon_search.runs.run import Run
+    from recon_search.runs.writers import check_writers, logged
     from recon_search.stages.check import check
     from recon_search.stages.origin import write_origin
-    from recon_search.views.display import ConsoleListener
+    from recon_search.views.display import ConsoleListener, Level
 
     out = run_directory(options, "-search" if is_search else "")
     device = choose_device(options["device"])
     hours = options["max_hours"]
     deadline = None if hours is None else Deadline.after(hours)
-    listener = ConsoleListener(make_console(stderr=as_json))
+    check_writers(options["writers"])
+    if options["verbose"]:
+        _show_log()
+    level: Level = "quiet" if options["quiet"] else "verbose" if options["verbose"] else "normal"
+    listener = ConsoleListener(make_console(stderr=as_json), level)
     run = Run(recipe, out, device, options["workers"], listener, deadline)
     check(run)
     if read_inputs is not None:
@@ -218,7 +235,18 @@ def open_run(
         context.with_resource(held(out, str(context.info_name)))
     open_folder(recipe, out, resume=options["resume"], is_search=is_search)
     write_origin(out, str(device), sys.argv[1:], goes_on=options["resume"])
-    return run
+    return logged(run, options["writers"])
+
+
+def _show_log() -> None:
+    """Show on standard error what the package logs, until the command ends."""
+    logger, handler = logging.getLogger("recon_search"), logging.StreamHandler()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    context = click.get_current_context()
+    context.call_on_close(lambda: logger.removeHandler(handler))
+    context.call_on_close(lambda: logger.setLevel(before))
 
 
 def run_directory(options: dict[str, Any], suffix: str = "") -> Path:
@@ -255,12 +283,4 @@ def tell(text: str) -> None:
 
 def tell_json(value: Any) -> None:
     """Print a value as JSON, which knows no number that is not finite: null stands for it."""
-    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+    click.echo(json.dumps(json_text.finite(value), indent=2, allow_nan=False))

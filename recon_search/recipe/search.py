@@ -75,6 +75,12 @@ class SearchConfig(Section):
     pruner: Literal["halving", "hyperband", "none"] = "halving"
     """Which trials end early: the worse half at half of the epochs, Hyperband's, or none."""
 
+    terminator: bool = False
+    """End where nothing better is likely, as soon as 20 trials are complete."""
+
+    margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
+    """Points of delta_m: it ends once a gain of so many is not likely any more."""
+
     patience: Whole = 0
     """Epochs without improvement before the pruner may prune."""
 
@@ -83,3 +89,12 @@ class SearchConfig(Section):
 
     retries: Whole = 3
     """Of a trial whose worker died."""
+
+    @model_validator(mode="after")
+    def _check_terminator(self) -> SearchConfig:
+        if self.terminator and self.objective != "delta_m":
+            raise ValueError(
+                f"terminator needs the objective delta_m, which one number says, got "
+                f"{self.objective}"
+            )
+        return self

@@ -20,6 +20,9 @@ FORMAT = "recon-search/identity/1"
 RECIPE, IDENTITY, ORIGIN = "recipe.json", "identity.json", "origin.json"
 """The resolved recipe, the identity of what was begun with it, and by what command and where."""
 
+EVENTS = "events.jsonl"
+"""What was heard of the work so far."""
+
 
 def open_folder(recipe: Recipe, out: Path, *, resume: bool, is_search: bool = False) -> None:
     """Make the run folder, or go on with one that the same recipe began.
@@ -73,7 +76,7 @@ def read_recipe(path: Path) -> Recipe:
 def _is_begun(out: Path) -> bool:
     """Whether anything was computed in a folder that a run has opened."""
     names = {file.name for file in out.iterdir()} if (out / RECIPE).is_file() else set()
-    return any(not name.startswith(".") for name in names - {RECIPE, IDENTITY, ORIGIN})
+    return any(not name.startswith(".") for name in names - {RECIPE, IDENTITY, ORIGIN, EVENTS})
 
 
 def _begun_with(out: Path) -> dict[str, str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import queue
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
@@ -19,11 +22,10 @@ from recon_search import interruption, parallel
 from recon_search.errors import TrainingError
 from recon_search.interruption import Stopped
 from recon_search.runs import worker
-from recon_search.runs.listener import Listener
+from recon_search.runs.listener import Listener, News
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, reporter, train
-from recon_search.training.loop import Progress
+from recon_search.runs.training import Training, train_told
 
 
 def train_all(trainings: Sequence[Training], run: Run, title: str) -> list[Result]:
@@ -74,7 +76,8 @@ def n_workers(run: Run) -> int:
 def _one_by_one(unique: dict[Path, Training], run: Run) -> dict[Path, Result]:
     results = {}
     for directory, training in unique.items():
-        results[directory] = train(training, run, reporter(training, run))
+        tell = functools.partial(run.listener.hear, training.name)
+        results[directory] = train_told(training, run, tell)
         _finish(training, results[directory], run)
     return results
 
@@ -93,7 +96,7 @@ def _in_processes(unique: dict[Path, Training], run: Run, at_once: int) -> dict[
                 wait([future for future in pending if not future.cancel()])
                 interruption.check()
             done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-            _tell(workers.steps, run.listener)
+            _tell(workers, run.listener)
             for future in done:
                 directory = pending.pop(future)
                 try:
@@ -107,6 +110,7 @@ def _in_processes(unique: dict[Path, Training], run: Run, at_once: int) -> dict[
                         f"{unique[directory].name} or beside it: it was killed, or memory was "
                         "short. Lower --workers, and run the command again with --resume."
                     ) from None
+                _tell(workers, run.listener, until=str(directory))
                 _finish(unique[directory], results[directory], run)
     return results
 
@@ -127,6 +131,10 @@ def tell_skipped(training: Training, result: Result, run: Run) -> None:
             )
 
 
+_Steps: TypeAlias = "multiprocessing.Queue[tuple[str, News | None]]"
+"""Names of trainings with their news; a folder with None once its training has told all."""
+
+
 @dataclass(frozen=True)
 class _Workers:
     """Processes that train.
@@ -135,12 +143,17 @@ class _Workers:
         executor: of them.
         steps: in which they tell how they get on.
         stop: lets them end in order.
+        told: folders of the trainings that have told all.
     """
 
     executor: ProcessPoolExecutor
-    steps: multiprocessing.Queue[tuple[str, Progress]]
+    steps: _Steps
     stop: Event
+    told: set[str] = field(default_factory=set)
 
+
+PATIENCE = 5.0
+"""Seconds to wait for what a worker that has a result may still have to tell."""
 
 _kept: ExitStack | None = None
 _by_number: dict[int, _Workers] = {}
@@ -177,7 +190,7 @@ def _started(n: int) -> Iterator[_Workers]:
     They follow this process before they import what they need, which takes seconds.
     """
     context = multiprocessing.get_context("spawn")
-    steps: multiprocessing.Queue[tuple[str, Progress]] = context.Queue()
+    steps: _Steps = context.Queue()
     stop = context.Event()
     executor = ProcessPoolExecutor(
         n, mp_context=context, initializer=worker.follow, initargs=(os.getpid(), stop, steps)
@@ -197,16 +210,30 @@ def _started(n: int) -> Iterator[_Workers]:
     executor.shutdown()
 
 
-def _tell(steps: multiprocessing.Queue[tuple[str, Progress]], listener: Listener) -> None:
+def _tell(workers: _Workers, listener: Listener, until: str | None = None) -> None:
+    """Tell what workers have told, and wait for the last word of a training where one is named.
+
+    A result may come before what was told of its training, for they take different ways.
+    """
+    ends = time.monotonic() + PATIENCE
     while True:
         try:
-            listener.step(*steps.get_nowait())
+            if until is None or until in workers.told:
+                name, news = workers.steps.get_nowait()
+            else:
+                name, news = workers.steps.get(timeout=max(0.0, ends - time.monotonic()))
         except queue.Empty:
             return
+        if news is None:
+            workers.told.add(name)
+        else:
+            listener.hear(name, news)
 
 
 def _train_in_worker(training: Training, run: Run, threads: int) -> Result:
     assert worker.steps is not None
     torch.set_num_threads(threads)
     put = worker.steps.put
-    return train(training, run, lambda step: put((training.name, step)))
+    result = train_told(training, run, lambda news: put((training.name, news)))
+    put((str(training.directory(run)), None))
+    return result

@@ -29,8 +29,9 @@ from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.model.source import untrained
 from recon_search.recipe import WHOLE, BackboneConfig, CopyConfig, Recipe, TrainConfig
 from recon_search.runs.deadline import OutOfTime, in_time
+from recon_search.runs.listener import News
 from recon_search.runs.lock import held
-from recon_search.runs.result import Result
+from recon_search.runs.result import HISTORY, Result
 from recon_search.runs.run import Run
 from recon_search.tasks.task import Metrics, Task
 from recon_search.training.branching import branch_state
@@ -43,7 +44,7 @@ from recon_search.training.checkpoint import (
     write_history,
 )
 from recon_search.training.evaluation import evaluate
-from recon_search.training.loop import AfterEpoch, Progress, Report, fit
+from recon_search.training.loop import AfterEpoch, Report, fit
 from recon_search.training.stopping import Record, reported
 
 logger = logging.getLogger(__name__)
@@ -270,9 +271,26 @@ def fit_training(
     return model, scores, history
 
 
-def reporter(training: Training, run: Run) -> Callable[[Progress], None]:
-    """Return what tells the run's listener how a training goes."""
-    return functools.partial(run.listener.step, training.name)
+def train_told(training: Training, run: Run, tell: Callable[[News], None]) -> Result:
+    """Run a training (see `train`) and tell how it goes: of what is trained now, not of before."""
+    known = _n_recorded(training.directory(run))
+
+    def after_epoch(record: Record) -> None:
+        if record["epoch"] > known:
+            tell(record)
+
+    tell("start")
+    return train(training, run, tell, after_epoch)
+
+
+def _n_recorded(directory: Path) -> int:
+    """Number of epochs that a training has trained before, by its records."""
+    if not (Result.is_in(directory) or (directory / CHECKPOINT).is_file()):
+        return 0  # it begins anew, whatever else is left there
+    try:
+        return (directory / HISTORY).read_bytes().count(b"\n")
+    except OSError:
+        return 0
 
 
 @torch.no_grad()

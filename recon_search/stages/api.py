@@ -22,6 +22,7 @@ from recon_search.runs.listener import SILENT, Listener
 from recon_search.runs.lock import held
 from recon_search.runs.pool import n_workers
 from recon_search.runs.run import Run
+from recon_search.runs.writers import logged
 from recon_search.stages import check as checks
 from recon_search.stages import compare as comparing
 from recon_search.stages import judge as judging
@@ -165,7 +166,7 @@ def _open(
         check_scores(scores, this)
     open_folder(recipe, this.out, resume=resume, is_search=is_search)
     write_origin(this.out, str(chosen), goes_on=resume)
-    return this
+    return logged(this)
 
 
 def _read(recipe: AnyRecipe, *, is_given: bool) -> Recipe:

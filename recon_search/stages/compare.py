@@ -209,6 +209,15 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
     return lines
 
 
+def count_trainings(run: Run) -> int:
+    """How many trainings a comparison takes: about, for splits may turn out to be equal."""
+    config = run.recipe.compare
+    lines = len(judged_tasks(run)) + 2 * len(config.methods) + len(config.splits)
+    lines += len(config.controls) + len(config.rules) * len([*config.ks, *config.budgets])
+    lines += config.weight_trials * (TUNED in config.controls) + config.during
+    return (lines + len(first_parts(run))) * config.seeds
+
+
 def single_lines(run: Run) -> list[Line]:
     """The baselines: a line for each task that has a single-task model."""
     config = run.recipe.train.model_copy(update={"method": "joint", "weights": {}})

@@ -28,7 +28,7 @@ from recon_search.stages.export import hand_over
 from recon_search.stages.probe import FILE as SCORES
 from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
-from recon_search.stages.search import is_cut_short, objective_of, search
+from recon_search.stages.search import find_ending, is_cut_short, objective_of, search
 from recon_search.stages.study import Job, Joined, check_study, default_url, join
 from recon_search.views.plots import save_figure
 from recon_search.views.trial_plots import search_plot
@@ -82,6 +82,8 @@ def search_and_judge(
     except Stopped as stopped:
         stopped.args = (_left_of(job, joined),)
         raise
+    if ending := find_ending(job, joined):
+        run.listener.say(f"The search has ended: {ending}.")
     summary = summarise(joined.study)
     write_summary(summary, run.out / SUMMARY)
     save_figure(search_plot(joined.study), run.out / "search.png")

@@ -41,7 +41,7 @@ from recon_search.views.report.heat import heat_maps
 from recon_search.views.report.page import render
 from recon_search.views.report.showing import data_uri, figure_uri, show
 from recon_search.views.tables import MANY_COLUMNS, ranking_table
-from recon_search.views.trials import read_summary, trial_table
+from recon_search.views.trials import describe_outcome, read_summary, trial_table
 
 NONE = "no split did better than none"
 
@@ -216,7 +216,7 @@ def _search(out: Path) -> dict[str, Any] | None:
     summary = read_summary(out / "search.json")
     drawn = out / "search.png"
     return {
-        "words": f"{summary['tally']}; {summary['best']}.",
+        "words": f"{summary['tally']}; {describe_outcome(summary)}.",
         "picture": data_uri(Image.open(drawn).convert("RGB")) if drawn.is_file() else None,
         "trials": from_rich(trial_table(summary), "Trials, the best first; validation data"),
     }

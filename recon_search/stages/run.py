@@ -7,7 +7,7 @@ from recon_search.interruption import Stopped
 from recon_search.runs.comparison import Comparison
 from recon_search.runs.pool import kept_workers
 from recon_search.runs.run import Run
-from recon_search.stages.compare import compare, probe_in_training
+from recon_search.stages.compare import compare, count_trainings, probe_in_training
 from recon_search.stages.examples import show_examples
 from recon_search.stages.export import hand_over
 from recon_search.stages.probe import probe
@@ -28,6 +28,7 @@ def run_all(run: Run) -> Comparison:
     seeds, `split.json` is what they choose together, and each network has the split that its own
     training chose, which is in its model directory.
     """
+    run.listener.expect(count_trainings(run))
     try:
         scores = probe_in_training(run) if run.recipe.split.when == "during" else probe(run)
     except Stopped as left:
@@ -39,6 +40,7 @@ def run_all(run: Run) -> Comparison:
     facts = run.facts
     anatomy = dissect(facts.analysis, split, title=facts.config.name)
     save_figure(picture(anatomy), run.out / "split.png")
+    run.listener.expect(0)
     comparison = compare(run, split, scores)
     hand_over(comparison, run.out)
     show_examples(run)

@@ -23,6 +23,7 @@ from recon_search.owners import is_gone, owner
 from recon_search.runs import worker
 from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.pool import n_workers
+from recon_search.search.ending import Ending, end, ending_of, likely_gain
 from recon_search.search.ledger import Ledger
 from recon_search.search.sampling import make_sampler
 from recon_search.search.space import first_trials, make_space
@@ -128,7 +129,7 @@ def _work(job: Job, joined: Joined, index: int, report: Report | None, show: Sho
     objective = objective_of(job, joined, report)
     guesses = first_trials(recipe, job.scores, objective.space)
     _queue_guesses(guesses, study, joined.ledger)
-    limit = recipe.search.trials
+    limit, watch = recipe.search.trials, Watch(job, study)
     while not job.is_over():
         interruption.check()
         recover(study, joined.storage)
@@ -137,9 +138,10 @@ def _work(job: Job, joined: Joined, index: int, report: Report | None, show: Sho
             show(trials)
         now = tally(trials)
         if not has_waiting_retry(trials):
-            if _is_complete(now, limit):
+            is_ended = watch.is_ended(trials)
+            if _is_complete(now, limit, is_ended=is_ended):
                 break
-            if now.is_exhausted or now.spent + now.running >= limit:
+            if is_ended or now.is_exhausted or now.spent + now.running >= limit:
                 time.sleep(POLL)  # one of those that run may yet die
                 continue
         study.sampler = make_sampler(recipe, len(trials) - now.waiting, index)
@@ -165,12 +167,47 @@ def is_cut_short(job: Job, joined: Joined) -> bool:
         return False
     trials = joined.study.get_trials(deepcopy=False)
     return has_waiting_retry(trials) or not _is_complete(
-        tally(trials), job.run.recipe.search.trials
+        tally(trials), job.run.recipe.search.trials, is_ended=find_ending(job, joined) is not None
     )
 
 
-def _is_complete(now: Tally, limit: int) -> bool:
-    return now.spent >= limit or (now.is_exhausted and not now.running)
+def find_ending(job: Job, joined: Joined) -> Ending | None:
+    """Why the search has ended before it had its trials; None where it has not."""
+    return ending_of(joined.study) if job.run.recipe.search.terminator else None
+
+
+def _is_complete(now: Tally, limit: int, *, is_ended: bool = False) -> bool:
+    return now.spent >= limit or ((now.is_exhausted or is_ended) and not now.running)
+
+
+class Watch:
+    """Ends a study for all its workers where nothing better is likely, if the recipe says so.
+
+    Args:
+        job: the search.
+        study: its study.
+    """
+
+    def __init__(self, job: Job, study: Study) -> None:
+        self._settings = job.run.recipe.search
+        self._study = study
+        self._judged = 0
+
+    def is_ended(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether this worker or another has ended it; judged once for every complete trial."""
+        if not self._settings.terminator:
+            return False
+        if ending_of(self._study) is not None:
+            return True
+        n_complete = tally(trials).complete
+        if n_complete == self._judged:
+            return False
+        self._judged = n_complete
+        gain = likely_gain(trials)
+        if gain is None or gain >= self._settings.margin:
+            return False
+        end(self._study, Ending(n_complete, gain))
+        return True
 
 
 def objective_of(job: Job, joined: Joined, report: Report | None = None) -> Objective:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 from recon_search.graph.split import Split
 from recon_search.model.files import copy_model
 from recon_search.runs.pool import counted, tell_skipped
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, reporter, train
+from recon_search.runs.training import Training, train_told
 from recon_search.stages.during import SCORES, first_part, measure, second_part
 from recon_search.stages.split import choose_split
 
@@ -22,7 +24,8 @@ def train_one(run: Run, split: Split | None) -> Result:
     """
     training = _plan(run, split)
     with run.listener.over("train", 1), counted([training.directory(run)], "train"):
-        result = train(training, run, reporter(training, run))
+        result = train_told(training, run, functools.partial(run.listener.hear, training.name))
+        run.listener.finish(training.name, result.seconds)
     tell_skipped(training, result, run)
     copy_model(result.directory, run.out / "model")
     return result

@@ -13,6 +13,7 @@ from torch import Tensor
 from recon_search import artefact
 from recon_search.errors import ArtefactError, in_one_line
 from recon_search.recipe import TrainConfig
+from recon_search.training.flat import TABLE, write_table
 
 CHECKPOINT = "checkpoint.safetensors"
 """Name of a training's checkpoint, in its folder."""
@@ -61,9 +62,10 @@ def n_epochs(path: str | Path) -> int:
 
 
 def write_history(directory: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Write `metrics.jsonl`: for people, and for when the checkpoint is gone."""
+    """Write `metrics.jsonl`, for when the checkpoint is gone, and `metrics.csv`, for people."""
     text = "".join(json.dumps(record) + "\n" for record in history)
     artefact.write_text(directory / "metrics.jsonl", text)
+    write_table(directory / TABLE, history)
 
 
 def refusal(path: str | Path, reason: Exception) -> ArtefactError:

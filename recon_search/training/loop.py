@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,12 +45,25 @@ CHECK_EVERY = 25
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands: for progress bars."""
+    """Where a training stands: for progress bars.
+
+    Attributes:
+        step: steps that were taken, of all epochs.
+        n_steps: steps there are to be.
+        loss: mean over tasks and over the steps since the last report.
+        images_per_second: in this epoch.
+        epoch: the one under way, counted from 1.
+        n_epochs: epochs there are to be, at most.
+        losses: by task, the mean over the same steps; of tasks that had one.
+    """
 
     step: int
     n_steps: int
     loss: float
     images_per_second: float
+    epoch: int = 0
+    n_epochs: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
 
 
 Report = Callable[[Progress], None]
@@ -97,7 +111,7 @@ def fit(
         directory: a checkpoint is written there after every epoch, and after the step in which a
             signal came (see `interruption`); it holds the history, and `metrics.jsonl` is a copy.
         scores: takes the Gramians of the measured steps.
-        report: called every few steps.
+        report: called every few steps, and after the last of an epoch.
         after_epoch: called with the record of every epoch, of those before an interruption too,
             once its checkpoint is written; what it raises ends the training.
         until: the epoch after which it stops, to go on elsewhere: the schedule is that of all
@@ -259,6 +273,7 @@ def _run_epoch(
         stepper.n_present.update(begun.n_present)
         for _ in itertools.islice(inputs, taken * learner.config.accumulate):
             pass
+    told = Counter({task: n - len(recent) for task, n in stepper.n_present.items()})
     for update in range(taken, n_updates):
         number = epoch * n_updates + update
         parts = list(itertools.islice(inputs, learner.config.accumulate))
@@ -281,10 +296,25 @@ def _run_epoch(
                 stepper.n_present.subtract(dict(zip(tasks, lost.tolist(), strict=True)))
             if stepper.scaler is not None:
                 stepper.scaler.check(number + 1)
-            totals += window.sum(0)
+            sums = window.sum(0)
+            totals += sums
             speed = n_inputs / (time.perf_counter() - started)
-            now = Progress(number + 1, stepper.n_steps, float(window.mean()), speed)
+            found = dict(zip(tasks, sums.tolist(), strict=True))
+            now = Progress(
+                number + 1,
+                stepper.n_steps,
+                sum(found.values()) / window.numel(),
+                speed,
+                epoch + 1,
+                learner.config.epochs,
+                {
+                    task: found[task] / n
+                    for task in tasks
+                    if (n := stepper.n_present[task] - told[task]) > 0
+                },
+            )
             _tell(report, now)
+            told = Counter(stepper.n_present)
             recent.clear()
         if interruption.is_asked():
             if parallel.size() > 1:  # each hears of it at another step: the last epoch counts
@@ -294,8 +324,8 @@ def _run_epoch(
             if stepper.spoiled is None:
                 check_finite(kept, tasks, first)
             return {}, Begun(update + 1, totals, kept, dict(stepper.n_present), skipped, 0.0)
-    sums = dict(zip(tasks, totals.tolist(), strict=True))
-    return {task: sums[task] / n for task in tasks if (n := stepper.n_present[task])}, None
+    means = dict(zip(tasks, totals.tolist(), strict=True))
+    return {task: means[task] / n for task in tasks if (n := stepper.n_present[task])}, None
 
 
 def _tell(listener: Callable[[_News], None] | None, news: _News) -> None:

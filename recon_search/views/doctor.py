@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 import recon_search
+from recon_search.disk import in_one_line
+
+if TYPE_CHECKING:
+    from recon_search.stages.checkup import Finding
 
 PACKAGES = ("torch", "timm", "torchjd", "torchmetrics", "networkx", "safetensors", "pydantic")
 OPTIONAL = {
@@ -17,6 +22,10 @@ OPTIONAL = {
     "onnxscript": "recon-search[onnx]",
     "onnxruntime": "recon-search[onnx]",
     "pyarrow": "recon-search[parquet]",
+    "psycopg": "recon-search[postgres]",
+    "tensorboard": "recon-search[tensorboard]",
+    "trackio": "recon-search[trackio]",
+    "wandb": "recon-search[wandb]",
     "cvxpy": "torchjd[cagrad,nash_mtl]",
     "qpsolvers": "torchjd[quadprog_projector]",
 }
@@ -35,6 +44,24 @@ def examine() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "optional packages": {name: _version(name) for name in OPTIONAL},
     }
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """What a check-up has found, a line each, with what mends it; and how it came out."""
+    lines = []
+    width = max((len(in_one_line(each.name)) for each in findings), default=0)
+    for each in findings:
+        mark = {"ok": "ok", "note": "note", "fault": "FAULT"}[each.state]
+        mend = f"  ->  {each.mend}" if each.mend else ""
+        lines.append(f"{mark:<6} {in_one_line(each.name):<{width}}  {each.found}{mend}")
+    n_faults = sum(each.state == "fault" for each in findings)
+    n_notes = sum(each.state == "note" for each in findings)
+    verdict = "Nothing speaks against training here."
+    if n_faults:
+        verdict = f"{n_faults} {'fault' if n_faults == 1 else 'faults'}: mend these first."
+    elif n_notes:
+        verdict += " Notes are for who needs what they name."
+    return [*lines, verdict]
 
 
 def _version(name: str) -> str | None:

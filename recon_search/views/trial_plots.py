@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable
 
-import optuna
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+
+from recon_search.search.importance import importances
 
 COLOURS = (
     *("#c44e52", "#4c72b0", "#55a868", "#8172b3", "#dd8452", "#937860"),
@@ -35,9 +35,8 @@ def search_plot(study: Study) -> Figure:
         lambda axes: _front(axes, study, trials),
         lambda axes: _history(axes, study),
     ]
-    importances = _importances(study, trials)
-    if importances:
-        panels.append(lambda axes: _bars(axes, importances))
+    if found := importances(study):
+        panels.append(lambda axes: _bars(axes, found))
     figure = Figure(figsize=(11, 3.4 * -(-len(panels) // 2)), layout="constrained")
     for index, draw in enumerate(panels, start=1):
         axes = figure.add_subplot(-(-len(panels) // 2), 2, index)
@@ -115,25 +114,7 @@ def _history(axes: Axes, study: Study) -> None:
     axes.set_ylabel("validation delta_m, %")
 
 
-def _importances(study: Study, trials: list[FrozenTrial]) -> dict[str, float]:
-    """Share of the variance of delta_m that each key explains; {} where there is too little."""
-    if len(trials) < 4 or len({trial.values[0] for trial in trials}) < 2:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return dict(
-                optuna.importance.get_param_importances(
-                    study,
-                    evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
-                    target=lambda trial: trial.values[0],
-                )
-            )
-        except (ValueError, RuntimeError):
-            return {}  # no key was drawn in every trial, or none varied
-
-
-def _bars(axes: Axes, importances: dict[str, float]) -> None:
-    names = list(importances)[::-1]
-    axes.barh(names, [importances[name] for name in names], color="#4c72b0")
+def _bars(axes: Axes, shares: dict[str, float]) -> None:
+    names = list(shares)[::-1]
+    axes.barh(names, [shares[name] for name in names], color="#4c72b0")
     axes.set_xlabel("importance for delta_m (fANOVA, keys drawn in every trial)")

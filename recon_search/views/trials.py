@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from recon_search import artefact
 from recon_search.records import Record, fit
+from recon_search.search.ending import ending_of
 from recon_search.search.tally import STATES, Tally, seconds, tally
 
 FORMAT = "recon-search/search/1"
@@ -24,75 +22,11 @@ UNKNOWN = "?"
 ATTRIBUTES = ("layers", "n_parameters", "flops", "epochs", "same_as", "owner", "error")
 
 
-class SearchDisplay:
-    """Progress of a study: a bar on a terminal, a line for each trial that ends elsewhere.
-
-    Args:
-        name: of the study.
-        total: trials it is to have.
-        console: where to write.
-    """
-
-    def __init__(self, name: str, total: int, console: Console) -> None:
-        self._console = console
-        self._total = total
-        self._started = time.monotonic()
-        self._begun_with: int | None = None
-        self._shown: set[int] = set()
-        self._progress = Progress(
-            TextColumn("search {task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._bar = self._progress.add_task(name, total=total, note="")
-
-    def start(self) -> None:
-        """Show the bar."""
-        self._progress.start()
-
-    def stop(self) -> None:
-        """Take it away."""
-        self._progress.stop()
-
-    def name(self, study: str) -> None:
-        """Say which study it is."""
-        self._progress.update(self._bar, description=study)
-
-    def show(self, trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> None:
-        """Show where the study stands."""
-        now = tally(trials)
-        if self._begun_with is None:
-            self._begun_with = now.spent
-            self._shown = {trial.number for trial in trials if trial.state.is_finished()}
-        note = f"{describe_tally(now)}; {describe_best(trials)}{self._left(now)}"
-        self._progress.update(self._bar, completed=now.spent, note=note)
-        if self._console.is_terminal:
-            return
-        for trial in trials:
-            if trial.state.is_finished() and trial.number not in self._shown:
-                self._shown.add(trial.number)
-                self._console.print(
-                    f"trial {trial.number}: {describe_state(trial)}, {describe_split(trial)}. "
-                    f"{now.spent}/{self._total}: {note}",
-                    highlight=False,
-                    markup=False,
-                    soft_wrap=True,
-                )
-
-    def _left(self, now: Tally) -> str:
-        assert self._begun_with is not None
-        done = now.spent - self._begun_with
-        if not done or now.spent >= self._total:
-            return ""
-        each = (time.monotonic() - self._started) / done
-        return f"; about {each * (self._total - now.spent):.0f} s left"
-
-
 def summarise(study: Study) -> dict[str, Any]:
-    """A study as plain values: `study`, `tally`, `best` in words, and its `trials` in order."""
+    """A study as plain values: `study`, `tally`, `best` in words, and its `trials` in order.
+
+    `ended` says why it ended before it had its trials, "" where it did not.
+    """
     trials = study.get_trials(deepcopy=False)
     if len(study.directions) > 1:
         best = {trial.number for trial in study.best_trials}
@@ -103,6 +37,7 @@ def summarise(study: Study) -> dict[str, Any]:
         "study": study.study_name,
         "tally": describe_tally(tally(trials)),
         "best": describe_best(trials),
+        "ended": str(ending_of(study) or ""),
         "trials": [
             {
                 "trial": trial.number,
@@ -140,6 +75,7 @@ class _Summary(Record):
     study: str
     tally: str
     best: str
+    ended: str = ""
     trials: list[_Row]
 
 
@@ -165,7 +101,7 @@ def trial_table(summary: dict[str, Any]) -> Table:
     table = Table(
         title=escape(f"Study {summary['study']}: {summary['tally']}"),
         title_justify="left",
-        caption=escape(f"Validation data; {summary['best']}."),
+        caption=escape(f"Validation data; {describe_outcome(summary)}."),
         caption_justify="left",
     )
     for name in ("trial", "state", "delta_m %", "split", "layers", "parameters", "FLOPs", "epochs"):
@@ -186,6 +122,11 @@ def trial_table(summary: dict[str, Any]) -> Table:
             style="bold" if row["is_best"] else None,
         )
     return table
+
+
+def describe_outcome(summary: dict[str, Any]) -> str:
+    """The best trial of a summary, and why the search has ended if that was early."""
+    return f"{summary['best']}{summary['ended'] and '; ended: ' + summary['ended']}"
 
 
 def describe_tally(now: Tally) -> str:

@@ -78,8 +78,9 @@ def contents(folder):
             for record in records:
                 del record["seconds"]
             found[path.relative_to(folder)] = records
-    comparison = (folder / "comparison.json").read_text()
-    found["comparison.json"] = comparison.replace(str(folder), "")
+    comparison = (folder / "comparison.json").read_text().replace(str(folder), "")
+    found["comparison.json"] = json.loads(comparison)
+    del found["comparison.json"]["digest"]  # of the folder's name, too
     return found
 
 

@@ -15,7 +15,7 @@ from recon_search.runs import pool
 from recon_search.runs.listener import Listener
 from recon_search.runs.pool import train_all
 from recon_search.runs.run import Run
-from recon_search.runs.training import train
+from recon_search.runs.training import train, train_told
 from recon_search.stages.probe import continue_probe, probe, probe_training
 from recon_search.stages.split import choose_layers, reading_of
 from tests.stages.recipes import TINY
@@ -43,9 +43,9 @@ def trained(monkeypatch):
 
     def record(training, *arguments):
         seeds.append(training.seed)
-        return train(training, *arguments)
+        return train_told(training, *arguments)
 
-    monkeypatch.setattr(pool, "train", record)
+    monkeypatch.setattr(pool, "train_told", record)
     return seeds
 
 
@@ -166,12 +166,12 @@ def test_a_continuation_that_is_killed_is_repeated_as_it_was(measured, monkeypat
     def killed(training, *arguments):
         if training.seed == 2:
             raise KeyboardInterrupt
-        return train(training, *arguments)
+        return train_told(training, *arguments)
 
-    monkeypatch.setattr(pool, "train", killed)
+    monkeypatch.setattr(pool, "train_told", killed)
     with pytest.raises(KeyboardInterrupt):
         run(continue_probe, n_seeds=2)
-    monkeypatch.setattr(pool, "train", train)
+    monkeypatch.setattr(pool, "train_told", train_told)
     scores, _ = run(continue_probe, n_seeds=2)
     assert same(scores, reduce(add, measured[1][:3]))
 

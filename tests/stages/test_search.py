@@ -24,6 +24,7 @@ from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training, train
 from recon_search.search import storage as storage_module
+from recon_search.search.ending import Ending
 from recon_search.search.sampling import make_pruner
 from recon_search.search.space import draw, first_trials, make_space
 from recon_search.search.storage import fail
@@ -33,6 +34,7 @@ from recon_search.stages.judge import choose_best
 from recon_search.stages.search import work
 from recon_search.stages.split import check_scores, choose_split
 from recon_search.stages.study import Job, check_study, default_url, find_study
+from recon_search.views.trials import describe_outcome, summarise
 from tests.stages.recipes import TINY
 from tests.stages.scores import TASKS, noisy_scores
 
@@ -135,6 +137,30 @@ def test_a_search_out_of_time_says_how_many_trials_are_done(tmp_path, trained, m
     with pytest.raises(OutOfTime, match="0 of 4 trials are done, the best split is not judged yet"):
         judge.search_and_judge(run, job.scores)
     assert not (tmp_path / "out/comparison.json").exists()
+
+
+def test_a_search_ends_for_all_workers_where_nothing_better_is_likely(
+    tmp_path, trained, monkeypatch
+):
+    gains = iter([None, 0.9, 0.4])
+    monkeypatch.setattr(search, "likely_gain", lambda trials: next(gains))
+    settings = {"trials": 9, "pruner": "none", "terminator": True}
+    job = make_job(tmp_path / "out", **settings)
+    work(job)
+    assert tally(finished(job)).complete == 3, "the third look is the last"
+    joined = search.join(job)
+    assert search.find_ending(job, joined) == Ending(3, 0.4)
+    late = replace(job, run=replace(job.run, deadline=Deadline.after(1)))
+    assert not search.is_cut_short(late, joined), "it is over, not out of time"
+    n_before = len(finished(job))
+    work(job, index=1)  # another worker, which asks nobody
+    assert len(finished(job)) == n_before
+    summary = summarise(joined.study)
+    assert "ended: after 3 complete trials no split is likely" in describe_outcome(summary)
+
+    going_on = make_job(tmp_path / "out", **settings | {"terminator": False, "trials": 5})
+    work(going_on)
+    assert tally(finished(job)).spent == 5
 
 
 def test_equal_splits_are_trained_once(tmp_path, trained):

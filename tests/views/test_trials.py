@@ -10,8 +10,9 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from recon_search.conflict.rules import RULES
+from recon_search.views.searching import SearchDisplay
 from recon_search.views.trial_plots import pareto, search_plot
-from recon_search.views.trials import SearchDisplay, summarise, trial_table
+from recon_search.views.trials import summarise, trial_table
 
 CHOICES = {
     "split.rule": optuna.distributions.CategoricalDistribution(["count", "projection"]),
