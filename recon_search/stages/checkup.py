@@ -17,7 +17,20 @@ from packaging.requirements import InvalidRequirement, Requirement
 from recon_search import artefact
 from recon_search.errors import ReconSearchError, in_one_line
 from recon_search.runs.lock import held
-from recon_search.views.doctor import OPTIONAL
+
+OPTIONAL = {
+    "onnx": "recon-search[onnx]",
+    "onnxscript": "recon-search[onnx]",
+    "onnxruntime": "recon-search[onnx]",
+    "pyarrow": "recon-search[parquet]",
+    "psycopg": "recon-search[postgres]",
+    "tensorboard": "recon-search[tensorboard]",
+    "trackio": "recon-search[trackio]",
+    "wandb": "recon-search[wandb]",
+    "cvxpy": "torchjd[cagrad,nash_mtl]",
+    "qpsolvers": "torchjd[quadprog_projector]",
+}
+"""Packages that some formats and methods need, and what to install for them."""
 
 State = Literal["ok", "note", "fault"]
 

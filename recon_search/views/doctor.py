@@ -6,30 +6,15 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 import recon_search
 from recon_search.disk import in_one_line
-
-if TYPE_CHECKING:
-    from recon_search.stages.checkup import Finding
+from recon_search.stages.checkup import OPTIONAL, Finding
 
 PACKAGES = ("torch", "timm", "torchjd", "torchmetrics", "networkx", "safetensors", "pydantic")
-OPTIONAL = {
-    "onnx": "recon-search[onnx]",
-    "onnxscript": "recon-search[onnx]",
-    "onnxruntime": "recon-search[onnx]",
-    "pyarrow": "recon-search[parquet]",
-    "psycopg": "recon-search[postgres]",
-    "tensorboard": "recon-search[tensorboard]",
-    "trackio": "recon-search[trackio]",
-    "wandb": "recon-search[wandb]",
-    "cvxpy": "torchjd[cagrad,nash_mtl]",
-    "qpsolvers": "torchjd[quadprog_projector]",
-}
-"""Packages that some formats and methods need, and what to install for them."""
 
 
 def examine() -> dict[str, Any]:

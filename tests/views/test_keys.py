@@ -57,7 +57,8 @@ def test_the_document_is_that_of_the_schema():
 
 def test_a_section_or_a_key_alone_is_listed(invoke):
     rows = json.loads(invoke("ls", "keys", "split", "--json").output)
-    assert [row["key"] for row in rows][:2] == ["split", "split.rule"]
+    assert rows[0]["key"] == "split"
+    assert "split.rule" in [row["key"] for row in rows]
     assert all(row["key"].partition(".")[0] == "split" for row in rows)
     (one,) = json.loads(invoke("ls", "keys", "probe.window", "--json").output)
     assert one["default"] == [0.6, 1.0]
