@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -72,13 +74,16 @@ class TrackerLog(Listener):
         """Write an epoch's numbers."""
         if self._run is None:
             tracker = importlib.import_module(self._package)
-            self._run = tracker.init(project="recon-search", name=self._out.resolve().name)
-        self._run.log({f"{name}/{path}": value for path, value in _numbers(record).items()})
+            with contextlib.redirect_stdout(sys.stderr):  # what they print is no result
+                self._run = tracker.init(project="recon-search", name=self._out.resolve().name)
+        with contextlib.redirect_stdout(sys.stderr):
+            self._run.log({f"{name}/{path}": value for path, value in _numbers(record).items()})
 
     def end(self) -> None:
         """Finish the run; what comes after begins another."""
         if self._run is not None:
-            self._run.finish()
+            with contextlib.redirect_stdout(sys.stderr):
+                self._run.finish()
             self._run = None
 
 

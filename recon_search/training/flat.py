@@ -33,8 +33,7 @@ def write_table(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     rows = [flatten(record) for record in history]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([columns, *([row.get(name, "") for name in columns] for row in rows)])
     with artefact.atomic(path, durable=False) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
