@@ -116,7 +116,7 @@ def table_of(result: dict[str, Any]) -> str:
     said = " ".join(filter(None, (result["verdict"], result["warning"])))
     return (
         f"{text}\n\n{said}\n\n`{result['command']}` (seeds {_range(result['seeds'])}; "
-        f"{result['trainings']} trainings, {result['training_seconds']} s of training; commit "
+        f"{result['trainings']} trainings; commit "
         f"{result['commit']}, {versions}, {result['machine']})\n"
     )
 
