@@ -53,7 +53,7 @@ def test_run_prints_a_table_and_leaves_its_artefacts(finished):
         assert word in output
     comparison = json.loads((folder / "out/comparison.json").read_text())
     rows = {row["name"]: row for row in comparison["rows"]}
-    assert len(rows) == 10
+    assert len(rows) == 11, "separate networks are the last"
     assert rows["joint, split"]["n_parameters"] > rows["joint, unsplit"]["n_parameters"]
     wider = rows["wider joint network"]["n_parameters"] / rows["joint, split"]["n_parameters"]
     assert 0.8 < wider < 1.2

@@ -118,6 +118,8 @@ OTHER = {
     "split.max_groups": 2,
     "split.init": "fresh",
     "split.copy": "low-rank",
+    "split.when": "during",
+    "split.at": 0.75,
     "split.rank": 2,
     "compare.seeds": 3,
     "compare.methods": ["pcgrad"],
@@ -131,6 +133,7 @@ OTHER = {
     "compare.splits": {"other": "donor.safetensors"},
     "compare.map": {"left": "a", "right": "b"},
     "compare.delta_m": "flat",
+    "compare.during": True,
     "search.trials": 3,
     "search.seed": 1,
     "search.objective": "delta_m-flops",
@@ -138,6 +141,8 @@ OTHER = {
     "search.space": {"train.lr": [0.1, 0.2]},
     "search.start": "shared",
     "search.pruner": "none",
+    "search.terminator": True,
+    "search.margin": 0.25,
     "search.patience": 1,
     "search.heartbeat": 5,
     "search.retries": 1,
@@ -309,7 +314,8 @@ def test_a_probe_does_not_depend_on_what_comes_after_it(path):
 
 
 STUDIED = TRAINED | {path for path in OTHER if path.startswith(("split.", "search."))}
-STUDIED = STUDIED - {"search.trials", "search.heartbeat", "search.retries"}
+ENDS = {"search.trials", "search.terminator", "search.margin"}
+STUDIED = STUDIED - ENDS - {"search.heartbeat", "search.retries"}
 STUDIED |= {"probe.window", "compare.delta_m"}
 
 
@@ -335,7 +341,7 @@ def test_a_study_depends_on_its_scores():
 def test_a_run_says_which_section_differs(path):
     one, other = (identity.of_run(recipe) for recipe in pair(path))
     differing = {section for section, digest in one.items() if other[section] != digest}
-    is_open = path in PLACES | {"search.trials"} or path.startswith("compare.")
+    is_open = path in PLACES | ENDS or path.startswith("compare.")
     assert differing == (set() if is_open else {path.partition(".")[0]})
 
 

@@ -56,8 +56,9 @@ class Result:
         try:
             lines = path.read_bytes().splitlines()
             records = [json_text.parse(line, finite=False) for line in lines]
-            numbers = [record.get("epoch", n) for n, record in enumerate(records, start=1)]
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
+            known = [(record["validation"], record.get("epoch")) for record in records]
+            numbers = [epoch or n for n, (_, epoch) in enumerate(known, start=1)]
+        except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise ArtefactError(
                 f"A result needs the record of its epochs, could not read {path} "
                 f"({in_one_line(error)}). Delete its folder to train anew."

@@ -97,7 +97,7 @@ def search_and_judge(
         comparison = judge(job, joined)
         if comparison is not None:
             hand_over(comparison, run.out)
-        show_examples(run)
+            show_examples(run)
         write_report(run.out)
     return comparison
 

@@ -175,7 +175,7 @@ def test_an_unknown_key_of_a_file_is_refused(tmp_path: Path) -> None:
     PQ.save(tmp_path / "split.json")
     text = (tmp_path / "split.json").read_text()
     (tmp_path / "split.json").write_text(text.replace('"digest"', '"digesu"'))
-    with pytest.raises(ArtefactError, match=r"has 'digesu'\. Did you mean 'digest'"):
+    with pytest.raises(ArtefactError, match='"digest" or none like it, found "digesu"'):
         Split.load(tmp_path / "split.json")
 
 

@@ -217,4 +217,4 @@ def test_a_checkpoint_that_a_process_left_which_died_just_before_its_end_is_remo
     (directory / "checkpoint.safetensors").write_bytes(b"left")
     Result(training.tasks, "joint", 0, 1, 1, {"left": {"loss": 1.0}}, 1.0, directory).save()
     train(training, run)
-    assert sorted(os.listdir(directory)) == ["metrics.jsonl", "result.json"]
+    assert sorted(os.listdir(directory)) == ["metrics.csv", "metrics.jsonl", "result.json"]
