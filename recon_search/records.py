@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from recon_search.errors import ArtefactError
+from recon_search.errors import ArtefactError, shortened
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def _describe(problem: dict[str, Any]) -> str:
         return f"{where}is missing"
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}is no key of it"
-    message = " ".join(problem["msg"].removeprefix("Value error, ").split())
+    message = shortened(" ".join(problem["msg"].removeprefix("Value error, ").split()))
     return (
         f"{where}breaks a rule: {message[:1].lower()}{message[1:]}, got {_short(problem['input'])}"
     )
