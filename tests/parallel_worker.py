@@ -21,7 +21,8 @@ from recon_search.errors import RecipeError, TrainingError
 from recon_search.graph.split import Split
 from recon_search.model.network import build_model
 from recon_search.recipe import BackboneConfig, HeadConfig, TrainConfig, parse_recipe
-from recon_search.runs import training as stage
+from recon_search.runs import fitting
+from recon_search.runs import trainer as stage
 from recon_search.runs.follow import in_step
 from recon_search.runs.pool import train_all
 from recon_search.runs.run import Run
@@ -217,7 +218,7 @@ def run_stages(folder):
         outcome["results"] = [result.seed for result in results]
 
     outcome = {}
-    stage.fit = count
+    fitting.fit = count
     in_step(command, run.device)
     return {**outcome, "fits": fits}
 

@@ -50,7 +50,7 @@ def probe(more: bool, seeds: int | None, **options: Any) -> None:
     from recon_search.stages.probe import continue_probe
     from recon_search.stages.probe import probe as stage
     from recon_search.stages.split import reading_of
-    from recon_search.views.tables import ranking_table
+    from recon_search.views.ranking import ranking_table
 
     scores = continue_probe(run, seeds or 1) if more else stage(run)
     split = run.recipe.split
@@ -102,7 +102,7 @@ def rank(
     from recon_search.conflict.scores import ConflictScores
     from recon_search.recipe import find_ranking
     from recon_search.views.plots import heat_map, save_figure
-    from recon_search.views.tables import ranking_summary, ranking_table
+    from recon_search.views.ranking import ranking_summary, ranking_table
 
     reading = Reading(threshold, window)
     if other_path is not None:

@@ -10,8 +10,9 @@ import torch
 
 from recon_search import parallel
 from recon_search.errors import BackboneError, ProcessError, RecipeError, SplitError, TrainingError
+from recon_search.runs.fitting import fit_training
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, fit_training
+from recon_search.runs.training import Training
 
 SHARED = (BackboneError, RecipeError, SplitError, TrainingError, parallel.LeftError)
 """What a training raises in all processes alike; after anything else they are out of step."""
@@ -23,7 +24,7 @@ def in_step(command: Callable[[], None], device: torch.device) -> None:
     Call it inside `parallel.group`.
 
     Only the first process reads recipes, asks Optuna, writes and prints: a stage that trains by
-    `runs.training.train` need not know of the others. When it raises, its process must end with an
+    `runs.trainer.train` need not know of the others. When it raises, its process must end with an
     error, for `torchrun` to end the others.
 
     Args:
@@ -41,7 +42,7 @@ def in_step(command: Callable[[], None], device: torch.device) -> None:
 
 
 def _announced() -> tuple[Training, Run] | None:
-    """Wait for what `runs.training.train` of the first process begins, or for the end."""
+    """Wait for what `runs.trainer.train` of the first process begins, or for the end."""
     try:
         return parallel.agree(None)
     except ProcessError:

@@ -25,7 +25,8 @@ from recon_search.runs import worker
 from recon_search.runs.listener import Listener, News
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, train_told
+from recon_search.runs.trainer import train_told
+from recon_search.runs.training import Training
 
 
 def train_all(trainings: Sequence[Training], run: Run, title: str) -> list[Result]:

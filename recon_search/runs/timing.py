@@ -14,8 +14,9 @@ import torch
 from recon_search.data.source import PartName, Step
 from recon_search.data.view import FeedView
 from recon_search.model.network import MultiTaskModel
+from recon_search.runs.fitting import fit_training
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, fit_training
+from recon_search.runs.training import Training
 from recon_search.training.evaluation import LEAST_SIZE, evaluate
 
 NOWHERE = Path("nowhere")

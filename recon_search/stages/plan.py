@@ -20,11 +20,12 @@ from recon_search.model.copies import surplus
 from recon_search.model.network import build_model
 from recon_search.model.source import untrained
 from recon_search.recipe import LEAST_SEEDS
+from recon_search.runs.fitting import count_flops
 from recon_search.runs.pool import n_workers
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.timing import Span, time_judging, time_steps
-from recon_search.runs.training import Training, count_flops, empty_scores
+from recon_search.runs.training import Training, empty_scores
 from recon_search.stages.compare import Line, first_parts, plan
 from recon_search.stages.planned import Plan, Planned, StepCost
 from recon_search.stages.probe import probe_training

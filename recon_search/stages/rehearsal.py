@@ -19,8 +19,9 @@ from recon_search.graph.split import Split
 from recon_search.model.facts import Facts
 from recon_search.model.source import untrained
 from recon_search.recipe import Recipe
+from recon_search.runs.fitting import fit_training
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, fit_training
+from recon_search.runs.training import Training
 from recon_search.search.space import check_space
 from recon_search.stages.controls import control_copies
 from recon_search.stages.during import check_first_part

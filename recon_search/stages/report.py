@@ -27,6 +27,7 @@ from recon_search.stages.split import reading_of
 from recon_search.tasks.registry import create_task
 from recon_search.views.outline import cost_table
 from recon_search.views.picture import picture
+from recon_search.views.ranking import ranking_table
 from recon_search.views.report.answer import answer, its_joint, networks, the_split
 from recon_search.views.report.comparing import (
     comparison_grid,
@@ -40,7 +41,7 @@ from recon_search.views.report.grid import FEW, Grid, Line, from_rich
 from recon_search.views.report.heat import heat_maps
 from recon_search.views.report.page import render
 from recon_search.views.report.showing import data_uri, figure_uri, show
-from recon_search.views.tables import MANY_COLUMNS, ranking_table
+from recon_search.views.tables import MANY_COLUMNS
 from recon_search.views.trials import describe_outcome, read_summary, trial_table
 
 NONE = "no split did better than none"

@@ -9,7 +9,8 @@ from recon_search.model.files import copy_model
 from recon_search.runs.pool import counted, tell_skipped
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, train_told
+from recon_search.runs.trainer import train_told
+from recon_search.runs.training import Training
 from recon_search.stages.during import SCORES, first_part, measure, second_part
 from recon_search.stages.split import choose_split
 

@@ -18,7 +18,8 @@ from recon_search.errors import ReconSearchError, TrainingError, in_one_line
 from recon_search.owners import owner
 from recon_search.recipe import Recipe
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, train
+from recon_search.runs.trainer import train
+from recon_search.runs.training import Training
 from recon_search.search.ledger import Entry, Ledger
 from recon_search.search.space import Space, draw, with_values
 from recon_search.search.storage import PatientStorage, recover

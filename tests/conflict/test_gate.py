@@ -9,7 +9,7 @@ from recon_search.conflict.gate import measure_gate
 from recon_search.conflict.rules import Reading
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
-from recon_search.views.tables import describe_gate, ranking_summary
+from recon_search.views.ranking import describe_gate, ranking_summary
 
 L, STEPS = 12, 60
 READING = Reading()

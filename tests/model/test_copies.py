@@ -27,7 +27,7 @@ from recon_search.recipe import (
     SplitConfig,
     parse_recipe,
 )
-from recon_search.runs.training import count_flops
+from recon_search.runs.fitting import count_flops
 from recon_search.tasks.classes import Classes
 from tests.stages.recipes import TINY
 

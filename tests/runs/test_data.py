@@ -13,7 +13,8 @@ from recon_search.errors import DataError, RecipeError
 from recon_search.recipe import parse_recipe
 from recon_search.runs.pool import train_all
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, train
+from recon_search.runs.trainer import train
+from recon_search.runs.training import Training
 from tests.data.factories import digits
 from tests.data.files import photo_rows, write_photos
 from tests.data.samples import of_tensors

@@ -14,11 +14,12 @@ from recon_search import owners
 from recon_search.errors import BusyError, FileError
 from recon_search.recipe import parse_recipe
 from recon_search.runs import lock
-from recon_search.runs import training as trainings
+from recon_search.runs import trainer as trainings
 from recon_search.runs.lock import held
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, train
+from recon_search.runs.trainer import train
+from recon_search.runs.training import Training
 from recon_search.training.checkpoint import write_history
 from tests.stages.recipes import TINY
 

@@ -13,10 +13,10 @@ from recon_search.model.copies import surplus
 from recon_search.model.files import load
 from recon_search.model.network import build_model
 from recon_search.recipe import CompareConfig, parse_recipe
-from recon_search.runs import training as trainings
+from recon_search.runs import trainer as trainings
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
-from recon_search.runs.training import train
+from recon_search.runs.trainer import train
 from recon_search.stages import compare as stage
 from recon_search.stages.check import check
 from recon_search.stages.compare import plan

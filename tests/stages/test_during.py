@@ -11,8 +11,9 @@ from recon_search.errors import ArtefactError, RecipeError
 from recon_search.graph.split import Split
 from recon_search.recipe import parse_recipe
 from recon_search.runs.comparison import Comparison
+from recon_search.runs.fitting import STATE
 from recon_search.runs.run import Run
-from recon_search.runs.training import STATE, train
+from recon_search.runs.trainer import train
 from recon_search.search.space import check_space
 from recon_search.stages.compare import plan
 from recon_search.stages.during import check_first_part, first_part, second_part, split_of

@@ -15,7 +15,7 @@ from recon_search.runs import pool
 from recon_search.runs.listener import Listener
 from recon_search.runs.pool import train_all
 from recon_search.runs.run import Run
-from recon_search.runs.training import train, train_told
+from recon_search.runs.trainer import train, train_told
 from recon_search.stages.probe import continue_probe, probe, probe_training
 from recon_search.stages.split import choose_layers, reading_of
 from tests.stages.recipes import TINY

@@ -22,7 +22,8 @@ from recon_search.runs.deadline import Deadline, OutOfTime
 from recon_search.runs.listener import Listener
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, train
+from recon_search.runs.trainer import train
+from recon_search.runs.training import Training
 from recon_search.search import storage as storage_module
 from recon_search.search.ending import Ending
 from recon_search.search.sampling import make_pruner

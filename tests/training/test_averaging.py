@@ -6,7 +6,8 @@ import torch
 from recon_search.model.files import load
 from recon_search.recipe import TrainConfig, parse_recipe
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, train
+from recon_search.runs.trainer import train
+from recon_search.runs.training import Training
 from recon_search.training import step as module
 from recon_search.training.averaging import Average
 from recon_search.training.evaluation import evaluate

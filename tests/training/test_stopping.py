@@ -9,7 +9,8 @@ import torch
 from recon_search.errors import RecipeError
 from recon_search.recipe import TrainConfig, parse_recipe
 from recon_search.runs.run import Run
-from recon_search.runs.training import Training, train
+from recon_search.runs.trainer import train
+from recon_search.runs.training import Training
 from recon_search.stages.probe import probe_training
 from recon_search.training import loop
 from recon_search.training.loop import fit

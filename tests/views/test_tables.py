@@ -14,14 +14,13 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError
 from recon_search.runs.comparison import Best, Comparison, Row
 from recon_search.runs.paired import Difference
-from recon_search.views.tables import (
-    comparison_table,
+from recon_search.views.ranking import (
     describe_reliability,
-    full_width,
     ranking_rows,
     ranking_summary,
     ranking_table,
 )
+from recon_search.views.tables import comparison_table, full_width
 
 
 def cells(n_seeds):
