@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from recon_search.data.augmentation import Augmentation
-from recon_search.data.order import Lane, choose, n_steps
+from recon_search.data.order import Lane, Laned, choose
 from recon_search.data.reader import Key, Reader, fault
 from recon_search.data.resident import Part, ResidentFeed
 from recon_search.data.samples import Samples
@@ -143,7 +143,7 @@ class Images:
         )
 
 
-class ImageFeed:
+class ImageFeed(Laned):
     """Steps of images, of each part kept or streamed (see `Feed`).
 
     Args:
@@ -168,21 +168,13 @@ class ImageFeed:
         """The feed as some of its tasks see it; what is read, is read once for all."""
         return _Chosen(self, tasks) if self.schema.apart else self
 
-    def lanes(self, part: PartName) -> Sequence[Lane]:
+    def lanes_of(self, part: PartName) -> Sequence[Lane]:
         """What steps are taken from."""
         return self._source.lanes[part]
 
     def opened(self, part: PartName) -> Feed:
         """What yields the steps of a part."""
         return self._feeds[part]
-
-    def lengths(self, part: PartName) -> tuple[int, ...]:
-        """Number of inputs in a part, one where tasks share them."""
-        return tuple(len(lane.rows) for lane in self.lanes(part))
-
-    def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
-        """Number of steps that `steps` yields."""
-        return n_steps(self.lanes(part), size, shuffled=shuffled)
 
     def steps(
         self,
@@ -265,7 +257,7 @@ class ImageFeed:
 
     def _fill(self, part: PartName) -> Part:
         """Read all images of a part into memory, as they are before anything random."""
-        source, lanes = self._source, self.lanes(part)
+        source, lanes = self._source, self.lanes_of(part)
         cpu, dtype = torch.device("cpu"), source.reader.preparation.dtype
         feed = StreamedFeed(self.schema, source.reader, cpu, self.workers)
         inputs = torch.empty(lanes[-1].rows.stop, *self.schema.shape, dtype=dtype)
@@ -282,7 +274,7 @@ class ImageFeed:
 
 
 @dataclass(frozen=True)
-class _Chosen(FeedView):
+class _Chosen(Laned, FeedView):
     """Images as some tasks see them.
 
     Attributes:
@@ -296,14 +288,6 @@ class _Chosen(FeedView):
         """The images as other tasks see them."""
         return replace(self, tasks=tasks)
 
-    def lengths(self, part: PartName) -> tuple[int, ...]:
-        """Number of inputs in a part, one for each task."""
-        return tuple(len(lane.rows) for lane in self._lanes(part))
-
-    def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
-        """Number of steps that `steps` yields."""
-        return n_steps(self._lanes(part), size, shuffled=shuffled)
-
     def steps(
         self,
         part: PartName,
@@ -315,8 +299,9 @@ class _Chosen(FeedView):
         """Cut a part into steps (see `Feed.steps`)."""
         return self.feed.opened(part).select(self.tasks).steps(part, size, order, share=share)
 
-    def _lanes(self, part: PartName) -> Sequence[Lane]:
-        return choose(self.feed.lanes(part), self.tasks)
+    def lanes_of(self, part: PartName) -> Sequence[Lane]:
+        """What steps are taken from."""
+        return choose(self.feed.lanes_of(part), self.tasks)
 
 
 def _first_image(data: TaskData, *, is_checked: bool) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recon_search.artefact import digest
+from recon_search.data.source import PartName
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,22 @@ class Pick:
             return range(rows.start, rows.stop)
         found: list[int] = rows.tolist()
         return found
+
+
+class Laned(ABC):
+    """What every feed says of its steps, which lanes make (see `Feed`)."""
+
+    @abstractmethod
+    def lanes_of(self, part: PartName) -> Sequence[Lane]:
+        """What steps are taken from."""
+
+    def lengths(self, part: PartName) -> tuple[int, ...]:
+        """Number of inputs in a part, one where tasks share them."""
+        return tuple(len(lane.rows) for lane in self.lanes_of(part))
+
+    def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
+        """Number of steps that `steps` yields."""
+        return n_steps(self.lanes_of(part), size, shuffled=shuffled)
 
 
 def choose(lanes: Sequence[Lane], tasks: Collection[str]) -> tuple[Lane, ...]:

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from recon_search.data.order import Lane, Pick, choose, n_steps, pick
+from recon_search.data.order import Lane, Laned, Pick, choose, pick
 from recon_search.data.source import Batch, Inputs, PartName, Schema, Step
 from recon_search.data.statistics import Statistics
 
@@ -43,7 +43,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class ResidentFeed:
+class ResidentFeed(Laned):
     """Steps of data that is held in tensors.
 
     Attributes:
@@ -77,14 +77,6 @@ class ResidentFeed:
         """The feed as some of its tasks see it."""
         return replace(self, tasks=tasks) if self.schema.apart else self
 
-    def lengths(self, part: PartName) -> tuple[int, ...]:
-        """Number of inputs in a part, one where tasks share them."""
-        return tuple(len(lane.rows) for lane in self._lanes(part))
-
-    def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
-        """Number of steps that `steps` yields."""
-        return n_steps(self._lanes(part), size, shuffled=shuffled)
-
     def steps(
         self,
         part: PartName,
@@ -95,13 +87,14 @@ class ResidentFeed:
     ) -> Iterator[Step]:
         """Cut a part into steps (see `Feed.steps`)."""
         own = self.parts[part]
-        for step in pick(self._lanes(part), size, order, share, self.device):
+        for step in pick(self.lanes_of(part), size, order, share, self.device):
             yield tuple(_take(own, each) for each in step)
 
     def close(self) -> None:
         """Nothing runs between steps."""
 
-    def _lanes(self, part: PartName) -> Sequence[Lane]:
+    def lanes_of(self, part: PartName) -> Sequence[Lane]:
+        """What steps are taken from."""
         lanes = self.parts[part].find_lanes()
         return lanes if self.tasks is None else choose(lanes, self.tasks)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from recon_search.data.order import Lane, choose, n_steps, pick
+from recon_search.data.order import Lane, Laned, choose, pick
 from recon_search.data.reader import Fault, Key, Loaded, Reader
 from recon_search.data.source import Batch, Inputs, PartName, Schema, Step
 from recon_search.data.statistics import Statistics
@@ -69,7 +69,7 @@ class _Loader:
 
 
 @dataclass(frozen=True)
-class StreamedFeed:
+class StreamedFeed(Laned):
     """Steps of samples that are read, made ready and changed at random in time for them.
 
     Attributes:
@@ -108,14 +108,6 @@ class StreamedFeed:
         """The feed as some of its tasks see it; the processes that read are the same."""
         return replace(self, tasks=tasks) if self.schema.apart else self
 
-    def lengths(self, part: PartName) -> tuple[int, ...]:
-        """Number of inputs in a part, one where tasks share them."""
-        return tuple(len(lane.rows) for lane in self._lanes(part))
-
-    def n_steps(self, part: PartName, size: int, *, shuffled: bool) -> int:
-        """Number of steps that `steps` yields."""
-        return n_steps(self._lanes(part), size, shuffled=shuffled)
-
     def steps(
         self,
         part: PartName,
@@ -131,7 +123,7 @@ class StreamedFeed:
         """
         picks = [
             (each, each is step[-1])
-            for step in pick(self._lanes(part), size, order, share)
+            for step in pick(self.lanes_of(part), size, order, share)
             for each in step
         ]
         keys = [[Key(part, row, each.order) for row in each.listed()] for each, _ in picks]
@@ -148,7 +140,8 @@ class StreamedFeed:
         """End the processes; the next step starts them anew."""
         self._loaders.clear()
 
-    def _lanes(self, part: PartName) -> Sequence[Lane]:
+    def lanes_of(self, part: PartName) -> Sequence[Lane]:
+        """What steps are taken from."""
         everything = Lane(self.schema.names, range(len(self.reader.data.parts[part])))
         lanes = self.lanes.get(part, (everything,))
         return lanes if self.tasks is None else choose(lanes, self.tasks)

@@ -11,7 +11,6 @@ from typing import Literal
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from rich.console import Console, Group
-from rich.live import Live
 from rich.text import Text
 
 from recon_search.disk import in_one_line
@@ -19,12 +18,10 @@ from recon_search.runs.listener import Listener
 from recon_search.training.loop import Progress
 from recon_search.training.stopping import Record
 from recon_search.views.lines import duration, epoch_line, short, total_line, training_line
+from recon_search.views.live import live_on
 from recon_search.views.searching import SearchDisplay
 
 Level = Literal["quiet", "normal", "verbose"]
-
-RATE = 4
-"""The terminal is drawn so many times a second."""
 
 SILENCE = 60.0
 """Seconds after which a finished epoch is worth a line where trainings have lines."""
@@ -162,15 +159,7 @@ class Display:
         self._started = self._spoke = time.perf_counter()
         self._under_way: dict[str, _Training] = {}
         self._lock = threading.Lock()
-        self._live: Live | None = None
-        if console.is_terminal and not console.is_dumb_terminal:
-            self._live = Live(
-                console=console,
-                refresh_per_second=RATE,
-                transient=True,
-                get_renderable=self.draw,
-                vertical_overflow="crop",
-            )
+        self._live = live_on(console, self.draw)
 
     def start(self) -> None:
         """Show what moves."""

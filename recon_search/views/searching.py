@@ -9,16 +9,13 @@ from collections.abc import Sequence
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group
-from rich.live import Live
 from rich.text import Text
 
 from recon_search.search.importance import importances_of
 from recon_search.search.tally import Tally, seconds, tally
 from recon_search.views.lines import duration, short, total_line
+from recon_search.views.live import live_on
 from recon_search.views.trials import describe_best, describe_split, describe_state, describe_tally
-
-RATE = 4
-"""The terminal is drawn so many times a second."""
 
 KEYS = 4
 """Keys whose importance is shown."""
@@ -43,15 +40,7 @@ class SearchDisplay:
         self._trials: Sequence[FrozenTrial] = ()
         self._matters: tuple[int, dict[str, float]] = 0, {}
         self._lock = threading.Lock()
-        self._live: Live | None = None
-        if console.is_terminal and not console.is_dumb_terminal:
-            self._live = Live(
-                console=console,
-                refresh_per_second=RATE,
-                transient=True,
-                get_renderable=self.draw,
-                vertical_overflow="crop",
-            )
+        self._live = live_on(console, self.draw)
 
     def start(self) -> None:
         """Show what moves."""
