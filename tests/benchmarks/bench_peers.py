@@ -13,8 +13,8 @@ what stands in for these is in `their_epoch`, `_stand_in` and `Encoder.zero_grad
 
 Printed are CPU seconds of a step with all that belongs to it (files read, batches made, losses,
 gradients, update), which other work on the machine hardly changes; the ratio (median and
-quartiles over windows); and the most memory that the process held, above what it held before the
-first step.
+quartiles over windows); and the most memory that tensors held at once in an epoch of a process of
+its own, the network, its optimiser's state and the gradients among them.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from recon_search.training.optimisation import create_optimizer
 from recon_search.training.step import Learner, Stepper
 from tests.benchmarks.bench_branch import spread
 from tests.data import test_arrays as nyuv2
+from tests.memory import PeakMemory
 
 METHODS = {"EW": "joint", "PCGrad": "pcgrad", "CAGrad": "cagrad"}
 """The peer's name and ours."""
@@ -94,7 +95,7 @@ def our_epoch(run: Run, model: MultiTaskModel) -> Epoch:
     stepper = Stepper(learner, surgeon, optimizer, None, None, n_updates, seed=0)
 
     def epoch() -> None:
-        _run_epoch(stepper, 0, n_updates, None)
+        _run_epoch(stepper, 0, n_updates, None, None)
 
     return epoch
 
@@ -111,8 +112,9 @@ class Files(torch.utils.data.Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         name = self.names[index]
-        labels = {t.name: read_label(t, self.folder / t.name / name) for t in self.tasks}  # type: ignore[arg-type]
-        return read_image(self.folder / "image" / name, 3), labels
+        image, _ = read_image(self.folder / "image" / name, 3)
+        size = tuple(image.shape[-2:])
+        return image, {t.name: read_label(t, self.folder / t.name / name, size) for t in self.tasks}  # type: ignore[arg-type]
 
 
 def make_loader(run: Run) -> torch.utils.data.DataLoader[Any]:
@@ -213,9 +215,8 @@ def _stand_in() -> None:
     iterators.next = iterators.__next__  # type: ignore[attr-defined]
 
 
-def work(library: str, method: str, root: Path, batch: int) -> None:
-    """Be the process of a library: an epoch for every line read, a line of JSON for each."""
-    answers = sys.stdout
+def prepare(library: str, method: str, root: Path, batch: int) -> tuple[Epoch, int, list[float]]:
+    """What a library's process needs: an epoch, its number of steps, and the first losses."""
     torch.set_num_threads(1)
     run = make_run(root, method, batch)
     model = make_model(run)
@@ -231,21 +232,29 @@ def work(library: str, method: str, root: Path, batch: int) -> None:
     elif library == "ours":
         epoch = our_epoch(run, model)
     else:
-        with contextlib.redirect_stdout(sys.stderr):
-            epoch, network = their_epoch(run, model, method)
-    found: dict[str, Any] = {"losses": _losses(run, network, is_ours=network is model)}
-    before = _memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    print(json.dumps(found), file=answers, flush=True)
-    for _ in sys.stdin:
-        started = time.process_time()
-        with contextlib.redirect_stdout(sys.stderr):
+        epoch, network = their_epoch(run, model, method)
+    return epoch, n_steps, _losses(run, network, is_ours=network is model)
+
+
+def work(library: str, method: str, root: Path, batch: int) -> None:
+    """Be the process of a library: an epoch for every line read, its seconds a step for each."""
+    answers = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        epoch, n_steps, losses = prepare(library, method, root, batch)
+        print(json.dumps(losses), file=answers, flush=True)
+        for _ in sys.stdin:
+            started = time.process_time()
             epoch()
-        found = {
-            "seconds": (time.process_time() - started) / n_steps,
-            "memory": _memory("VmHWM") - before,
-        }
-        print(json.dumps(found), file=answers, flush=True)
+            print((time.process_time() - started) / n_steps, file=answers, flush=True)
+
+
+def weigh(library: str, method: str, root: Path, batch: int) -> None:
+    """Be a process that counts: the most MiB of tensors in an epoch, networks and states too."""
+    answers = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr), PeakMemory() as memory:
+        epoch, _, _ = prepare(library, method, root, batch)
+        epoch()
+    print(memory.peak / 2**20, file=answers, flush=True)
 
 
 @torch.no_grad()
@@ -258,44 +267,42 @@ def _losses(run: Run, network: nn.Module, *, is_ours: bool) -> list[float]:
     return [float(task.loss(outputs[task.name], targets[task.name])) for task in run.schema.tasks]
 
 
-def _memory(key: str) -> float:
-    """MiB that the process holds (VmRSS), or has held at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
-
-
 def measure(method: str, root: Path, batch: int, windows: int) -> dict[str, Any]:
     """Let both take turns; the first window warms up and is left out."""
-    children = {}
-    for library in ("ours", "LibMTL"):
-        options = ["--work", library, method, str(root), "--batch", str(batch)]
-        command = [sys.executable, "-m", "tests.benchmarks.bench_peers", *options]
-        children[library] = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if "BENCH_VERBOSE" not in os.environ else None,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    losses = [_ask(child)["losses"] for child in children.values()]
+    libraries = "ours", "LibMTL"
+    children = {each: _start("--work", each, method, root, batch) for each in libraries}
+    losses = [_ask(child) for child in children.values()]
     if any(abs(a - b) > 1e-4 * abs(b) for a, b in zip(*losses, strict=True)):
         raise SystemExit(f"Both must have the same losses, got {losses[0]} and {losses[1]}.")
-    found: dict[str, list[dict[str, float]]] = {library: [] for library in children}
+    seconds: dict[str, list[float]] = {library: [] for library in libraries}
     for _ in range(windows + 1):
         for library, child in children.items():
-            found[library].append(_ask(child, "epoch"))
+            seconds[library].append(_ask(child, "epoch"))
     for child in children.values():
         child.communicate()
-    seconds = {library: [each["seconds"] for each in own[1:]] for library, own in found.items()}
+    kept = {library: own[1:] for library, own in seconds.items()}
     return {
-        **{library: statistics.median(own) for library, own in seconds.items()},
-        "ratios": [b / a for a, b in zip(*seconds.values(), strict=True)],
-        "memory": {library: own[-1]["memory"] for library, own in found.items()},
+        **{library: statistics.median(own) for library, own in kept.items()},
+        "ratios": [b / a for a, b in zip(*kept.values(), strict=True)],
+        "memory": {each: _ask(_start("--weigh", each, method, root, batch)) for each in libraries},
     }
 
 
-def _ask(child: subprocess.Popen[str], line: str | None = None) -> dict[str, Any]:
+def _start(role: str, library: str, method: str, root: Path, batch: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tests.benchmarks.bench_peers"),
+            *(role, library, method, str(root), "--batch", str(batch)),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL if "BENCH_VERBOSE" not in os.environ else None,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def _ask(child: subprocess.Popen[str], line: str | None = None) -> Any:
     assert child.stdin is not None and child.stdout is not None  # noqa: PT018
     if line is not None:
         print(line, file=child.stdin, flush=True)
@@ -305,8 +312,7 @@ def _ask(child: subprocess.Popen[str], line: str | None = None) -> dict[str, Any
             "A library's process ended without an answer. Install LibMTL, or set BENCH_VERBOSE=1 "
             "to see why."
         )
-    found: dict[str, Any] = json.loads(answer)
-    return found
+    return json.loads(answer)
 
 
 def main() -> None:
@@ -318,12 +324,14 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=48)
     parser.add_argument("--methods", nargs="+", default=[READ, *METHODS], choices=[READ, *METHODS])
     parser.add_argument("--json", type=Path, help="write the numbers there, too")
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    for role in ("--work", "--weigh"):
+        parser.add_argument(role, nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.work is not None:
-        library, method, root = arguments.work
-        work(library, method, Path(root), arguments.batch)
-        return
+    for act, given in ((work, arguments.work), (weigh, arguments.weigh)):
+        if given is not None:
+            library, method, root = given
+            act(library, method, Path(root), arguments.batch)
+            return
     table = Table(title=f"ResNet18 and FPN, {arguments.side}x{arguments.side}, T = 3")
     for heading in ("", "ours, ms a step", "LibMTL", "LibMTL / ours", "ours, MiB", "LibMTL"):
         table.add_column(heading, justify="right")

@@ -7,12 +7,12 @@ For each number of tasks T, joint training of one network on random images: a pl
 steps of all tasks with whole gradients, in low memory, with sketches, of a random subset of the
 tasks, and of a subset with sketches; a PCGrad step. Each kind runs in a process of its own, which
 takes turns with plain steps of its own network: the ratio to these counts. Memory is the most that
-a step holds of tensors at once beyond the model. A probe that measures every `--every`-th step
-costs (every - 1 + ratio) / every. The files are those of a probe of `--steps` measured steps of
-noise: its scores, and a checkpoint of model, optimiser and scores, and of the scores alone. A join
-reads the scores and gives their digest, as workers of a search do. `--files` measures these alone.
-The JSON file is written after every kind;
-kinds that it holds are not measured again.
+a step holds of tensors at once beyond the model. A probe's row is of whole probes, every
+`--every`-th step measured and added to the scores, against as many plain steps. The files are those
+of a probe of `--steps` measured steps of noise: its scores, a checkpoint of model, optimiser and
+scores, and one of the scores alone. A join reads the scores and gives their digest, as workers of a
+search do. `--files` measures these alone. The JSON file is written after every kind; kinds that it
+holds are not measured again.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ from recon_search.recipe import BackboneConfig, HeadConfig
 from recon_search.tasks.classes import Classes
 from recon_search.training.checkpoint import save_checkpoint
 from tests.memory import PeakMemory
+
+Trained = tuple[MultiTaskModel, Surgeon, torch.optim.Optimizer]
+"""A network and what trains it."""
 
 CLASSES = 10
 KINDS = {
@@ -88,18 +91,45 @@ def measure(arguments: argparse.Namespace, kind: str, n_tasks: int) -> dict[str,
             step(*one, images, targets, what)
             times[name].append(time.process_time() - started)
     ratios = [a / b for a, b in zip(times["own"], times["plain"], strict=True)]
-    return {
+    found = {
         "kind": kind,
         "tasks": n_tasks,
         "milliseconds": 1000 * statistics.median(times["own"]),
         "ratio": 1.0 if kind == "plain" else statistics.median(ratios),
         "mebibytes": memory.peak / 2**20,
     }
+    if measured:
+        found["probe"] = _whole_probe(arguments, plain, own, images, targets, measured)
+    return found
 
 
-def make(
-    arguments: argparse.Namespace, tasks: tuple[str, ...], options: dict[str, Any]
-) -> tuple[MultiTaskModel, Surgeon, torch.optim.Optimizer]:
+def _whole_probe(
+    arguments: argparse.Namespace,
+    plain: Trained,
+    own: Trained,
+    images: Tensor,
+    targets: dict[str, Tensor],
+    measured: Measure,
+) -> float:
+    """Steps of a probe, one in `every` measured and added to its scores, against plain steps."""
+    scores = ConflictScores(list(own[0].backbone.layers()), own[0].tasks)
+    ratios = []
+    for _ in range(arguments.repeats):
+        seconds = {"own": 0.0, "plain": 0.0}
+        for number in range(arguments.every):
+            started = time.process_time()
+            step(*plain, images, targets, False)
+            between = time.process_time()
+            gramians = step(*own, images, targets, measured if number == 0 else False)
+            if gramians is not None:
+                scores.update(gramians, at=0.5)
+            seconds["own"] += time.process_time() - between
+            seconds["plain"] += between - started
+        ratios.append(seconds["own"] / seconds["plain"])
+    return statistics.median(ratios)
+
+
+def make(arguments: argparse.Namespace, tasks: tuple[str, ...], options: dict[str, Any]) -> Trained:
     """Make a network and what trains it."""
     torch.manual_seed(0)
     model = build_model(
@@ -205,8 +235,9 @@ def show(found: dict[str, Any], sizes: list[int], every: int) -> None:
             texts = [f"{row['milliseconds']:.0f} ms ({row['mebibytes']:.0f})" for row in rows]
         table.add_row(kind, *texts)
         if kind.startswith("measured"):
-            wholes = [f"{(every - 1 + row['ratio']) / every:.2f}" for row in rows]
-            table.add_row(f"  every {every}th step", *wholes)
+            table.add_row(
+                f"  probe, every {every}th step", *(f"{row['probe']:.2f}" for row in rows)
+            )
     Console(width=120).print(table)
 
 
