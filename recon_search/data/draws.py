@@ -1,7 +1,7 @@
-"""Numbers at random as torch and torchvision draw them, at a third of what their tensors cost.
+"""Numbers at random as torch and torchvision draw them, at less than half of what these take.
 
-Between images, which go through the processor's caches, a call of torch costs several times what it
-does in a loop of its own; boxes of crops took a tenth of the time of a training image.
+Between images, which go through all of a processor's caches, a call of torch takes several times as
+long as in a loop of its own: the box of a crop took 140 of a training image's 1,800 microseconds.
 """
 
 from __future__ import annotations
