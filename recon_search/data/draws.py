@@ -16,8 +16,8 @@ class Draws:
     """Draws from torch's default generator: what torch draws from it in as many calls, no more."""
 
     def __init__(self) -> None:
-        self._real = torch.empty(1)
-        self._whole = torch.empty(1, dtype=torch.int64)
+        self._real = torch.empty(1, dtype=torch.float32, device="cpu")
+        self._whole = torch.empty(1, dtype=torch.int64, device="cpu")
 
     def real(self, low: float = 0.0, high: float = 1.0) -> float:
         """Draw from [low, high) in single precision."""
@@ -62,10 +62,10 @@ class Draws:
 
 @functools.cache
 def _single(number: float) -> float:
-    return torch.tensor(number).item()
+    return torch.tensor(number, dtype=torch.float32, device="cpu").item()
 
 
 @functools.cache
 def _logarithms(*numbers: float) -> list[float]:
-    found: list[float] = torch.tensor(numbers).log().tolist()
-    return found
+    found = torch.tensor(numbers, dtype=torch.float32, device="cpu").log()
+    return list(found.tolist())

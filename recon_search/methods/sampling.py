@@ -39,8 +39,8 @@ class Sampling:
     def drawn(self) -> frozenset[int]:
         """The tasks of this step, equal in all processes; drawn when first asked for."""
         if self._drawn is None:
-            order = parallel.from_first(torch.randperm(self.n_tasks))
-            self._drawn = frozenset(order[: self.n].tolist())
+            order: list[int] = torch.randperm(self.n_tasks, device="cpu").tolist()
+            self._drawn = frozenset(parallel.agree(order[: self.n]))
         return self._drawn
 
     def divide(self, present: Collection[int], measured: Collection[int]) -> frozenset[int]:
