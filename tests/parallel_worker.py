@@ -48,6 +48,7 @@ CASES = {
     "sketch": CONFIG.model_copy(update={"measure_every": 2, "measure_sketch": 64, "accumulate": 2}),
     "mgda": CONFIG.model_copy(update={"method": "mgda"}),
     "gradvac": CONFIG.model_copy(update={"method": "gradvac", "accumulate": 2}),
+    "upgrad": CONFIG.model_copy(update={"method": "upgrad", "options": {"tasks_per_step": 2}}),
     "graddrop": CONFIG.model_copy(update={"method": "graddrop"}),
     "rotograd": CONFIG.model_copy(update={"method": "rotograd", "options": {"every": 2}}),
     "options": CONFIG.model_copy(
@@ -69,7 +70,7 @@ CASES = {
         update={"method": "rotate-only", "options": {"weighting": "pcgrad", "every": 2}}
     ),
 }
-PARTIAL = ("joint", "uw", "pcgrad", "probe", "sketch", "graddrop", "rotograd")
+PARTIAL = ("joint", "uw", "pcgrad", "probe", "sketch", "upgrad", "graddrop", "rotograd")
 """The cases that are repeated on data with labels missing."""
 APART = ("uw", "pcgrad", "probe")
 """The cases that are repeated on tasks with data of their own."""

@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import TVTensor
 
 from recon_search.artefact import digest
+from recon_search.data.draws import Draws
 from recon_search.data.transforms import Preparation, to_tensor
 from recon_search.errors import RecipeError, in_one_line
 from recon_search.recipe.data import AugmentConfig
@@ -44,6 +45,7 @@ class Augmentation:
     def __init__(self, config: AugmentConfig, preparation: Preparation) -> None:
         self.config = config
         self._preparation = preparation
+        self._draws = Draws()
         self._policy  # noqa: B018  # fails now rather than in a worker
 
     def __call__(
@@ -70,23 +72,23 @@ class Augmentation:
         """Draw what changes the places of pixels: to be done to all that lies on the image."""
         config = self.config
         if config.zoom:
-            factor = config.zoom[int(torch.randint(len(config.zoom), ()))]
+            factor = config.zoom[self._draws.below(len(config.zoom))]
             height, width = functional.get_size(image)
             sides = [int(side / factor + 1e-9) for side in (height, width)]
             corner = [
-                int(torch.randint(most - side + 1, ()))
+                self._draws.below(most - side + 1)
                 for most, side in zip((height, width), sides, strict=True)
             ]
             yield self._crop(corner + sides)
         elif config.crops:
             scale, ratio = config.scale or WHOLE, config.ratio or SQUARE
-            box = v1.RandomResizedCrop.get_params(image, list(scale), list(ratio))
-            yield self._crop(box)
+            height, width = functional.get_size(image)
+            yield self._crop(self._draws.box((height, width), scale, ratio))
         if config.pad:
-            place = [int(torch.randint(2 * config.pad + 1, ())) for _ in range(2)]
+            place = [self._draws.below(2 * config.pad + 1) for _ in range(2)]
             size = self._preparation.size
             yield lambda each: functional.crop(functional.pad(each, [config.pad]), *place, *size)
-        if config.flip and torch.rand(()) < config.flip:
+        if config.flip and self._draws.chance(config.flip):
             yield functional.horizontal_flip
 
     def _crop(self, box: Sequence[int]) -> Callable[[Any], Any]:
@@ -139,7 +141,8 @@ class Augmentation:
 
     def _erase(self, pixels: Tensor) -> Tensor:
         """Fill a random rectangle with noise."""
-        if not self.config.random_erasing or torch.rand(()) >= self.config.random_erasing:
+        share = self.config.random_erasing
+        if not share or not self._draws.chance(share):
             return pixels
         top, left, height, width, noise = v1.RandomErasing.get_params(
             pixels, ERASED_AREA, ERASED_RATIO, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import TVTensor
 
@@ -64,14 +66,17 @@ class Reader:
     apart: bool = False
 
     def __getitems__(self, keys: Sequence[Key]) -> Loaded | Fault:
-        """Read a batch, of samples of the same tasks; torch's loader calls this."""
+        """Read a batch, of samples of the same tasks; torch's loader calls this.
+
+        In a process of its own `default_collate` stacks in memory that this and that one share.
+        """
         try:  # of a share without samples, as of any other
             samples = [self.sample(key) for key in keys or [Key("train", 0)]]
-            images = torch.stack([image for image, _ in samples])
+            images = default_collate([image for image, _ in samples])
         except DataError as error:
             return Fault(str(error))
         n, names = len(keys), samples[0][1]
-        targets = {name: torch.stack([own[name] for _, own in samples])[:n] for name in names}
+        targets = {name: default_collate([own[name] for _, own in samples])[:n] for name in names}
         return images[:n], targets
 
     def sample(self, key: Key) -> Loaded:
@@ -216,7 +221,7 @@ class Reader:
         most = self._most.get(task.name)
         is_usual = most is not None and type(value) is int and 0 <= value <= most
         if is_usual and missing is not None and missing.ndim == 0:
-            return torch.tensor(value)  # without the detours of what follows
+            return _label(value)  # without the detours of what follows
         try:
             target = torch.as_tensor(value)
         except Exception:
@@ -258,6 +263,11 @@ def fault(data: TaskData, part: PartName, index: int, error: Exception) -> DataE
         )
     text = " ".join(str(error).split())
     return DataError(text if where in text else f"{where}: {text}")
+
+
+@functools.lru_cache(maxsize=4096)
+def _label(value: int) -> Tensor:
+    return torch.tensor(value)
 
 
 def _most(task: Task) -> int | None:

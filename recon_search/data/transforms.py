@@ -141,8 +141,12 @@ def resize(
 
 
 def to_tensor(image: Image.Image | Tensor) -> Tensor:
-    """Return an image's pixels (C, H, W)."""
-    return image if isinstance(image, Tensor) else functional.pil_to_tensor(image)
+    """Return an image's pixels (C, H, W); of a PIL image, which is grey or RGB, as uint8."""
+    if isinstance(image, Tensor):
+        return image
+    # As torchvision's pil_to_tensor, without the copies that NumPy makes on the way.
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, -1).permute(2, 0, 1)
 
 
 def prepare(image: Image.Image | Tensor, config: Mapping[str, Any]) -> Tensor:

@@ -13,13 +13,16 @@ task's gradient.
 among the tasks that are present. A stateful method has one state for each set of tasks it ever
 combined.
 
+**Many tasks** (see `Sampling`). Where a method's paper samples tasks, so can a step: only of those
+drawn are the gradients known one by one. Measuring changes nothing of what is trained.
+
 **Several processes** (see `parallel`). The tasks' gradients are averaged over the processes before
 a method sees them: a method on each process's own would be another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,9 +32,10 @@ from recon_search import parallel
 from recon_search.conflict.gramian import layer_gramians
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.methods.gradients import TaskGradients, add_to_grad, spoil
-from recon_search.methods.losses import check_losses, first_faulty
+from recon_search.methods.losses import check_losses, first_faulty, measured_tasks
 from recon_search.methods.protocol import Measure
 from recon_search.methods.registry import find_method
+from recon_search.methods.sampling import Sampling
 from recon_search.methods.scaling import Scaling
 from recon_search.methods.sharing import Group, Sharing, TaskNetwork
 from recon_search.methods.skipping import Skipping, name_fault
@@ -69,6 +73,10 @@ class GradientCombiner(Skipping):
         self.tasks = tuple(model.tasks)
         self.device = next(model.parameters()).device
         self.operators: dict[tuple[int, ...], nn.Module] = {}
+        self.sampling: Sampling | None = None
+        n = self.options.get("tasks_per_step", 0)
+        if self.method.others is not None and 0 < n < len(self.tasks):
+            self.sampling = Sampling(len(self.tasks), n, self.method.others)
         for users in self.sharing.sets:
             if len(users) > 1:
                 self._operator(users)
@@ -82,7 +90,7 @@ class GradientCombiner(Skipping):
         self, losses: Mapping[str, Tensor | None], features: Any = None, measure: Measure = False
     ) -> Tensor | None:
         """Differentiate the losses of a step of one batch: as `Surgeon.backward`."""
-        self.accumulate(losses)
+        self.accumulate(losses, measure=measure)
         return self.combine(measure=measure)
 
     def accumulate(
@@ -95,10 +103,13 @@ class GradientCombiner(Skipping):
     ) -> None:
         """Differentiate one batch; the tasks' gradients add up until `combine`."""
         present = check_losses(losses, self.tasks, self.sharing.trainable)
+        apart: Collection[int] = present
+        if self.sampling is not None:
+            apart = self.sampling.divide(present, measured_tasks(measure, self.tasks))
         if present:
             if share != 1:
                 present = {task: loss * share for task, loss in present.items()}
-            self._gradients.add(present, present)
+            self._gradients.add(present, apart)
 
     def combine(self, *, measure: Measure = False) -> Tensor | None:
         """Combine the tasks' gradients and add to `.grad`: as `Surgeon.combine`.
@@ -107,19 +118,23 @@ class GradientCombiner(Skipping):
             TrainingError: the method finds no direction.
         """
         if not self._gradients.present:
+            self._end()
             self._go_on()
             return None
         self._gradients.average()
-        groups = self.sharing.groups(self._gradients.of_tasks, self._gradients.present)
+        reached = self._gradients.of_tasks
+        if self.sampling is not None:
+            reached = self.sampling.reached(self._gradients.rows, self.sharing.declared)
+        groups = self.sharing.groups(reached, self._gradients.present)
         gramians = self._gramians(groups, every=bool(measure))
         fault = self._find_fault(groups, gramians)
         for number, group in enumerate(groups):
             if fault is None:
                 self._give(group, gramians.get(number))
             else:
-                self._gradients.give(group.parameters, self._present(group))
+                self._gradients.give(group.parameters, self._rows(group))
         whole = self._whole(groups, gramians) if measure and fault is None else None
-        self._gradients.clear()
+        self._end()
         if fault is None:
             self._go_on()
         else:
@@ -148,23 +163,35 @@ class GradientCombiner(Skipping):
                 self.operators[users] = self.method.create(tasks, options=self.options)
         return self.operators[users]
 
+    def _end(self) -> None:
+        """Forget the step."""
+        self._gradients.clear()
+        if self.sampling is not None:
+            self.sampling.end()
+
     def _present(self, group: Group) -> tuple[int, ...]:
         """The users of a group that had a loss."""
         return tuple(task for task in group.users if task in self._gradients.present)
+
+    def _rows(self, group: Group) -> Sequence[int]:
+        """The numbers of the gradients that add up to what a group's losses give."""
+        return self._present(group) if self.sampling is None else range(len(self.tasks) + 1)
 
     def _gramians(self, groups: Sequence[Group], *, every: bool) -> dict[int, Tensor]:
         """Gramians (n, T, T) by number of the group: of those that the method needs, or of every.
 
         One for each layer of the group, and where the method needs it a last one for the others.
+        Where tasks are sampled, the sum of those that were not is one more, (n, T + 1, T + 1).
         """
         found = {}
+        rows = self._gradients.of_tasks if self.sampling is None else self._gradients.rows
         for number, group in enumerate(groups):
             is_wanted = self.method.needs == "Gramian" and len(self._present(group)) > 1
             if is_wanted or (every and group.layers):
                 sets = {str(index): layer for index, layer in group.layers.items()}
                 if is_wanted and group.others:
                     sets["others"] = group.others
-                found[number] = layer_gramians(self._gradients.of_tasks, sets)
+                found[number] = layer_gramians(rows, sets)
         return found
 
     def _find_fault(self, groups: Sequence[Group], gramians: Mapping[int, Tensor]) -> str | None:
@@ -172,7 +199,8 @@ class GradientCombiner(Skipping):
         sums = [gramian.sum(0) for gramian in gramians.values()]  # (T, T) each
         if sums and not bool(torch.stack(sums).isfinite().all()):
             faulty = next(gramian for gramian in sums if not bool(gramian.isfinite().all()))
-            return name_fault(self.method.name, self.tasks[first_faulty(faulty)])
+            names = [*self.tasks, "one that was not drawn"]
+            return name_fault(self.method.name, names[first_faulty(faulty)])
         if self.method.needs == "Gramian":
             return None
         looked_at = [
@@ -197,11 +225,25 @@ class GradientCombiner(Skipping):
             self._aggregate(users, group)
             return
         weights = None
-        if len(users) > 1:
+        if self.sampling is not None:
+            weights = self._weigh(self.sampling, users, gramians, group.parameters[0])
+        elif len(users) > 1:
             assert gramians is not None
             index = torch.tensor(users, device=gramians.device)
             weights = self._apply(users, gramians.sum(0)[index[:, None], index])  # (n,)
-        self._gradients.give(group.parameters, users, weights)
+        self._gradients.give(group.parameters, self._rows(group), weights)
+
+    def _weigh(
+        self, sampling: Sampling, users: tuple[int, ...], gramians: Tensor | None, like: Tensor
+    ) -> Tensor:
+        """Return the weights (T + 1,) of a group's gradients, the last of those not drawn."""
+        if gramians is None or len(users) < 2:
+            return sampling.mix(users, like).sum(0)
+        gramian = gramians.sum(0)
+        mix = sampling.mix(users, gramian)  # (m, T + 1)
+        if not len(mix):
+            return gramian.new_zeros(len(gramian))
+        return self._apply(users, mix @ gramian @ mix.T) @ mix
 
     def _aggregate(self, users: tuple[int, ...], group: Group) -> None:
         """Add to `.grad` from the Jacobian (n, P) of a group; zeros where no loss reaches."""
@@ -233,7 +275,8 @@ class GradientCombiner(Skipping):
         whole: Tensor | None = None
         for number, group in enumerate(groups):
             if number in gramians and group.layers:
-                own = gramians[number][: len(group.layers)]
+                n = len(self.tasks)
+                own = gramians[number][: len(group.layers), :n, :n]
                 if whole is None:
                     whole = own.new_zeros(len(self.sharing.layers), *own.shape[1:])
                 whole.index_add_(0, torch.tensor(list(group.layers), device=own.device), own)

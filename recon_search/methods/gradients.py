@@ -70,7 +70,7 @@ class TaskGradients:
     def add(self, losses: Mapping[int, Tensor], apart: Collection[int]) -> None:
         """Differentiate one batch's losses: as `Measurement.add`."""
         by_row, rest = _divide(losses, apart)
-        self.present.update(by_row)
+        self.present.update(losses)
         if rest is not None:
             by_row[self.n_tasks] = rest
         scaled = [self.scaling.up(loss) for loss in by_row.values()]

@@ -13,6 +13,10 @@ Needs = Literal["nothing", "losses", "Gramian", "gradients", "features"]
 the gradients of the features each head reads."""
 
 
+Others = Literal["mean", "nothing"]
+"""What stands for the gradients of tasks that were not drawn for a step (see `Sampling`)."""
+
+
 @dataclass(frozen=True)
 class Method:
     """One gradient method.
@@ -26,6 +30,8 @@ class Method:
         factory: makes its working part from the tasks it combines (for `features`: from the model
             and the combiner of the shared parameters) and every option by keyword.
         install: what pip must install beside recon-search; None for nothing.
+        others: where the method's paper samples tasks, as `tasks_per_step` of its options asks for,
+            what stands for the gradients of the others; None where it does not.
     """
 
     name: str
@@ -35,6 +41,7 @@ class Method:
     factory: Callable[..., Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     install: str | None = None
+    others: Others | None = None
 
     def create(self, *subject: Any, options: Mapping[str, Any], where: str = "options") -> Any:
         """Make the working part.

@@ -16,7 +16,7 @@ Forward = Callable[[], tuple[Mapping[str, Tensor | None], Any]]
 Measure = bool | Collection[str]
 """Whether to measure, or the tasks to measure: each costs a backward pass, the others one in all.
 Rows and columns of the others are zero in the Gramians; the gradient is that of all. Methods that
-need every task's gradient measure every task."""
+need every task's gradient measure every task; where they sample tasks, those drawn as well."""
 
 
 class Surgeon(Protocol):

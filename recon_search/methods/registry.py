@@ -93,6 +93,17 @@ def _counting(factory: Callable[..., Any]) -> Callable[..., Any]:
     return lambda tasks, **options: factory(len(tasks), **options)
 
 
+def _sampled(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a factory one that is handed the tasks and how many are drawn, which `Sampling` does."""
+
+    def create(tasks: tuple[str, ...], tasks_per_step: int, **options: Any) -> Any:
+        if tasks_per_step < 0:
+            raise ValueError(f"`tasks_per_step` must be at least 0, got {tasks_per_step}.")
+        return factory(**options)
+
+    return create
+
+
 def _smoothed(tasks: tuple[str, ...], weighting: str, alpha: float) -> Any:
     inner = find_method(weighting)
     if inner.needs != "Gramian" or weighting == "cr-mogm":
@@ -211,9 +222,10 @@ METHODS: dict[str, Method] = _by_name(
             "Gramian",
             "Conflict-Averse Gradient Descent for Multi-task Learning",
             "arXiv 2110.14048",
-            _on(aggregation.CAGradWeighting),
-            {"c": 0.5, "norm_eps": 1e-4},
+            _sampled(aggregation.CAGradWeighting),
+            {"c": 0.5, "norm_eps": 1e-4, "tasks_per_step": 0},
             install="torchjd[cagrad]",
+            others="mean",
         ),
         Method(
             "nash-mtl",
@@ -247,8 +259,10 @@ METHODS: dict[str, Method] = _by_name(
             "Gramian",
             _JACOBIAN_DESCENT,
             "arXiv 2406.16232",
-            _on(aggregation.UPGradWeighting),
+            _sampled(aggregation.UPGradWeighting),
+            {"tasks_per_step": 0},
             install=_QUADPROG,
+            others="nothing",
         ),
         Method(
             "dualproj",
@@ -336,7 +350,8 @@ METHODS: dict[str, Method] = _by_name(
 """Every gradient method, from those that need least to those that need most.
 
 Not here, although TorchJD has them: `MoDoWeighting` and `SDMGradWeighting` take inner products
-between the gradients of independent batches, which are no Gramian; `PBI` and `COSMOS` trace Pareto
+between the gradients of independent batches, which are no Gramian (SDMGrad-OS, arXiv 2305.18409,
+samples tasks, too); `PBI` and `COSMOS` trace Pareto
 fronts over sampled preferences; `Sum` is `joint`, and `Mean` of losses is `joint` with another
 learning rate.
 """

@@ -30,6 +30,9 @@ from recon_search.recipe import CopyConfig
 class LowRank(nn.Module):
     """A weight plus the product of two thin matrices, which is 0 at first (LoRA, arXiv 2106.09685).
 
+    LoRA freezes the weight and scales the product by a constant. Here the weight is trained, by all
+    copies that have it in common, and the product is taken as it is.
+
     Args:
         weight: of any shape (n, ...), read as the matrix (n, m).
         rank: of the product, at most.
@@ -96,8 +99,11 @@ def change_copies(model: MultiTaskModel, copies: CopyConfig, seed: int = 0) -> N
     - "low-rank": the weight of a layer is one for all its copies, and each adds an update of that
       rank. A weight for which that would be as many numbers as a copy, a bias, a norm and a
       parameter that no layer of its own owns keep their full copies.
-    - "gates": the affine parameters of norms are multiplied by a sigmoid a channel (the gates of
-      TS-sigma-BN, arXiv 2512.20420, here on top of private affine parameters). Other copies stay.
+    - "gates": the affine parameters of norms are multiplied by a sigmoid a channel, after
+      TS-sigma-BN (arXiv 2512.20420). There each task has its own statistics and sigmoids, which
+      stand in place of weight and bias and learn up to a hundred times as fast as the rest. Here
+      they come on top of a private weight and bias, so that the network computes what it did, and
+      have the learning rate of the norm. Other copies stay.
 
     Args:
         model: fresh, its copies equal: of a low-rank layer the first copy's weight becomes that of

@@ -204,12 +204,14 @@ class _Planner:
         whole = self._size(training)[0]
         own = self._size(replace(training, split=None))[0] - self._network(training).parameters
         own += self._network(training).parameters // n
+        drawn = config.measure_tasks if 0 < config.measure_tasks < n else n
         if needs in ("Gramian", "gradients"):
-            kept = n * own * (2 if needs == "gradients" else 1)
-            return 4 * max(kept, whole)
+            sampled = config.options.get("tasks_per_step") or n
+            apart = min(n, sampled + (drawn if measured else 0))
+            kept = apart * own * (2 if needs == "gradients" else 1)
+            return 4 * max(kept + (whole if apart < n else 0), whole)
         if not measured:
             return 4 * whole
-        drawn = config.measure_tasks if 0 < config.measure_tasks < n else n
         if config.measure_sketch:
             numbers = sum(min(size, config.measure_sketch) for size in sizes)
             return 4 * (whole + drawn * numbers)

@@ -17,10 +17,14 @@ from recon_search.recipe import TrainConfig
 class SparseUpdates:
     """Keeps all but a share of a model's backbone as it is, for all tasks alike.
 
-    Sparse training (arXiv 2411.18615) updates a part of the shared parameters and leaves the rest
-    unchanged, so that there is less for tasks to conflict in; that paper chooses the part by the
-    magnitude of pretrained weights. Here each weight is drawn with equal probability, once, from
-    the seed: what choosing has to beat. Heads are trained whole, and norms' statistics move.
+    Sparse training (arXiv 2411.18615, Definition 2) updates a part of the shared parameters, chosen
+    once before training, and leaves the rest unchanged, so that there is less for tasks to conflict
+    in. The paper's own choice (Section 3.4) is of every neuron the input weights of largest
+    magnitude: in all about 30 % of a pretrained network, 60 % of one with random weights. Among the
+    choices that it compares (Section 4.4), equally many weights at random come second, before the
+    largest of the whole network. Here it is that random choice, an equal share of every parameter:
+    what choosing has to beat, and the same after a resume, whose weights have moved. Heads are
+    trained whole, as there, and norms' statistics move.
 
     Gradients are masked as they are computed, so methods and measured conflicts see the trained
     part alone; weight decay and momentum cannot move the rest either.

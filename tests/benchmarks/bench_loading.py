@@ -3,14 +3,17 @@
     python -m tests.benchmarks.bench_loading [--images 512] [--workers 1] [--rounds 5]
 
 Both loaders read the same JPEG files, which lie in the cache of the operating system, and do the
-same to them: resize and crop for evaluation; random crop and flip for training. Rounds alternate;
-the median of their ratios counts. Waiting is the time that a training spends on getting its batches
-out of data that is kept in memory.
+same to them: resize and crop for evaluation; random crop and flip for training. Rounds alternate,
+each with processes of its own, which differ by several percent; the median of their ratios counts,
+printed with its quartiles. Without workers it is CPU time that is measured, which other work on the
+machine hardly changes; with workers it is what passes by the clock. Waiting is the time that a
+training spends on getting its batches out of data that is kept in memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -96,34 +99,45 @@ def timms(paths: list[Path], workers: int, *, is_training: bool) -> Iterator:
     )
 
 
-def rate(n: int, steps: Callable[[], Iterator]) -> float:
+def rate(n: int, steps: Callable[[], Iterator], clock: Callable[[], float]) -> float:
     """Images a second of a pass."""
-    started = time.perf_counter()
+    started = clock()
     for _ in steps():
         pass
-    return n / (time.perf_counter() - started)
+    return n / (clock() - started)
 
 
 def compare_loaders(paths: list[Path], workers: int, rounds: int, *, is_training: bool) -> None:
     """Print images a second of both."""
     source = make_source(paths, workers, "none", TRAINING if is_training else {})
-    feed = source.open(torch.device("cpu"))
-    loader = timms(paths, workers, is_training=is_training)
+    inputs = source.open(torch.device("cpu")).inputs
+    clock = time.perf_counter if workers else time.process_time
+    epochs = itertools.count()
 
-    def ours() -> Iterator:
-        order = (0, 0) if is_training else None
-        for (batch,) in feed.steps("train", BATCH, order):
-            yield feed.inputs.normalise(batch.inputs)
+    def both() -> tuple[float, float]:
+        feed = source.open(torch.device("cpu"))
+        loader = timms(paths, workers, is_training=is_training)
 
-    _ = feed.inputs, rate(len(paths), ours), rate(len(paths), lambda: iter(loader))
-    pairs = [
-        (rate(len(paths), ours), rate(len(paths), lambda: iter(loader))) for _ in range(rounds)
-    ]
+        def ours() -> Iterator:
+            order = (0, next(epochs)) if is_training else None
+            for (batch,) in feed.steps("train", BATCH, order):
+                yield inputs.normalise(batch.inputs)
+
+        passes = ours, lambda: iter(loader)
+        for steps in passes:  # so that processes run
+            rate(len(paths), steps, clock)
+        one, two = (rate(len(paths), steps, clock) for steps in passes)
+        feed.close()
+        return one, two
+
+    pairs = [both() for _ in range(rounds)]
     own, other = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(one / two for one, two in pairs)
+    low, ratio, high = statistics.quantiles([one / two for one, two in pairs], n=4)
     name = "training" if is_training else "evaluation"
-    print(f"{name}, {workers} workers: {own:.0f} images/s, timm {other:.0f}, ratio {ratio:.2f}")
-    feed.close()
+    print(
+        f"{name}, {workers} workers: {own:.0f} images/s, timm {other:.0f}, "
+        f"ratio {ratio:.2f} ({low:.2f} to {high:.2f})"
+    )
 
 
 def measure_waiting(paths: list[Path], rounds: int) -> None:
@@ -154,6 +168,11 @@ class Waiting:
 
     def __getattr__(self, name: str):
         return getattr(self._feed, name)
+
+    def select(self, tasks) -> Waiting:
+        """The feed as all its tasks see it, which share every image: itself."""
+        assert self._feed.select(tasks) is self._feed
+        return self
 
     def steps(self, *args, **kwargs) -> Iterator[Step]:
         """Yield the feed's steps; what it takes to get them adds up."""

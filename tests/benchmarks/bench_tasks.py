@@ -5,7 +5,8 @@
 
 For each number of tasks T, joint training of one network on random images: a plain step; measured
 steps of all tasks with whole gradients, in low memory, with sketches, of a random subset of the
-tasks, and of a subset with sketches; a PCGrad step. Each kind runs in a process of its own, which
+tasks, and of a subset with sketches; a step of PCGrad, of CAGrad, and of CAGrad and UPGrad that
+sample as many tasks. Each kind runs in a process of its own, which
 takes turns with plain steps of its own network: the ratio to these counts. Memory is the most that
 a step holds of tensors at once beyond the model. A probe's row is of whole probes, every
 `--every`-th step measured and added to the scores, against as many plain steps. The files are those
@@ -57,6 +58,10 @@ KINDS = {
     "measured, subset": {"measure": True, "subset": True},
     "measured, subset, sketch": {"measure": True, "subset": True, "sketch": True},
     "pcgrad": {"method": "pcgrad"},
+    "cagrad": {"method": "cagrad"},
+    "cagrad, sampled": {"method": "cagrad", "sampled": True},
+    "upgrad": {"method": "upgrad"},
+    "upgrad, sampled": {"method": "upgrad", "sampled": True},
 }
 
 WIDTHS = [16, 64, 256]
@@ -141,6 +146,7 @@ def make(arguments: argparse.Namespace, tasks: tuple[str, ...], options: dict[st
     surgeon = create_surgeon(
         model,
         options.get("method", "joint"),
+        {"tasks_per_step": arguments.subset} if options.get("sampled") else None,
         low_memory=options.get("low_memory", False),
         sketch=Sketch(arguments.sketch) if options.get("sketch") else None,
     )

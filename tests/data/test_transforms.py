@@ -6,10 +6,18 @@ import timm.data
 import torch
 from PIL import Image
 from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional
 
 from recon_search.data.augmentation import Augmentation
 from recon_search.data.images import Images
-from recon_search.data.transforms import SCALES, Preparation, Pretraining, decode, prepare
+from recon_search.data.transforms import (
+    SCALES,
+    Preparation,
+    Pretraining,
+    decode,
+    prepare,
+    to_tensor,
+)
 from recon_search.errors import DataError, RecipeError
 from recon_search.recipe.data import AugmentConfig
 from tests.data.samples import data_config, numbers, of_files, of_tensors, open_feed
@@ -73,6 +81,15 @@ def test_images_of_any_mode_have_the_wanted_channels(mode, channels):
     assert found.shape == (channels, 5, 6)
     if mode != "1":
         assert (found.float() - 204).abs().max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_pixels_are_those_that_torchvision_reads(mode):
+    image = picture(7, 5).convert(mode)
+    found = to_tensor(image)
+    assert torch.equal(found, functional.pil_to_tensor(image))
+    found += 1
+    assert torch.equal(to_tensor(image), functional.pil_to_tensor(image)), "it is a copy"
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tiff", "webp"])

@@ -37,7 +37,7 @@ def make_backbone(split=True, tasks=TASKS):
     )
     layers = {
         layer: [kept for group in groups if (kept := [t for t in group if t in tasks])]
-        for layer, groups in (SPLIT if split else {}).items()
+        for layer, groups in (SPLIT if split is True else split or {}).items()
     }
     return rs.branch(backbone, rs.Split(tasks, layers), example=torch.randn(2, 5))
 
@@ -47,7 +47,7 @@ def make_heads(tasks=TASKS):
 
 
 def make_small(split=True, tasks=TASKS, heads=None, necks=None, seed=0):
-    """Build a model; copies start apart."""
+    """Build a model; copies start apart. A mapping splits otherwise than `SPLIT`."""
     torch.manual_seed(seed)
     backbone = make_backbone(split, tasks)
     model = Necked(backbone, make_heads(tasks) if heads is None else heads, necks or {}).double()

@@ -125,6 +125,22 @@ def test_the_gradients_that_a_step_keeps_are_counted(ran, overrides, sets):
     assert kept < 4 * planner._size(training)[0] * (sets + 0.6)
 
 
+def test_a_step_that_samples_tasks_keeps_one_set_for_the_others(ran):
+    """Of two tasks: one's own and that of all parameters, where two tasks' own were."""
+    run, _ = ran
+    planner = _Planner(run, None)
+    full, sampled = (
+        replace(
+            training := probe_training(run, 0),
+            train=training.train.model_copy(update={"method": "cagrad", "options": options}),
+        )
+        for options in ({}, {"tasks_per_step": 1})
+    )
+    assert planner._gradients(sampled, True) == planner._gradients(full, False)
+    more = planner._gradients(sampled, False) - planner._gradients(full, False) // 2
+    assert more == 4 * planner._size(full)[0]
+
+
 def test_steps_that_cost_many_plain_ones_are_said_to(ran):
     _, planned = ran
     steps = [
