@@ -14,7 +14,15 @@ News = Literal["start"] | Progress | Record
 
 
 class Listener:
-    """Hears of everything and does nothing; overwrite what should be shown."""
+    """Hears of everything and does nothing; overwrite what should be shown.
+
+    Examples:
+        >>> class Loud(Listener):
+        ...     def finish(self, name, seconds):
+        ...         print(f"{name} took {seconds:.0f} s")
+        >>> Loud().finish("joint, seed 0", 61.2)
+        joint, seed 0 took 61 s
+    """
 
     def expect(self, later: int) -> None:
         """After what begins next, about so many trainings are to come."""
