@@ -53,6 +53,10 @@ class Listener:
     ) -> None:
         """A study that is to have `total` trials stands so."""
 
+    def apart(self, stage: str) -> Listener:
+        """Return who hears of a stage's trainings in another process than this; it pickles."""
+        return SILENT
+
     def hear(self, name: str, news: News) -> None:
         """Call `start`, `step` or `epoch`."""
         if isinstance(news, str):
@@ -116,6 +120,10 @@ class Listeners(Listener):
         """Tell all."""
         for each in self._listeners:
             each.end()
+
+    def apart(self, stage: str) -> Listener:
+        """Ask all."""
+        return Listeners([each.apart(stage) for each in self._listeners])
 
     def say(self, text: str) -> None:
         """Tell all."""
