@@ -118,6 +118,7 @@ def _judged(
         "answer": answer(comparison, n_split, n_layers, switch),
         "verdict": re.split(r"(?<=\.) (?=[A-Z])", comparison.verdict),
         "warning": comparison.warning,
+        "several": len(comparison.seeds) > 1,
         "grid": comparison_grid(comparison),
         "tasks": task_grid(comparison) if columns > MANY_COLUMNS else None,
         "dots": dot_plot(comparison),

@@ -35,7 +35,8 @@ WIDTH = 420
 def comparison_grid(comparison: Comparison) -> Grid:
     """Every network: delta_m, the paired difference and costs, then metrics where there are few.
 
-    The first column numbers the rows, for the plots.
+    The first column numbers the rows, for the plots. What no row has (intervals of a single seed)
+    has no column.
     """
     base, split, cost = comparison.rows[0], the_split(comparison), prices(comparison)
     columns = [(task, name) for task, own in comparison.directions.items() for name in own]
@@ -88,7 +89,11 @@ def comparison_grid(comparison: Comparison) -> Grid:
             "dim",
         )
     )
-    return Grid("Test data, mean ± standard deviation over seeds", headings, lines, _WORDS, 1)
+    known = [place for place in range(len(headings)) if any(line.cells[place] for line in lines)]
+    lines = [Line([line.cells[place] for place in known], line.style) for line in lines]
+    n = len(comparison.seeds)
+    caption = "Test data, mean ± standard deviation over seeds" if n > 1 else "Test data, one seed"
+    return Grid(caption, [headings[place] for place in known], lines, _WORDS, 1)
 
 
 _WORDS = frozenset({1})
