@@ -66,7 +66,14 @@ class ProcessError(ReconSearchError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'a' or 'b'?" with up to three near names, or "" where none is near."""
+    """Return " Did you mean 'a' or 'b'?" with up to three near names, or "" where none is near.
+
+    Examples:
+        >>> nearest("acuracy", ["accuracy", "error", "f1"])
+        " Did you mean 'accuracy'?"
+        >>> nearest("x", ["accuracy"])
+        ''
+    """
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     if not close:
         return ""

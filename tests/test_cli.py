@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -475,6 +476,23 @@ def test_refused_inputs_of_a_search_leave_nothing(finished, tmp_path):
     show = ["search", "--show", "name", "--storage", "sqlite:///typo.db"]
     assert "found no file of sqlite:///typo.db" in call(*show, cwd=tmp_path).error
     assert not (tmp_path / "typo.db").exists()
+
+
+def test_every_epoch_of_every_trial_is_an_event_once(searched):
+    folder, _, _ = searched
+    lines = (folder / "out/events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    epochs = Counter(
+        (each["training"], each["epoch"])
+        for each in events
+        if each["event"] == "epoch" and each["stage"] == "search"
+    )
+    trials = [each["trial"] for each in events if each["event"] == "trial"]
+    assert len(trials) == 3
+    assert set(epochs.values()) == {1}
+    assert {f"trial {number}" for number in trials} <= {name for name, _ in epochs}
+    assert {"single left, seed 0", "single right, seed 0"} <= {name for name, _ in epochs}
+    assert {epoch for _, epoch in epochs} == {1, 2}
 
 
 def test_show_prints_a_study_from_its_database_alone(searched, tmp_path):

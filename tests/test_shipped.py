@@ -1,6 +1,7 @@
 """The recipes that come with the package: found, listed, copied, and in the wheel."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import recon_search as rs
 from recon_search.errors import RecipeError
 from recon_search.recipe import find_recipe, load_recipe, shipped_recipes
 from recon_search.recipe.shipped import describe, files_of, published_orders
@@ -86,21 +88,28 @@ def test_recipes_are_listed(invoke):
     assert [row["name"] for row in rows] == [path.stem for path in FILES]
     lines = invoke("ls", "recipes").output.splitlines()
     assert [line.split()[0] for line in lines] == [path.stem for path in FILES]
-    assert all(line.endswith(".") for line in lines)
+    assert all(line.endswith((".", "?")) for line in lines)
 
 
-def test_recipes_and_templates_travel_in_the_wheel(tmp_path):
-    source = tmp_path / "source"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built of a copy, which leaves the source tree as it is."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     for name in ("recon_search", "recipes"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    pip = [sys.executable, "-m", "pip", "wheel", source, "-w", tmp_path]
+    pip = [sys.executable, "-m", "pip", "wheel", source, "-w", folder]
     options = ["--no-deps", "--no-build-isolation", "--no-index", "-q"]
     done = subprocess.run([*pip, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_recipes_and_templates_travel_in_the_wheel(wheel):
     with zipfile.ZipFile(wheel) as packed:
         for path in (file for recipe in FILES for file in files_of(recipe)):
             assert packed.read(f"recon_search/recipes/{path.name}") == path.read_bytes()
@@ -109,3 +118,25 @@ def test_recipes_and_templates_travel_in_the_wheel(tmp_path):
         for path in TEMPLATES.iterdir():
             place = path.relative_to(ROOT).as_posix()
             assert packed.read(place) == path.read_bytes()
+
+
+def test_what_the_wheel_installs_works_outside_the_source_tree(wheel, tmp_path):
+    target, folder = tmp_path / "installed", tmp_path / "elsewhere"
+    folder.mkdir()
+    pip = [sys.executable, "-m", "pip", "install", wheel, "--target", target, "--no-deps", "-q"]
+    subprocess.run([*pip, "--no-index", "--no-compile"], check=True)
+
+    def run(*arguments):
+        command = [target / "bin/recon-search", *arguments]
+        environment = os.environ | {"PYTHONPATH": str(target)}
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run("--version") == f"recon-search, version {rs.__version__}\n"
+    assert len(run("ls", "recipes").splitlines()) == len(FILES)
+    run("init", "quickstart", "--out", "my.toml")
+    assert (folder / "my.toml").read_bytes() == (ROOT / "recipes/quickstart.toml").read_bytes()
+    assert run("validate", "my.toml", "--quick").startswith("Valid. resnet18 has 47 splittable")

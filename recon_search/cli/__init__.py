@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import re
 import signal
 import sys
 
@@ -34,6 +35,9 @@ from recon_search.memory import is_exhausted
 
 EXAMPLE = "Example: "
 """Begins the last paragraph of a command's docstring."""
+
+SHORT = 65
+"""Letters that the list of commands has for each, on a terminal of 80 columns."""
 
 
 def main() -> None:
@@ -118,6 +122,8 @@ def _end_with_example(command: click.Command) -> None:
     """Move the example of a command's docstring to the end of its help, in one line."""
     said, _, example = inspect.cleandoc(command.help or "").partition(EXAMPLE)
     command.help, command.epilog = said.rstrip(), f"\b\n{EXAMPLE}{example}"
+    clause = re.split(r"[.:;](?:\s|$)", " ".join(said.split()))[0]
+    command.short_help = clause if len(clause) <= SHORT else clause[:SHORT].rpartition(",")[0]
     for each in command.commands.values() if isinstance(command, click.Group) else ():
         _end_with_example(each)
 

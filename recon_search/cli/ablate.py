@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--scores", "scores_path", type=FILE, help="Of a probe; without them one is run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ablate(wanted: str, scores_path: Path | None, as_json: bool, **options: Any) -> None:
-    """Split one layer at a time, train, and hold the rules' rankings against the benefits.
+    """Train with one layer split at a time, and hold the rules' rankings against the benefits.
 
     Single-task and joint networks are trained once, and are those of `run` in the same folder. What
     it takes says `recon-search plan RECIPE --ablate LAYERS`.

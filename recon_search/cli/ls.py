@@ -46,7 +46,8 @@ def ls_methods(as_json: bool) -> None:
     if as_json:
         tell_json(method_rows())
     else:
-        make_console(minimum=150).print(method_table())
+        console = make_console(minimum=150)
+        console.print(method_table(console.width))
 
 
 @ls.command("backbones")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from recon_search import json_text
 from recon_search.disk import refuse_special
@@ -41,6 +43,16 @@ ANYTHING = _Regular(path_type=Path)
 RANKING = ANYTHING
 
 
+def complete_recipe(_: Any, __: Any, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a recipe that comes with the package where no file begins so."""
+    from recon_search.recipe.shipped import shipped_recipes
+
+    names = [name for name in shipped_recipes() if name.startswith(incomplete)]
+    if names and not glob.glob(f"{glob.escape(incomplete)}*"):
+        return [CompletionItem(name) for name in names]
+    return [CompletionItem(incomplete, type="file")]
+
+
 def device_option(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a device."""
     choices = click.Choice(["auto", "cpu", "cuda"])
@@ -51,7 +63,13 @@ def recipe_options(command: Callable[..., None], required: bool = True) -> Calla
     """Give a command the recipe and everything that can override it."""
     metavar = "RECIPE" if required else "[RECIPE]"
     options = [
-        click.argument("recipe_path", metavar=metavar, type=FILE, required=required),
+        click.argument(
+            "recipe_path",
+            metavar=metavar,
+            type=FILE,
+            required=required,
+            shell_complete=complete_recipe,
+        ),
         click.option(
             "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a recipe key."
         ),

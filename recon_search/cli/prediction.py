@@ -109,7 +109,7 @@ def predict(
         if not done:
             raise DataError(f"IMAGES must hold one image at least, none of {len(pictures)} is one.")
     if grid is not None:
-        save_figure(prediction_grid(shown, n_maps), grid)
+        save_figure(prediction_grid(shown, [task.name for task in predictor.dense]), grid)
     if as_json:
         written: dict[str, Any] = {"out": str(out), "images": done, "skipped": skipped}
         written |= {"grid": grid and str(grid), **({"maps": str(folder)} if n_maps else {})}

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from recon_search.cli.options import FILE, load_overridden, recipe_options
+from recon_search.cli.options import FILE, complete_recipe, load_overridden, recipe_options
 
 
 @click.command()
-@click.argument("name", metavar="[RECIPE]", default="photos")
+@click.argument("name", metavar="[RECIPE]", default="photos", shell_complete=complete_recipe)
 @click.option("--out", type=FILE, help="File to write [default: RECIPE.toml].")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def init(name: str, out: Path | None, force: bool) -> None:

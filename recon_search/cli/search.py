@@ -96,7 +96,7 @@ def search(
         judged=judge,
     )
     console = make_console(minimum=190)
-    console.print(trial_table(read_summary(run.out / SUMMARY)))
+    console.print(trial_table(read_summary(run.out / SUMMARY), console.width))
     if comparison is not None:
         for table in comparison_tables(comparison, console.width):
             console.print(table)
@@ -120,6 +120,6 @@ def _show_study(name: str, url: str | None, out: Path | None, as_json: bool) -> 
         tell_json(summary)
         return
     console = make_console(minimum=190)
-    console.print(trial_table(summary))
+    console.print(trial_table(summary, console.width))
     if out is not None:
         tell(f"Written: {out / 'search.png'}")

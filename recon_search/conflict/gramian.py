@@ -65,6 +65,13 @@ def gramians(
     Raises:
         RecipeError: a loss is no scalar with a graph, `layers` holds something else than parameters
             of layers, or a layer is frozen or not used by any loss, the first of which is named.
+
+    Examples:
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> left, right = layer(torch.tensor([[3.0, 4.0], [-4.0, 3.0]])).flatten()
+        >>> gramians({"left": left, "right": right}, {"fc": [layer.weight]})
+        tensor([[[25.,  0.],
+                 [ 0., 25.]]])
     """
     by_task = _check_losses(losses)
     blocks = _list_blocks(layers)

@@ -47,6 +47,15 @@ def group_tasks(
     Raises:
         RecipeError: the share or the threshold is out of range, the layer is unknown, no step was
             measured, or a pair of tasks never was, which is named.
+
+    Examples:
+        Depth fights both others, which get along, and so has a copy of its own:
+
+        >>> import torch
+        >>> scores = ConflictScores(["stem"], ["seg", "depth", "edges"])
+        >>> scores.update(torch.tensor([[[1.0, -0.5, 0.5], [-0.5, 1.0, -0.5], [0.5, -0.5, 1.0]]]))
+        >>> group_tasks(scores, "stem", threshold=0.0, share=0.5)
+        (('seg', 'edges'), ('depth',))
     """
     if not 0 < share <= 1:
         raise RecipeError(

@@ -67,6 +67,21 @@ class ConflictScores(Readout):
 
     Raises:
         RecipeError: layers or tasks are not distinct names, one at least.
+
+    Examples:
+        Two steps of two layers and two tasks, whose gradients part in the second layer alone:
+
+        >>> scores = ConflictScores(["stem", "block"], ["seg", "depth"])
+        >>> together, apart = [[1.0, 0.9], [0.9, 1.0]], [[1.0, -0.6], [-0.6, 1.0]]
+        >>> scores.update(torch.tensor([together, apart]))
+        >>> scores.update(torch.tensor([together, together]))
+        >>> scores.counts(threshold=-0.5)  # (L, pairs)
+        tensor([[0],
+                [1]])
+        >>> scores.rank(threshold=-0.5)
+        ['block', 'stem']
+        >>> (scores + scores).steps
+        4
     """
 
     def __init__(

@@ -54,6 +54,14 @@ class Sketch:
 
     Raises:
         RecipeError: the size is below 16.
+
+    Examples:
+        >>> sketch = Sketch(1024)
+        >>> x, y = torch.randn(2, 50_000, generator=torch.Generator().manual_seed(0))
+        >>> y = x + y  # at 45 degrees
+        >>> a, b = sketch.project(x, 0), sketch.project(y, 0)
+        >>> len(a), abs(float(F.cosine_similarity(a, b, dim=0)) - 0.7071) < 0.06
+        (1024, True)
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:

@@ -30,6 +30,17 @@ class TaskData:
             that is given from Python, under a digest of every sample.
         describe: names the file and the row of a sample for error messages, given its part and
             index; of tasks with data of their own, counted over all in the order of the tasks.
+
+    Examples:
+        >>> import torch
+        >>> from recon_search.tasks.classes import Classes
+        >>> image = torch.zeros(3, 32, 32)
+        >>> samples = [(image, {"shape": torch.tensor(0)}), (image, {"shape": torch.tensor(1)})]
+        >>> parts = {"train": samples, "validation": samples, "test": samples}
+        >>> data = TaskData([Classes("shape", 2)], parts)
+        >>> data.check()
+        >>> data.name("test", 1)
+        'sample 1 of the test part'
     """
 
     tasks: Sequence[Task]

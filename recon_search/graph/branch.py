@@ -63,6 +63,16 @@ def branch(
     Raises:
         SplitError: the split does not fit the backbone, or does not refine the split it has.
         BackboneError: the backbone's graph cannot be taken apart.
+
+    Examples:
+        >>> import timm, torch
+        >>> backbone = timm.create_model("test_resnet", num_classes=0)
+        >>> split = Split.private(["conv1.0"], ["seg", "depth"])
+        >>> network = branch(backbone, split)
+        >>> {task: found.shape for task, found in network(torch.ones(2, 3, 64, 64)).items()}
+        {'seg': torch.Size([2, 96]), 'depth': torch.Size([2, 96])}
+        >>> backbone.load_state_dict(network.task_state_dict("seg"))
+        <All keys matched successfully>
     """
     if tasks is not None:
         split = split.for_tasks(tasks)

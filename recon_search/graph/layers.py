@@ -53,6 +53,11 @@ def layers(module: nn.Module, *, example: Any = None) -> dict[str, list[nn.Param
 
     Raises:
         BackboneError: the module cannot be traced, or nothing in it is trained.
+
+    Examples:
+        >>> import timm
+        >>> list(layers(timm.create_model("test_resnet", num_classes=0)))[:3]
+        ['conv1.0', 'conv1.1', 'conv1.3']
     """
     if _is_branched(module):
         found: dict[str, list[nn.Parameter]] = module.layer_parameters()  # type: ignore[operator]

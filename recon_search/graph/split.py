@@ -39,6 +39,16 @@ class Split:
 
     Raises:
         SplitError: tasks or groups break the rules above.
+
+    Examples:
+        >>> tasks = ["seg", "depth", "edges"]
+        >>> split = Split(tasks, {"conv1": [["seg", "edges"], ["depth"]]})
+        >>> split.layers["conv1"]
+        (('seg', 'edges'), ('depth',))
+        >>> Split.private(["conv1"], tasks).layers["conv1"]
+        (('seg',), ('depth',), ('edges',))
+        >>> split.for_tasks(["age", "sex"], {"age": "depth", "sex": "seg"}).layers["conv1"]
+        (('age',), ('sex',))
     """
 
     tasks: tuple[str, ...]

@@ -61,6 +61,18 @@ def create_surgeon(
     Raises:
         RecipeError: the method or an option is unknown or does not fit, or a package is missing.
         TrainingError: the model does not fit.
+
+    Examples:
+        >>> import timm, torch
+        >>> from recon_search import MultiTaskModel, Split, branch
+        >>> backbone = timm.create_model("test_resnet", num_classes=0)
+        >>> heads = {task: torch.nn.Linear(backbone.num_features, 1) for task in ("seg", "depth")}
+        >>> model = MultiTaskModel(branch(backbone, Split(tuple(heads), {})), heads, {})
+        >>> outputs = model(torch.randn(2, 3, 32, 32))
+        >>> surgeon = create_surgeon(model, "pcgrad")
+        >>> surgeon.backward({task: own.square().mean() for task, own in outputs.items()})
+        >>> all(parameter.grad is not None for parameter in model.parameters())
+        True
     """
     entry = find_method(method)
     complete = entry.complete(options or {})

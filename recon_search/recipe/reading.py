@@ -138,6 +138,15 @@ def parse_recipe(raw: Any, source: str = "recipe") -> Recipe:
 
     Raises:
         RecipeError: lists every problem by its path.
+
+    Examples:
+        >>> raw = {"data": {"name": "multi-digits"}, "backbone": {"name": "resnet18"}}
+        >>> raw |= {"train": {"epochs": 3, "batch_size": 32, "lr": 0.01}, "probe": {"epochs": 1}}
+        >>> parse_recipe(raw).split.rule
+        'projection'
+        >>> parse_recipe(raw | {"spli": {}})
+        Traceback (most recent call last):
+        recon_search.errors.RecipeError: recipe: `spli` is no key of a recipe. Did you mean 'split'?
     """
     try:
         text = json.dumps(raw)  # strict JSON mode takes arrays for tuples, and nothing else lax

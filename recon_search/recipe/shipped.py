@@ -77,4 +77,5 @@ def describe(path: Path) -> str:
         words += line.lstrip("#").split()
         if words[-1].endswith("."):
             break
-    return " ".join(words).partition(". ")[0].rstrip(".") + "."
+    text = " ".join(words).partition(". ")[0].rstrip(".")
+    return text if text.endswith("?") else f"{text}."

@@ -24,17 +24,18 @@ class EventLog(Listener):
 
     Each line is a JSON object with `time`, `event` and what belongs to that: `begin` (`stage`,
     `trainings`), `epoch` (`stage`, `training`, and the record of `metrics.jsonl`), `done`
-    (`stage`, `training`, `seconds`), `trial` (of a search), `say` (`text`), `end` (`stage`). A
-    number that is not finite is null. An epoch that a kill has kept from the file is in its
-    training's `metrics.jsonl` all the same.
+    (`stage`, `training`, `seconds`), `trial` (of a search, where `training` is "trial N"), `say`
+    (`text`), `end` (`stage`). A number that is not finite is null. An epoch that a kill has kept
+    from the file is in its training's `metrics.jsonl` all the same.
 
     Args:
         path: the file; made with the first line.
+        stage: that is under way; none if empty.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stage: str = "") -> None:
         self._path = path
-        self._stages: list[str] = []
+        self._stages = [stage] if stage else []
         self._seen: set[int] | None = None
 
     def begin(self, title: str, total: int) -> None:
@@ -76,6 +77,10 @@ class EventLog(Listener):
                     **{key: trial.user_attrs[key] for key in KEPT if key in trial.user_attrs},
                 )
         self._seen = ended
+
+    def apart(self, stage: str) -> EventLog:
+        """Return one that writes into the same file, as processes may."""
+        return EventLog(self._path, stage)
 
     def _write(self, event: str, **more: Any) -> None:
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")

@@ -14,7 +14,15 @@ News = Literal["start"] | Progress | Record
 
 
 class Listener:
-    """Hears of everything and does nothing; overwrite what should be shown."""
+    """Hears of everything and does nothing; overwrite what should be shown.
+
+    Examples:
+        >>> class Loud(Listener):
+        ...     def finish(self, name, seconds):
+        ...         print(f"{name} took {seconds:.0f} s")
+        >>> Loud().finish("joint, seed 0", 61.2)
+        joint, seed 0 took 61 s
+    """
 
     def expect(self, later: int) -> None:
         """After what begins next, about so many trainings are to come."""
@@ -44,6 +52,10 @@ class Listener:
         self, name: str, total: int, trials: Sequence[Any], directions: Sequence[Any]
     ) -> None:
         """A study that is to have `total` trials stands so."""
+
+    def apart(self, stage: str) -> Listener:
+        """Return who hears of a stage's trainings in another process than this; it pickles."""
+        return SILENT
 
     def hear(self, name: str, news: News) -> None:
         """Call `start`, `step` or `epoch`."""
@@ -108,6 +120,10 @@ class Listeners(Listener):
         """Tell all."""
         for each in self._listeners:
             each.end()
+
+    def apart(self, stage: str) -> Listener:
+        """Ask all."""
+        return Listeners([each.apart(stage) for each in self._listeners])
 
     def say(self, text: str) -> None:
         """Tell all."""

@@ -64,6 +64,13 @@ def paired(values: Sequence[float], reference: Sequence[float]) -> Difference:
     Args:
         values: one a seed.
         reference: as many.
+
+    Examples:
+        >>> gain = paired([1.0, 0.5, 1.5], [-1.0, -1.5, -1.0])
+        >>> gain.mean.__round__(2), gain.is_significant
+        (2.17, True)
+        >>> [round(end, 2) for end in gain.interval]
+        [1.45, 2.88]
     """
     differences = [a - b for a, b in zip(values, reference, strict=True)]
     if not all(map(math.isfinite, differences)):
@@ -97,6 +104,11 @@ def adjust(family: Sequence[Difference | None]) -> list[Difference | None]:
     The i-th smallest of m is multiplied by m - i + 1, is at least as large as the one before it,
     and at most 1 (Holm, Scandinavian Journal of Statistics 6, 1979). What has no p value is not of
     the family.
+
+    Examples:
+        >>> family = [Difference(1.0, 1.0, p_value=p) for p in (0.04, 0.01)]
+        >>> [each.adjusted for each in adjust(family)]
+        [0.04, 0.02]
     """
     known = {place: each for place, each in enumerate(family) if each and each.p_value is not None}
     order = sorted(known, key=lambda place: known[place].p_value or 0.0)

@@ -138,16 +138,23 @@ def _train(
     return result
 
 
-def train_told(training: Training, run: Run, tell: Callable[[News], None]) -> Result:
+def train_told(
+    training: Training,
+    run: Run,
+    tell: Callable[[News], None],
+    after_epoch: AfterEpoch | None = None,
+) -> Result:
     """Run a training (see `train`) and tell how it goes: of what is trained now, not of before."""
     known = _n_recorded(training.directory(run))
 
-    def after_epoch(record: Record) -> None:
+    def hear(record: dict[str, Any]) -> None:
         if record["epoch"] > known:
             tell(record)
+        if after_epoch is not None:
+            after_epoch(record)
 
     tell("start")
-    return train(training, run, tell, after_epoch)
+    return train(training, run, tell, hear)
 
 
 def _n_recorded(directory: Path) -> int:

@@ -30,7 +30,7 @@ class TensorBoardLog(Listener):
     """
 
     def __init__(self, out: Path) -> None:
-        self._folder = out / "tensorboard"
+        self._out, self._folder = out, out / "tensorboard"
         self._open: dict[str, Any] = {}
 
     def epoch(self, name: str, record: Record) -> None:
@@ -48,6 +48,10 @@ class TensorBoardLog(Listener):
         """Close a training's file."""
         if name in self._open:
             self._open.pop(name).close()
+
+    def apart(self, stage: str) -> TensorBoardLog:
+        """Return one that writes its trainings' files beside those of this one."""
+        return TensorBoardLog(self._out)
 
     def end(self) -> None:
         """Close what is open."""

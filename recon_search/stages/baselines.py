@@ -47,20 +47,23 @@ def doubts(
     """
     found = []
     for task, results in single.items():
+        scattered, unfinished = [], []
         for name, direction in directions[task].items():
             values = [result.validation[task][name] for result in results]
             scatter = _relative(statistics.stdev(values), values) if len(values) > 1 else 0.0
             if scatter > SCATTER:
-                found.append(
-                    f"the single-task models of '{task}' scatter over seeds: {name} "
-                    f"{statistics.fmean(values):.4g} ± {statistics.stdev(values):.2g}"
-                )
+                spread = f"{statistics.fmean(values):.4g} ± {statistics.stdev(values):.2g}"
+                scattered.append(f"{name} {spread}")
             gained = [_progress(result, task, name) * direction for result in results]
             if statistics.fmean(gained) > PROGRESS:
-                found.append(
-                    f"those of '{task}' had not converged: {name} got "
-                    f"{statistics.fmean(gained):.0%} better in the last fifth of training"
-                )
+                unfinished.append(f"{name} by {statistics.fmean(gained):.0%}")
+        those = f"the single-task models of '{task}'"
+        if scattered:
+            found.append(f"{those} scatter over seeds ({', '.join(scattered)})")
+        if unfinished:
+            those = "they" if scattered else those
+            better = "were still getting better in the last fifth of training"
+            found.append(f"{those} {better} ({', '.join(unfinished)})")
     return found
 
 

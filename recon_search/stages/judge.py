@@ -30,8 +30,6 @@ from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
 from recon_search.stages.search import find_ending, is_cut_short, objective_of, search
 from recon_search.stages.study import Job, Joined, check_study, default_url, join
-from recon_search.views.plots import save_figure
-from recon_search.views.trial_plots import search_plot
 from recon_search.views.trials import summarise, write_summary
 
 SUMMARY = "search.json"
@@ -86,7 +84,6 @@ def search_and_judge(
         run.listener.say(f"The search has ended: {ending}.")
     summary = summarise(joined.study)
     write_summary(summary, run.out / SUMMARY)
-    save_figure(search_plot(joined.study), run.out / "search.png")
     if is_cut_short(job, joined):
         raise OutOfTime(_left_of(job, joined))
     if judged is None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
@@ -26,7 +25,6 @@ from recon_search.stages.origin import read_origin
 from recon_search.stages.split import reading_of
 from recon_search.tasks.registry import create_task
 from recon_search.views.outline import cost_table
-from recon_search.views.picture import picture
 from recon_search.views.ranking import ranking_table
 from recon_search.views.report.answer import answer, its_joint, networks, the_split
 from recon_search.views.report.comparing import (
@@ -39,8 +37,10 @@ from recon_search.views.report.comparing import (
 from recon_search.views.report.curves import conflict_plot, loss_plot, task_plots
 from recon_search.views.report.grid import FEW, Grid, Line, from_rich
 from recon_search.views.report.heat import heat_maps
+from recon_search.views.report.network import network_plot
 from recon_search.views.report.page import render
-from recon_search.views.report.showing import data_uri, figure_uri, show
+from recon_search.views.report.showing import show
+from recon_search.views.report.trials import search_plots
 from recon_search.views.tables import MANY_COLUMNS
 from recon_search.views.trials import describe_outcome, read_summary, trial_table
 
@@ -48,8 +48,6 @@ NONE = "no split did better than none"
 
 FEW_TASKS = 6
 """Tasks whose examples are unfolded."""
-
-DPI = 110
 
 
 def write_report(out: Path) -> Path:
@@ -70,19 +68,21 @@ def write_report(out: Path) -> Path:
         split = Split.load(out / "split.json")
         comparison = Comparison.load(out / "comparison.json")
     marked = tuple(split.layers) if split else ()
+    switch = recipe.epoch_of_split if recipe.split.when == "during" else None
     trained = {} if comparison is None else _results(out, comparison)
     values = {
         "title": f"recon-search: {recipe.data.name}",
         "lead": _lead(recipe, scores, split),
-        "judged": comparison and _judged(comparison, len(marked), len(scores.layers)),
+        "switch": switch,
+        "judged": comparison and _judged(comparison, len(marked), len(scores.layers), switch),
         "heat": heat_maps(scores, recipe.split.threshold, marked),
         "any_marked": bool(marked),
         "ranking": _ranking(recipe, scores, max(1, len(marked))),
         "network": split and _network(out, recipe, split),
         "change": comparison and _change(comparison, trained, marked),
-        "curves": comparison and _curves(comparison, trained),
+        "curves": comparison and _curves(recipe, comparison, trained),
         "examples": _examples(out),
-        "search": _search(out),
+        "search": _search(out, recipe),
         "origin": _origin(out, trained),
         "recipe": recipe.model_dump_json(indent=2),
     }
@@ -91,10 +91,15 @@ def write_report(out: Path) -> Path:
 
 
 def _lead(recipe: Recipe, scores: ConflictScores, split: Split | None) -> str:
-    reading = f"by rule {recipe.split.rule}, S = {recipe.split.threshold}"
+    reading = f"by rule {recipe.split.rule}, S = {recipe.split.threshold:g}"
     choice = NONE
     if split is not None:
         choice = f"{len(split.layers)} of {len(scores.layers)} layers split {reading}"
+        if recipe.split.when == "during":
+            choice = (
+                f"each network splits itself after epoch {recipe.epoch_of_split} of "
+                f"{recipe.train.epochs} by what it has measured, all together {choice}"
+            )
     names = scores.tasks
     more = f" and {len(names) - 6} more" if len(names) > 8 else ""
     tasks = ", ".join(names[:6] if more else names) + more
@@ -104,13 +109,16 @@ def _lead(recipe: Recipe, scores: ConflictScores, split: Split | None) -> str:
     )
 
 
-def _judged(comparison: Comparison, n_split: int, n_layers: int) -> dict[str, Any]:
+def _judged(
+    comparison: Comparison, n_split: int, n_layers: int, switch: int | None
+) -> dict[str, Any]:
     """Whether the split helped, and at what price."""
     columns = sum(map(len, comparison.directions.values()))
     return {
-        "answer": answer(comparison, n_split, n_layers),
-        "verdict": comparison.verdict,
+        "answer": answer(comparison, n_split, n_layers, switch),
+        "verdict": re.split(r"(?<=\.) (?=[A-Z])", comparison.verdict),
         "warning": comparison.warning,
+        "several": len(comparison.seeds) > 1,
         "grid": comparison_grid(comparison),
         "tasks": task_grid(comparison) if columns > MANY_COLUMNS else None,
         "dots": dot_plot(comparison),
@@ -136,12 +144,9 @@ def _network(out: Path, recipe: Recipe, split: Split) -> dict[str, Any]:
     backbone = backbone_of(model.get("backbone") or {}, out / "model" / "config.json")
     facts = facts_of(backbone, shape, frozen, tasks=tasks)
     anatomy = dissect(facts.analysis, split, title=facts.config.name)
-    drawn, table = picture(anatomy), cost_table(anatomy)
+    table = cost_table(anatomy)
     return {
-        "picture": figure_uri(drawn, DPI),
-        "width": round(96 * drawn.get_size_inches()[0]),
-        "alt": f"{anatomy.n_split} of {len(anatomy.layers)} layers of {anatomy.title} have private "
-        "copies; what trunk and branches compute, with whose weights",
+        "plot": network_plot(anatomy),
         "costs": from_rich(
             table,
             "What the split costs, without heads",
@@ -189,7 +194,7 @@ def _measured(results: Sequence[Result]) -> ConflictScores | None:
 
 
 def _curves(
-    comparison: Comparison, trained: Mapping[str, Sequence[Result]]
+    recipe: Recipe, comparison: Comparison, trained: Mapping[str, Sequence[Result]]
 ) -> dict[str, Any] | None:
     histories = {
         name: [own.history() for own in results if (own.directory / HISTORY).is_file()]
@@ -197,8 +202,9 @@ def _curves(
     }
     if not all(histories.get(row.name) for row in networks(comparison)):
         return None
+    is_switched = recipe.split.when == "during" or recipe.compare.during
     return {
-        "loss": loss_plot(comparison, histories),
+        "loss": loss_plot(comparison, histories, recipe.epoch_of_split if is_switched else None),
         "tasks": task_plots(comparison, histories),
     }
 
@@ -210,15 +216,15 @@ def _examples(out: Path) -> list[Any] | None:
     return [show(own, is_open=place < FEW_TASKS) for place, own in enumerate(found)]
 
 
-def _search(out: Path) -> dict[str, Any] | None:
+def _search(out: Path, recipe: Recipe) -> dict[str, Any] | None:
     """What was tried, if a search chose the split."""
     if not (out / "search.json").is_file():
         return None
     summary = read_summary(out / "search.json")
-    drawn = out / "search.png"
+    cost = "flops" if recipe.search.objective == "delta_m-flops" else "n_parameters"
     return {
         "words": f"{summary['tally']}; {describe_outcome(summary)}.",
-        "picture": data_uri(Image.open(drawn).convert("RGB")) if drawn.is_file() else None,
+        **search_plots(summary, cost),
         "trials": from_rich(trial_table(summary), "Trials, the best first; validation data"),
     }
 

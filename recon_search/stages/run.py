@@ -14,7 +14,7 @@ from recon_search.stages.probe import probe
 from recon_search.stages.report import write_report
 from recon_search.stages.split import choose_split
 from recon_search.views.picture import picture
-from recon_search.views.plots import heat_map, save_figure
+from recon_search.views.plots import save_figure
 
 
 @kept_workers()
@@ -34,7 +34,6 @@ def run_all(run: Run) -> Comparison:
     except Stopped as left:
         left.args = (f"{left}; the comparison has not begun",)
         raise
-    save_figure(heat_map(scores), run.out / "conflicts.png")
     split = choose_split(run.recipe, scores, schema=run.schema)
     split.save(run.out / "split.json")
     facts = run.facts

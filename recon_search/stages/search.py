@@ -31,7 +31,6 @@ from recon_search.search.storage import pause, plain_errors, recover
 from recon_search.search.tally import Tally, has_waiting_retry, tally
 from recon_search.stages.study import Job, Joined, join
 from recon_search.stages.trial import POLL, Failed, NotNeeded, Objective, objectives
-from recon_search.training.loop import Report
 
 Show = Callable[[list[FrozenTrial]], None]
 
@@ -61,7 +60,7 @@ def search(job: Job, joined: Joined) -> None:
     processes = [
         context.Process(
             target=worker.serve,
-            args=(os.getpid(), stop, errors, _call(job.silent(), threads, index)),
+            args=(os.getpid(), stop, errors, _call(job.apart(), threads, index)),
         )
         for index in range(workers)
     ]
@@ -108,7 +107,6 @@ def work(
     job: Job,
     joined: Joined | None = None,
     index: int = 0,
-    report: Report | None = None,
     show: Show | None = None,
 ) -> None:
     """Run trials in this process until the study has enough of them, dead workers' included.
@@ -117,16 +115,15 @@ def work(
         job: the search.
         joined: its study; joined here if None.
         index: tells the workers of a machine apart.
-        report: called every few steps of a training with its progress.
         show: called with all trials of the study before each trial and at the end.
     """
     with interruption.in_order():
-        _work(job, joined or join(job), index, report, show)
+        _work(job, joined or join(job), index, show)
 
 
-def _work(job: Job, joined: Joined, index: int, report: Report | None, show: Show | None) -> None:
+def _work(job: Job, joined: Joined, index: int, show: Show | None) -> None:
     study, recipe = joined.study, job.run.recipe
-    objective = objective_of(job, joined, report)
+    objective = objective_of(job, joined)
     guesses = first_trials(recipe, job.scores, objective.space)
     _queue_guesses(guesses, study, joined.ledger)
     limit, watch = recipe.search.trials, Watch(job, study)
@@ -210,7 +207,7 @@ class Watch:
         return True
 
 
-def objective_of(job: Job, joined: Joined, report: Report | None = None) -> Objective:
+def objective_of(job: Job, joined: Joined) -> Objective:
     """What the trials of a study maximise."""
     return Objective(
         job.run,
@@ -219,7 +216,6 @@ def objective_of(job: Job, joined: Joined, report: Report | None = None) -> Obje
         joined.study,
         joined.ledger,
         job.run.recipe.search.trials,
-        report,
         joined.storage,
     )
 

@@ -51,9 +51,9 @@ class Job:
             return True
         return self.deadline is not None and time.time() >= self.deadline
 
-    def silent(self) -> Job:
-        """Return the same job without its listener, for another process."""
-        return replace(self, run=self.run.silent())
+    def apart(self) -> Job:
+        """Return the same job for another process, which tells what it can by itself."""
+        return replace(self, run=replace(self.run, listener=self.run.listener.apart("search")))
 
 
 @dataclass(frozen=True)

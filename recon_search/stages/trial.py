@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import ReconSearchError, TrainingError, in_one_line
 from recon_search.owners import owner
 from recon_search.recipe import Recipe
+from recon_search.runs.result import Result
 from recon_search.runs.run import Run
-from recon_search.runs.trainer import train
+from recon_search.runs.trainer import train_told
 from recon_search.runs.training import Training
 from recon_search.search.ledger import Entry, Ledger
 from recon_search.search.space import Space, draw, with_values
@@ -28,7 +30,7 @@ from recon_search.stages.baselines import judged_tasks
 from recon_search.stages.split import choose_split
 from recon_search.tasks.scoring import delta_m, measured
 from recon_search.tasks.task import Metrics, directions
-from recon_search.training.loop import Report
+from recon_search.training.loop import AfterEpoch
 
 POLL = 0.5
 """Seconds between two looks at what another worker computes."""
@@ -60,7 +62,6 @@ class Objective:
         study: that the trials belong to.
         ledger: of that study.
         limit: number of trials that the study is to have.
-        report: called every few steps of a training with its progress.
         storage: that holds the study; None if nobody else works on it.
     """
 
@@ -70,7 +71,6 @@ class Objective:
     study: Study
     ledger: Ledger
     limit: int
-    report: Report | None = None
     storage: PatientStorage | None = None
 
     def __call__(self, trial: Trial) -> float | tuple[float, float]:
@@ -154,7 +154,7 @@ class Objective:
                 raise optuna.TrialPruned
 
         try:
-            result = train(training, run, self.report, after_epoch)
+            result = self._told(training, run, f"trial {trial.number}", after_epoch)
         except optuna.TrialPruned:
             return {"state": "pruned", "values": values}
         except TrainingError as error:
@@ -170,6 +170,15 @@ class Objective:
             "n_parameters": result.n_parameters,
             "flops": result.flops,
         }
+
+    def _told(
+        self, training: Training, run: Run, name: str, after_epoch: AfterEpoch | None = None
+    ) -> Result:
+        """Train; the run's listener hears of it under a name."""
+        listener = self.run.listener
+        result = train_told(training, run, functools.partial(listener.hear, name), after_epoch)
+        listener.finish(name, result.seconds)
+        return result
 
     def _repeat(self, trial: Trial, entry: Entry) -> float | tuple[float, float]:
         """End with a known result: of an equal split, or of a worker who died before it said so."""
@@ -240,7 +249,7 @@ class Objective:
             return known
         if entry.owner != number:
             return None
-        result = train(training, self.run, self.report)
+        result = self._told(training, self.run, training.name)
         metrics: Metrics = result.validation if len(training.tasks) == 1 else {}
         self.ledger.finish(key, number, {"validation": metrics})
         return metrics

@@ -43,6 +43,13 @@ class Binary:
             "true", "0"), cells may hold any of these.
         positive_weight: of the samples that are yes, in the loss, which is a mean over samples.
         ignore: cells that are no label.
+
+    Examples:
+        >>> ripe = Binary.fit("ripe", ["yes", "no", "no", ""])
+        >>> [ripe.target(cell).item() for cell in ("yes", "true", "no", "")]
+        [1, 1, 0, -100]
+        >>> ripe.predict(torch.tensor([[-3.0]]))[""]
+        ['no']
     """
 
     name: str

@@ -40,6 +40,15 @@ class Classes:
             mean of its parts. `fit` makes them 1 on average over the training part.
         label_smoothing: share of a label that is spread evenly over all classes, in [0, 1).
         ignore: cells that are no label.
+
+    Examples:
+        >>> colour = Classes.fit("colour", ["red", "blue", "", "red"])
+        >>> colour.class_names
+        ('blue', 'red')
+        >>> colour.target("red"), colour.target("")
+        (tensor(1), tensor(-100))
+        >>> colour.predict(torch.tensor([[0.0, 9.0]]))[""]
+        ['red']
     """
 
     name: str

@@ -39,6 +39,13 @@ class Depth(arguments.OfOptions):
         test_batch: see `pixel_metrics.OverBatches`; 0 takes errors over the whole part.
         scale: what values in files are multiplied by to be in the unit: 0.001 of whole millimetres
             if the unit is a metre.
+
+    Examples:
+        >>> depth = Depth("distance", unit="m", scale=0.001)
+        >>> depth.target(np.array([[1500, 0]]))  # millimetres; 0 is none
+        tensor([[1.5000,    nan]])
+        >>> depth.metrics, depth.units
+        ({'abs-error': -1, 'rel-error': -1}, {'abs-error': 'm', 'rel-error': ''})
     """
 
     name: str

@@ -40,6 +40,15 @@ class Labels:
             that an image has.
         none: a cell that says that an image has none of the labels, as an empty one does not.
         ignore: cells, and of flags entries, that are no label.
+
+    Examples:
+        >>> seen = Labels.fit("seen", ["cat|dog", "dog", "", "bird"])
+        >>> seen.class_names
+        ('bird', 'cat', 'dog')
+        >>> seen.target("cat|dog").tolist()
+        [0, 1, 1]
+        >>> seen.target("").tolist()
+        [-100, -100, -100]
     """
 
     name: str

@@ -31,6 +31,12 @@ class Normals(arguments.OfOptions):
         criterion: cosine, 1 - the cosine of the angle; l1, the mean absolute difference of the
             components of both directions.
         test_batch: see `pixel_metrics.OverBatches`; 0 takes angles over the whole part.
+
+    Examples:
+        >>> normals = Normals("facing", metrics=("mean-angle",))
+        >>> target = torch.tensor([0.0, 0.0, 1.0]).reshape(1, 3, 1, 1)
+        >>> normals.loss(torch.tensor([0.0, 3.0, 0.0]).reshape(1, 3, 1, 1), target)  # 90 degrees
+        tensor(1.)
     """
 
     name: str

@@ -31,6 +31,12 @@ def delta_m(
             no relative difference; it counts as the smallest positive number.
         directions: the tasks that enter, and of each the metrics that do.
         average: the mean over tasks, or the flat one.
+
+    Examples:
+        >>> single = {"seg": {"miou": 0.50}, "depth": {"abs-error": 0.40}}
+        >>> joint = {"seg": {"miou": 0.45}, "depth": {"abs-error": 0.42}}
+        >>> round(delta_m(joint, single, {"seg": {"miou": 1}, "depth": {"abs-error": -1}}), 2)
+        -7.5
     """
     tasks = [_relative(metrics[task], single[task], own) for task, own in directions.items()]
     if average == "flat":

@@ -39,6 +39,14 @@ class Segments:
         class_weights: of the pixels of each class in the loss, which is the mean of weighted losses
             over pixels, not over weights. `fit` makes them 1 on average over the training part.
         ignore_index: values of pixels in files that are no label; one or several.
+
+    Examples:
+        >>> task = Segments("parts", 3, ignore_index=255)
+        >>> task.target(np.array([[0, 2], [255, 1]]))
+        tensor([[   0,    2],
+                [-100,    1]])
+        >>> task.metrics
+        {'miou': 1, 'pixel-accuracy': 1}
     """
 
     name: str

@@ -40,6 +40,15 @@ class Values:
         huber_delta: error, in standard units, from which on huber is linear.
         separator: between the numbers of a cell of text.
         ignore: cells, and entries of cells, that are no label.
+
+    Examples:
+        >>> age = Values.fit("age", [20, 40, ""], unit="years")
+        >>> age.mean, age.std
+        ((30.0,), (10.0,))
+        >>> age.predict(torch.tensor([[1.5]]))[""]
+        [45.0]
+        >>> age.loss(torch.tensor([[1.5], [0.0]]), torch.tensor([[45.0], [float("nan")]])).item()
+        0.0
     """
 
     name: str

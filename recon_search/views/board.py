@@ -32,6 +32,8 @@ INSIDE = {"trainings", "model", "export", "tensorboard", "examples"}
 
 WIDE = 120
 """Columns of a terminal that has room for all."""
+WITH_SEEDS = 92
+"""Columns of one that has room for the number of seeds, too."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,9 @@ def entry_rows(entries: list[Entry]) -> list[dict[str, Any]]:
 
 
 def entry_table(entries: list[Entry], folder: Path, width: int) -> Table:
-    """The entries as a table; in a narrow terminal without intervals, backbones and dates."""
+    """The entries as a table; in a narrow terminal without intervals, backbones, dates, seeds."""
     is_wide = width >= WIDE
+    counts = ("layers", "seeds") if width >= WITH_SEEDS else ("layers",)
     interval = ", with its 95 % interval" if is_wide else ""
     table = Table(
         title=escape(f"Runs below {folder}"),
@@ -115,7 +118,7 @@ def entry_table(entries: list[Entry], folder: Path, width: int) -> Table:
         pad_edge=False,
     )
     table.add_column("run", overflow="fold", min_width=12)
-    for name in ("delta_m %", "over joint", "FLOPs", "params", "layers", "seeds"):
+    for name in ("delta_m %", "over joint", "FLOPs", "params", *counts):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("data", overflow="fold", min_width=8)
     if is_wide:
@@ -129,7 +132,7 @@ def entry_table(entries: list[Entry], folder: Path, width: int) -> Table:
             _difference(entry, with_interval=is_wide),
             _times(entry.flops),
             _times(entry.parameters),
-            *("" if each is None else str(each) for each in (entry.layers, entry.seeds)),
+            *("" if (n := getattr(entry, each)) is None else str(n) for each in counts),
         ]
         if entry.delta_m is None:
             name += f" [dim]({escape(entry.state)})[/dim]"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from recon_search.tasks.task import Task
-from recon_search.views.maps import paint
+from recon_search.views.maps import name_pictures, paint, side_by_side
 
 IMAGES = 24
 """In a grid, at most."""
@@ -25,26 +25,32 @@ LETTERS = 28
 """Of a line, at most."""
 
 
-def prediction_grid(shown: Sequence[tuple[Image.Image, Sequence[str]]], n_maps: int = 0) -> Figure:
+def prediction_grid(
+    shown: Sequence[tuple[Image.Image, Sequence[str]]], beside: Sequence[str] = ()
+) -> Figure:
     """Draw images, each under some lines of text.
 
     Args:
         shown: images and lines.
-        n_maps: that stand beside each image (see `with_maps`).
+        beside: names of the maps that stand beside each image (see `with_maps`).
     """
-    wide = 1 + min(n_maps, MAPS)
+    names = ["image", *beside[:MAPS]]
+    wide = len(names)
     n_columns = min(max(1, COLUMNS // wide), max(1, len(shown)))
     rows = max(1, math.ceil(len(shown) / n_columns))
-    lines = max((len(texts) for _, texts in shown), default=1)
-    size = (2.1 * n_columns * wide, (1.95 + 0.17 * lines) * rows)
+    n_lines = max((len(texts) for _, texts in shown), default=1) + (wide > 1)
+    size = (2.1 * n_columns * wide, (1.95 + 0.17 * n_lines) * rows)
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(rows, n_columns, squeeze=False).flat)
     for axes in panels:
         axes.axis("off")
     for axes, (image, texts) in zip(panels, shown, strict=False):
         axes.imshow(image.convert("RGB"), interpolation="nearest")
-        text = "\n".join(_shorten(line, LETTERS * wide) for line in texts)
-        axes.set_title(text, fontsize=7, loc="left")
+        lines = [_shorten(line, LETTERS * wide) for line in texts]
+        if wide > 1:
+            lines.append(" ")
+            name_pictures(axes, [_shorten(name, LETTERS) for name in names])
+        axes.set_title("\n".join(lines), fontsize=7, loc="left")
     return figure
 
 
@@ -63,11 +69,11 @@ def with_maps(
     for task in tasks[:MAPS]:
         painted = Image.fromarray(paint(task, columns[task.name][row]))
         parts.append(painted.resize(picture.size, Image.Resampling.NEAREST))
-    return Image.fromarray(np.hstack([np.asarray(part) for part in parts]))
+    return Image.fromarray(side_by_side([np.asarray(part) for part in parts]))
 
 
 def lines_of(columns: Mapping[str, list[Any]], row: int, tasks: Sequence[Task]) -> list[str]:
-    """What a grid says of the image of a row: its name, a line a task, and what stands beside."""
+    """What a grid says of the image of a row: its name, a line a task, and what has no room."""
     lines = [str(next(iter(columns.values()))[row])[-LETTERS:]]
     names = [task.name for task in tasks]
     dense = [task.name for task in tasks if task.reads == "pyramid"]
@@ -79,9 +85,8 @@ def lines_of(columns: Mapping[str, list[Any]], row: int, tasks: Sequence[Task]) 
             unit = getattr(task, "unit", "")
             certain = "" if share is None else f" ({share[row]:.0%})"
             lines.append(f"{task.name}: {said}{' ' * bool(unit)}{unit}{certain}")
-    if dense:
-        more = f", and {len(dense) - MAPS} more" if len(dense) > MAPS else ""
-        lines.append(", ".join(["image", *dense[:MAPS]]) + more)
+    if len(dense) > MAPS:
+        lines.append(f"{len(dense) - MAPS} more maps")
     return lines
 
 

@@ -63,8 +63,8 @@ def key_table(rows: list[Row]) -> Table:
     """Keys as a table for a console."""
     table = Table(title="Keys of a recipe", title_justify="left")
     table.add_column("key", no_wrap=True)
-    table.add_column("type", ratio=2)
-    table.add_column("default", ratio=1)
+    table.add_column("type", ratio=2, overflow="fold")
+    table.add_column("default", ratio=1, overflow="fold")
     table.add_column("what it says", ratio=4)
     for row in rows:
         cells = (row["key"], row["type"], _default(row), row["what"])

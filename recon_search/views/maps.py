@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +20,9 @@ from recon_search.tasks.task import Task
 
 UNKNOWN = 0
 """Level of pixels without a label: black."""
+
+GAP = 3
+"""White pixels between pictures."""
 
 
 def paint(task: Task, picture: Tensor) -> NDArray[np.uint8]:
@@ -55,6 +60,27 @@ def paint(task: Task, picture: Tensor) -> NDArray[np.uint8]:
         grey = (255 * picture.float().nan_to_num(UNKNOWN).clamp(0, 1)).numpy().astype(np.uint8)
         return np.repeat(grey[..., None], 3, 2)
     return np.full((*size, 3), UNKNOWN, np.uint8)
+
+
+def side_by_side(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Put pictures of one size (H, W, 3) in a row, a little apart."""
+    gap = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (gap, picture)]
+    return np.hstack(parts[1:])
+
+
+def name_pictures(axes: Axes, names: Sequence[str]) -> None:
+    """Write a name over each of the pictures in a row that axes show, in the title's last line."""
+    width = (axes.images[0].get_array().shape[1] + GAP) / len(names)  # type: ignore[union-attr]
+    for place, name in enumerate(names):
+        axes.annotate(
+            name,
+            (place * width - 0.5, -0.5),
+            xytext=(0, 3),
+            textcoords="offset points",
+            fontsize=7,
+            annotation_clip=False,
+        )
 
 
 def palette(n: int) -> NDArray[np.uint8]:

@@ -15,10 +15,13 @@ from recon_search.search.importance import importances_of
 from recon_search.search.tally import Tally, seconds, tally
 from recon_search.views.lines import duration, short, total_line
 from recon_search.views.live import live_on
-from recon_search.views.trials import describe_best, describe_split, describe_state, describe_tally
-
-KEYS = 4
-"""Keys whose importance is shown."""
+from recon_search.views.trials import (
+    describe_best,
+    describe_importances,
+    describe_split,
+    describe_state,
+    describe_tally,
+)
 
 
 class SearchDisplay:
@@ -111,11 +114,6 @@ class SearchDisplay:
         if not done or now.spent >= self._total:
             return None
         return (time.monotonic() - self._started) / done * (self._total - now.spent)
-
-
-def describe_importances(shares: dict[str, float]) -> str:
-    """The keys that matter most, with their shares."""
-    return ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:KEYS])
 
 
 def _running_line(trial: FrozenTrial, width: int) -> Text:

@@ -16,7 +16,7 @@ from recon_search.tasks.classes import Classes
 from recon_search.tasks.labels import Labels
 from recon_search.tasks.task import Task
 from recon_search.tasks.values import Values
-from recon_search.views.maps import paint
+from recon_search.views.maps import name_pictures, paint, side_by_side
 
 IMAGES = 24
 COLUMNS = 6
@@ -49,7 +49,7 @@ def contact_sheet(looked: Looked) -> Figure:
         pixels = _pixels(image)
         if dense:
             maps = [paint(task, targets[task.name]) for task in dense]
-            pixels = np.hstack([np.broadcast_to(_coloured(pixels), maps[0].shape), *maps])
+            pixels = side_by_side([np.broadcast_to(_coloured(pixels), maps[0].shape), *maps])
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         texts = [
             _shorten(f"{task.name}: {describe(task, targets.get(task.name))}")
@@ -58,7 +58,8 @@ def contact_sheet(looked: Looked) -> Figure:
         if len(tasks) > LINES:
             texts.append(f"... {len(tasks) - LINES} more tasks")
         if dense:
-            texts.append(", ".join(["image", *(task.name for task in dense)]))
+            texts.append(" ")
+            name_pictures(axes, ["image", *(task.name for task in dense)])
         axes.set_title("\n".join(texts), fontsize=7, loc="left")
     return figure
 

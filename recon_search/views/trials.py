@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field
+from rich import box
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
 from recon_search import artefact
 from recon_search.records import Record, fit
 from recon_search.search.ending import ending_of
+from recon_search.search.importance import importances
 from recon_search.search.tally import STATES, Tally, seconds, tally
 
 FORMAT = "recon-search/search/1"
 UNKNOWN = "?"
+KEYS = 4
+"""Keys whose importance is shown."""
+OPTIONAL = ("epochs", "seconds", "layers", "FLOPs", "parameters")
+"""Columns that a narrow terminal does without, the first of them first."""
 ATTRIBUTES = ("layers", "n_parameters", "flops", "epochs", "same_as", "owner", "error")
 
 
 def summarise(study: Study) -> dict[str, Any]:
     """A study as plain values: `study`, `tally`, `best` in words, and its `trials` in order.
 
-    `ended` says why it ended before it had its trials, "" where it did not.
+    `ended` says why it ended before it had its trials, "" where it did not; `importances` which
+    keys mattered.
     """
     trials = study.get_trials(deepcopy=False)
     if len(study.directions) > 1:
@@ -38,6 +48,7 @@ def summarise(study: Study) -> dict[str, Any]:
         "tally": describe_tally(tally(trials)),
         "best": describe_best(trials),
         "ended": str(ending_of(study) or ""),
+        "importances": importances(study),
         "trials": [
             {
                 "trial": trial.number,
@@ -76,6 +87,7 @@ class _Summary(Record):
     tally: str
     best: str
     ended: str = ""
+    importances: dict[str, float] = Field(default_factory=dict)
     trials: list[_Row]
 
 
@@ -96,37 +108,57 @@ def read_summary(path: Path) -> dict[str, Any]:
     return found.model_dump()
 
 
-def trial_table(summary: dict[str, Any]) -> Table:
-    """Every trial that was completed, best first, then the others."""
+def trial_table(summary: dict[str, Any], width: int = sys.maxsize) -> Table:
+    """Every trial that was completed, best first, then the others.
+
+    Columns that have no room in so many are left out, the least telling ones first.
+    """
+    rows = sorted(summary["trials"], key=_best_first)
+    columns = {
+        "trial": [str(row["trial"]) for row in rows],
+        "state": [row["state"] for row in rows],
+        "delta_m %": ["" if row["delta_m"] is None else f"{row['delta_m']:+.2f}" for row in rows],
+        "split": [row["split"] for row in rows],
+        "layers": ["" if row["layers"] is None else str(len(row["layers"])) for row in rows],
+        "parameters": [_short(row["n_parameters"]) for row in rows],
+        "FLOPs": [_short(row["flops"]) for row in rows],
+        "epochs": ["" if row["epochs"] is None else str(row["epochs"]) for row in rows],
+        "seconds": [f"{row['seconds']:.1f}" for row in rows],
+    }
+    widths = {name: 2 + max(map(cell_len, (name, *own))) for name, own in columns.items()}
+    left_out = [name for name in OPTIONAL if not any(columns[name])]
+    for name in OPTIONAL:
+        if sum(widths[each] for each in columns if each not in left_out) > width:
+            left_out.append(name)
+    shown = {name: own for name, own in columns.items() if name not in left_out}
+    notes = [f"Validation data; {describe_outcome(summary)}."]
+    if shares := summary["importances"]:
+        notes.append(f"What mattered, by fANOVA: {describe_importances(shares)}.")
     table = Table(
         title=escape(f"Study {summary['study']}: {summary['tally']}"),
         title_justify="left",
-        caption=escape(f"Validation data; {describe_outcome(summary)}."),
+        caption=escape("\n".join(notes)),
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
-    for name in ("trial", "state", "delta_m %", "split", "layers", "parameters", "FLOPs", "epochs"):
-        is_text = name in ("state", "split")
-        table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
-    table.add_column("seconds", justify="right")
-    for row in sorted(summary["trials"], key=_best_first):
-        table.add_row(
-            str(row["trial"]),
-            row["state"],
-            "" if row["delta_m"] is None else f"{row['delta_m']:+.2f}",
-            escape(row["split"]),
-            "" if row["layers"] is None else str(len(row["layers"])),
-            _short(row["n_parameters"]),
-            _short(row["flops"]),
-            "" if row["epochs"] is None else str(row["epochs"]),
-            f"{row['seconds']:.1f}",
-            style="bold" if row["is_best"] else None,
-        )
+    for name in shown:
+        justify: Any = "left" if name in ("state", "split") else "right"
+        table.add_column(name, justify=justify, no_wrap=name != "split")
+    for row, cells in zip(rows, zip(*shown.values(), strict=True), strict=True):
+        table.add_row(*map(escape, cells), style="bold" if row["is_best"] else None)
     return table
 
 
 def describe_outcome(summary: dict[str, Any]) -> str:
     """The best trial of a summary, and why the search has ended if that was early."""
     return f"{summary['best']}{summary['ended'] and '; ended: ' + summary['ended']}"
+
+
+def describe_importances(shares: dict[str, float]) -> str:
+    """The keys that matter most, with their shares."""
+    return ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:KEYS])
 
 
 def describe_tally(now: Tally) -> str:

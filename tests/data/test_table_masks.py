@@ -14,6 +14,7 @@ from recon_search.data.source import PARTS
 from recon_search.errors import DataError, RecipeError
 from recon_search.recipe import DataConfig, TaskConfig, parse_recipe
 from recon_search.stages.data import Looked, examine
+from recon_search.views.maps import GAP
 from recon_search.views.sheet import contact_sheet
 from tests.command import call
 from tests.data.files import write_csv, write_image
@@ -222,4 +223,4 @@ def test_a_sheet_has_every_label_of_pixels(tmp_path):
     assert len(examine(looked).unreadable) == 0
     figure = contact_sheet(looked)
     shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
-    assert {picture.shape for picture in shown} == {(6, 18, 3)}
+    assert {picture.shape for picture in shown} == {(6, 18 + 2 * GAP, 3)}

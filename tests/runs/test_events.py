@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 
 import optuna
@@ -9,6 +10,7 @@ import pytest
 
 from recon_search.disk import FileError
 from recon_search.runs.events import EventLog
+from recon_search.runs.listener import Listener, Listeners
 from recon_search.training.step import Stepper
 from tests.command import call
 from tests.stages.recipes import TINY
@@ -67,6 +69,18 @@ def test_each_line_is_one_write_so_that_processes_may_share_the_file(tmp_path, l
         other.say(f"two {number}")
     assert b"".join(writes) == (tmp_path / "events.jsonl").read_bytes()
     assert all(line.count(b"\n") == 1 and line.endswith(b"\n") for line in writes)
+
+
+def test_another_process_writes_of_the_stage_into_the_same_file(tmp_path, log):
+    listener = Listeners([Listener(), log])
+    with log.over("search", 2):
+        apart = pickle.loads(pickle.dumps(listener.apart("search")))
+        apart.epoch("trial 3", {"epoch": 1})
+    assert told(tmp_path / "events.jsonl") == [
+        ("begin", "search", None),
+        ("epoch", "search", 1),
+        ("end", "search", None),
+    ]
 
 
 def test_a_disk_that_refuses_is_one_line(tmp_path):

@@ -51,7 +51,7 @@ def test_models_that_scatter_over_seeds_are_doubted(models, other, is_doubted):
         assert found == []
         return
     (said,) = found
-    assert said == "the single-task models of 'a' scatter over seeds: accuracy 52 ± 2.8"
+    assert said == "the single-task models of 'a' scatter over seeds (accuracy 52 ± 2.8)"
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ def test_models_that_were_still_getting_better_are_doubted(models, end, directio
     found = doubts({"a": models(history)}, {"a": {"accuracy": direction}})
     assert bool(found) is is_doubted
     if found:
-        assert found == ["those of 'a' had not converged: accuracy got 6% better in the last fifth "
-                         "of training"]  # fmt: skip
+        assert found == ["the single-task models of 'a' were still getting better in the last "
+                         "fifth of training (accuracy by 6%)"]  # fmt: skip
 
 
 def test_progress_is_a_mean_over_seeds(models):
     up, down = [*FLAT[:-1], 56.0], [*FLAT[:-1], 44.0]
     found = doubts({"a": models(up, down)}, of_accuracy("a"))
-    assert not any("converged" in said for said in found)
+    assert not any("better" in said for said in found)
 
 
 @pytest.mark.parametrize("history", [[50.0], [50.0, 50.0]])
@@ -92,6 +92,13 @@ def test_every_task_and_every_metric_that_is_judged_is_looked_at(models):
     assert text.startswith("Warning: the single-task models of 'a' scatter")
     assert "; the single-task models of 'b, split' scatter" in text
     assert text.endswith("before you believe one.")
+
+
+def test_all_that_speaks_against_a_task_is_said_in_two_sentences(models):
+    history = [[*[1.0] * 7, 50.0, 51.0, end] for end in (60.0, 90.0)]
+    first, second = doubts({"a": models(*history)}, of_accuracy("a"))
+    assert first == "the single-task models of 'a' scatter over seeds (accuracy 75 ± 21)"
+    assert second.startswith("they were still getting better")
 
 
 def test_a_metric_that_is_zero_is_no_division_by_zero(models):

@@ -109,19 +109,37 @@ def test_every_row_is_there_with_its_numbers(page):
     for number, row in enumerate(networks(comparison), start=1):
         mean = sum(row.delta_m) / len(row.delta_m)
         assert rows[row.name][0] == str(number)
-        assert rows[row.name][4].startswith(f"{mean:+.2f} ± ")
-        assert rows[row.name][-3:-1] == [
+        assert rows[row.name][2].startswith(f"{mean:+.2f} ± ")
+        assert rows[row.name][6:8] == [
             f"{row.n_parameters / 1000:.2f}x", f"{row.flops / 2000:.2f}x",
         ]  # fmt: skip
-    assert rows["2 separate networks"][-3] == "2.00x"
+    assert rows["2 separate networks"][6] == "2.00x"
 
 
 def test_the_lead_says_what_was_done_with_which_tasks(page):
     (lead,) = (p.text for p in parse(page[1]).all("p") if p.attributes.get("class") == "lead")
     assert lead == (
         f"resnet18 on multi-digits: tasks {NASTY}, right; 3 of 43 layers split by rule count, "
-        "S = 0.0, from 8 measured steps."
+        "S = 0, from 8 measured steps."
     )
+
+
+def test_a_network_that_is_split_while_it_trains_is_said_to_be(tmp_path):
+    split = {"rule": "count", "k": 3, "when": "during", "at": 1}
+    root = parse(page_of(tmp_path, "left", "right", split=split))
+    said = {p.attributes.get("class"): p.text for p in root.all("p")}
+    assert "each network splits itself after epoch 1 of 2 by what it has measured" in said["lead"]
+    assert said["answer"].startswith("Split while they train, after epoch 1, three of 43 layers")
+    captions = " ".join(" ".join(each.text.split()) for each in root.all("figcaption"))
+    assert "of the split network since it was split, after epoch 1" in captions
+    assert "each network has what its own training chose" in captions
+    curves = next(s for s in root.all("section") if s.attributes["id"] == "curves")
+    assert "split" in [text.text for text in curves.all("text")]
+
+
+def test_nothing_is_said_of_a_switch_where_there_is_none(page):
+    for words in ("its own training chose", "since it was split", "splits itself"):
+        assert words not in page[1]
 
 
 def test_it_ends_with_the_command_and_what_it_ran_on(page):

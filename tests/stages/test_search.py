@@ -17,7 +17,7 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.owners import owner
 from recon_search.recipe import parse_recipe
-from recon_search.runs import deadline
+from recon_search.runs import deadline, trainer
 from recon_search.runs.deadline import Deadline, OutOfTime
 from recon_search.runs.listener import Listener
 from recon_search.runs.result import Result
@@ -70,7 +70,7 @@ def trained(monkeypatch):
         tasks, size = training.tasks, (1000 + n_layers, 10 + n_layers)
         return Result(tasks, "", training.seed, *size, metrics, 0.0, training.directory(run))
 
-    monkeypatch.setattr(trial, "train", pretend)
+    monkeypatch.setattr(trainer, "train", pretend)
     return counts
 
 
@@ -211,7 +211,7 @@ def test_a_trial_that_was_given_up_meanwhile_is_left_and_the_worker_goes_on(tmp_
         watch = losing if after_epoch is not None else None
         return train(training, run, report, watch)
 
-    monkeypatch.setattr(trial, "train", slow)
+    monkeypatch.setattr(trainer, "train", slow)
     work(job)
     trials = finished(job)
     assert trials[given_up[0]].state == TrialState.FAIL
@@ -290,17 +290,17 @@ def test_something_unforeseen_ends_the_worker_in_one_line_and_the_study_goes_on(
     tmp_path, trained, monkeypatch
 ):
     job = make_job(tmp_path / "out", trials=2, pruner="none")
-    pretend = trial.train
+    pretend = trainer.train
 
     def fall(training, *arguments):
         if len(training.tasks) > 1:
             raise ValueError("Expected more than 1 value\nper channel")
         return pretend(training, *arguments)
 
-    monkeypatch.setattr(trial, "train", fall)
+    monkeypatch.setattr(trainer, "train", fall)
     with pytest.raises(TrainingError, match="met ValueError: Expected more than 1 value per chan"):
         work(job)
-    monkeypatch.setattr(trial, "train", pretend)
+    monkeypatch.setattr(trainer, "train", pretend)
     work(job)
     assert tally(finished(job)).complete == 2
     assert set(trained.values()) == {1}
@@ -310,7 +310,7 @@ def test_a_baseline_that_cannot_be_trained_ends_the_search(tmp_path, monkeypatch
     def diverge(training, *_):
         raise TrainingError(f"Every loss must be finite, of {training.tasks}")
 
-    monkeypatch.setattr(trial, "train", diverge)
+    monkeypatch.setattr(trainer, "train", diverge)
     with pytest.raises(TrainingError, match=r"must be finite, of \('left'"):
         work(make_job(tmp_path / "out", trials=3))
 
@@ -318,14 +318,14 @@ def test_a_baseline_that_cannot_be_trained_ends_the_search(tmp_path, monkeypatch
 def test_a_split_that_cannot_be_trained_fails_once(tmp_path, trained, monkeypatch):
     space = {"split.k": [2], "split.rule": ["count"], "split.threshold": [0.0]}
     job = make_job(tmp_path / "out", trials=3, space=space)
-    pretend = trial.train
+    pretend = trainer.train
 
     def diverge(training, *arguments):
         if len(training.tasks) > 1:
             raise TrainingError("no")
         return pretend(training, *arguments)
 
-    monkeypatch.setattr(trial, "train", diverge)
+    monkeypatch.setattr(trainer, "train", diverge)
     work(job)
     now = tally(finished(job))
     assert now.failed == 1

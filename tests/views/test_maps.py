@@ -15,7 +15,7 @@ from recon_search.tasks.metrics import IGNORED
 from recon_search.tasks.normals import Normals
 from recon_search.tasks.segments import Segments
 from recon_search.views.grid import prediction_grid
-from recon_search.views.maps import paint, palette
+from recon_search.views.maps import GAP, paint, palette
 from recon_search.views.plots import save_figure
 from recon_search.views.sheet import contact_sheet
 
@@ -72,8 +72,13 @@ def test_a_contact_sheet_shows_labels_of_pixels_beside_their_images():
     figure = contact_sheet(Looked(parse_recipe(raw)))
     shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert len(shown) == 5
-    assert {picture.shape for picture in shown} == {(32, 5 * 32, 3)}
-    assert figure.axes[0].get_title(loc="left") == "image, what, depth, normals, edges"
+    assert {picture.shape for picture in shown} == {(32, 5 * 32 + 4 * GAP, 3)}
+    for axes in (each for each in figure.axes if each.images):
+        names = {each.get_text(): each.xy[0] + 0.5 for each in axes.texts}
+        assert names == {
+            name: place * (32 + GAP)
+            for place, name in enumerate(["image", "what", "depth", "normals", "edges"])
+        }
 
 
 def test_a_dollar_in_the_name_of_a_task_is_one(tmp_path):

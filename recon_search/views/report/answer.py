@@ -61,16 +61,28 @@ def prices(comparison: Comparison) -> Prices:
     )
 
 
-def answer(comparison: Comparison, n_split: int, n_layers: int) -> list[str]:
-    """Say whether the split pays: what changes, how sure that is, what it costs."""
+def answer(
+    comparison: Comparison, n_split: int, n_layers: int, switch: int | None = None
+) -> list[str]:
+    """Say whether the split pays: what changes, how sure that is, what it costs.
+
+    Args:
+        comparison: with one row that is judged.
+        n_split: layers that are private.
+        n_layers: of how many.
+        switch: the epoch after which the judged networks are split; None where they begin so.
+    """
     split, joint, cost = the_split(comparison), its_joint(comparison), prices(comparison)
     gain = paired(split.delta_m, joint.delta_m)
     n_tasks, n_seeds = len(comparison.single), len(comparison.seeds)
     before, after = statistics.fmean(joint.delta_m), statistics.fmean(split.delta_m)
     seeds = "1 seed, so chance is unknown" if n_seeds == 1 else f"{n_seeds} seeds"
     networks = f"{word(n_tasks)} separate networks"
+    private = f"{word(n_split)} of {n_layers} layers private"
+    if switch is not None:
+        private = f"split while they train, after epoch {switch}, {private}"
     first = (
-        f"{word(n_split).capitalize()} of {n_layers} layers private: delta_m of joint training, "
+        f"{private[0].upper()}{private[1:]}: delta_m of joint training, "
         f"{before:+.2f} %, becomes {after:+.2f} %, a change of {_words(gain)} over {seeds}, at "
         f"{cost.parameters:.2f}x the parameters and {cost.flops:.2f}x the FLOPs; {networks} cost "
         f"{cost.single_parameters:.2f}x and {cost.single_flops:.2f}x."

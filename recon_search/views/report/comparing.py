@@ -22,18 +22,21 @@ from recon_search.views.report.svg import (
     mark,
     reach,
     series,
+    stairs,
     tag,
 )
 from recon_search.views.tables import MANY_COLUMNS, delta_of_task, show_p
+from recon_search.views.trial_plots import pareto
 
 WIDTH = 420
 """Units of charts; drawn a little larger or smaller, as the window asks for."""
 
 
 def comparison_grid(comparison: Comparison) -> Grid:
-    """Every network: metrics where there are few, delta_m, the paired difference, and costs.
+    """Every network: delta_m, the paired difference and costs, then metrics where there are few.
 
-    The first column numbers the rows, for the plots.
+    The first column numbers the rows, for the plots. What no row has (intervals of a single seed)
+    has no column.
     """
     base, split, cost = comparison.rows[0], the_split(comparison), prices(comparison)
     columns = [(task, name) for task, own in comparison.directions.items() for name in own]
@@ -41,7 +44,6 @@ def comparison_grid(comparison: Comparison) -> Grid:
     headings = [
         "#",
         "network",
-        *(f"{task}\n{name} {comparison.unit(task, name)}".rstrip() for task, name in columns),
         "delta_m\n%",
         "95 %\ninterval",
         "minus the split,\npaired (95 %)",
@@ -49,6 +51,7 @@ def comparison_grid(comparison: Comparison) -> Grid:
         "parameters",
         "FLOPs",
         f"conflicts, %\n(cos < {comparison.threshold:g})",
+        *(f"{task}\n{name} {comparison.unit(task, name)}".rstrip() for task, name in columns),
     ]
     lines = []
     for place, row in enumerate(networks(comparison), start=1):
@@ -59,7 +62,6 @@ def comparison_grid(comparison: Comparison) -> Grid:
                 [
                     str(place),
                     row.name,
-                    *(spread(row.metrics[task][name]) for task, name in columns),
                     spread(row.delta_m, sign=True),
                     "" if own.interval is None else said(own.interval),
                     "" if gap is None else _gap(gap),
@@ -67,6 +69,7 @@ def comparison_grid(comparison: Comparison) -> Grid:
                     f"{row.n_parameters / base.n_parameters:.2f}x",
                     f"{row.flops / base.flops:.2f}x",
                     "" if row.conflicts is None else f"{100 * row.conflicts:.1f}",
+                    *(spread(row.metrics[task][name]) for task, name in columns),
                 ],
                 "bold" if row is split else "",
             )
@@ -76,17 +79,21 @@ def comparison_grid(comparison: Comparison) -> Grid:
             [
                 "",
                 f"{len(comparison.single)} separate networks",
-                *(spread(comparison.single[task][name]) for task, name in columns),
                 "0",
                 *("", "", ""),
                 f"{cost.single_parameters:.2f}x",
                 f"{cost.single_flops:.2f}x",
                 "",
+                *(spread(comparison.single[task][name]) for task, name in columns),
             ],
             "dim",
         )
     )
-    return Grid("Test data, mean ± standard deviation over seeds", headings, lines, _WORDS, 1)
+    known = [place for place in range(len(headings)) if any(line.cells[place] for line in lines)]
+    lines = [Line([line.cells[place] for place in known], line.style) for line in lines]
+    n = len(comparison.seeds)
+    caption = "Test data, mean ± standard deviation over seeds" if n > 1 else "Test data, one seed"
+    return Grid(caption, [headings[place] for place in known], lines, _WORDS, 1)
 
 
 _WORDS = frozenset({1})
@@ -169,8 +176,9 @@ def cost_plot(comparison: Comparison, cost: str) -> Markup:
     """Draw delta_m against FLOPs or parameters, up to separate networks.
 
     The line from joint training to separate networks is what mixing the two would buy: a split
-    earns its place above it. A rule that was compared at several sizes or budgets has a line of its
-    own between the same ends, and a band of one standard deviation over seeds.
+    earns its place above it. Steps join networks that none beats in both. A rule that was compared
+    at several sizes or budgets has a line of its own between the same ends, and a band of one
+    standard deviation over seeds.
 
     Args:
         comparison: what is drawn.
@@ -190,6 +198,8 @@ def cost_plot(comparison: Comparison, cost: str) -> Markup:
     if math.isfinite(points[0][1]):
         line = [(x(points[0][0]), y(points[0][1])), (x(end), y(0))]
         parts.append(tag("polyline", points=" ".join(f"{a},{b}" for a, b in line), class_="chord"))
+    known = [point for point in points if math.isfinite(point[1])]
+    parts.append(stairs(pareto([*known, (end, 0.0)]), x, y, "front"))
     curves = _curves(comparison, cost, end)
     parts += [
         tag("polygon", points=_points((x(a), y(b)) for a, b in curve.band), class_=f"band {colour}")

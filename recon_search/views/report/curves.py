@@ -34,7 +34,11 @@ FEW_LAYERS = 24
 """Layers of which conflicts are drawn before and after."""
 
 
-def loss_plot(comparison: Comparison, histories: Mapping[str, Sequence[History]]) -> Markup:
+def loss_plot(
+    comparison: Comparison,
+    histories: Mapping[str, Sequence[History]],
+    switch: int | None = None,
+) -> Markup:
     """Draw the validation loss of every row, relative to separate networks at their end.
 
     The mean over tasks, which may have losses of any scale; the mean over seeds.
@@ -42,6 +46,7 @@ def loss_plot(comparison: Comparison, histories: Mapping[str, Sequence[History]]
     Args:
         comparison: of the rows.
         histories: by name of a row, or "single TASK", one a seed.
+        switch: the epoch after which networks are split while they train; None where none is.
     """
     single = {
         task: _last(histories[f"single {task}"], task)
@@ -64,6 +69,7 @@ def loss_plot(comparison: Comparison, histories: Mapping[str, Sequence[History]]
         "loss / that of separate networks",
         "Validation loss by epoch, relative to separate networks at their end, mean over tasks",
         reference=1.0,
+        switch=switch,
         wide=True,
     )
 
@@ -140,6 +146,7 @@ def _curves(
     label: str,
     *,
     reference: float | None = None,
+    switch: int | None = None,
     wide: bool = False,
 ) -> Markup:
     """Draw lines by epoch; the last of more lines than series names is the reference."""
@@ -161,6 +168,10 @@ def _curves(
         parts.append(
             tag("line", x1=46, x2=width - 14, y1=y(reference), y2=y(reference), class_="zero")
         )
+    if switch is not None:
+        at = x(switch)
+        parts.append(tag("line", x1=at, x2=at, y1=24, y2=bottom, class_="chord"))
+        parts.append(tag("text", "split", x=at + 4, y=34, class_="tick"))
     for place, (line, name) in enumerate(zip(lines, names, strict=True)):
         points = [(x(e), y(v)) for e, v in enumerate(line, start=1) if low <= v <= high]
         if not points:

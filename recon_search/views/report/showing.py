@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -20,7 +19,6 @@ from recon_search.stages.examples import TaskExamples
 from recon_search.tasks.mistakes import Mistakes
 from recon_search.tasks.task import class_names
 from recon_search.views.maps import paint
-from recon_search.views.plots import draw
 from recon_search.views.report.grid import Grid, Line
 from recon_search.views.report.heat import level
 from recon_search.views.report.svg import Scale, bottom_axis, drawing, number, reach, tag
@@ -108,14 +106,6 @@ def data_uri(image: NDArray[np.uint8] | Image.Image, *, photograph: bool = False
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def figure_uri(figure: Figure, dpi: int = 110) -> str:
-    """Return a figure as the address of itself, with few colours."""
-    buffer = io.BytesIO()
-    draw(figure, buffer, "png", dpi=dpi)
-    picture = Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    return data_uri(picture)
-
-
 def _which(own: TaskExamples) -> str:
     if all(right is None for right in own.right):
         return "The first samples."
@@ -186,7 +176,7 @@ def _mistakes(own: Mistakes) -> dict[str, Any]:
         ]
         for row, numbers in zip(shares, counts, strict=True)
     ]
-    what = f"Confusion: of the {unit} with a label (rows), % with an answer (columns)"
+    what = f"Confusion: of the {unit} of a label (row), % answered so (column)"
     return {"what": what, "matrix": Matrix(names, cells)}
 
 

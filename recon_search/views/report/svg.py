@@ -123,6 +123,17 @@ def polyline(points: Sequence[tuple[float, float]], class_: str) -> Markup:
     )
 
 
+def stairs(points: Sequence[tuple[float, float]], x: Scale, y: Scale, class_: str) -> Markup:
+    """Draw steps up through points, cheapest first, and on to the right end."""
+    ends = [*points[1:], (x.high, points[-1][1])]
+    corners = [
+        (x(a), y(b))
+        for (start, low), (end, high) in zip(points, ends, strict=True)
+        for a, b in ((start, low), (end, low), (end, high))
+    ]
+    return polyline(corners, class_)
+
+
 def number(value: float) -> str:
     """Write a value in few characters."""
     return f"{0.0 if abs(value) < 1e-12 else value:.4g}"

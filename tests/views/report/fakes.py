@@ -3,7 +3,9 @@
 import json
 import tomllib
 
+import optuna
 import torch
+from optuna.trial import TrialState
 
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
@@ -17,6 +19,7 @@ from recon_search.runs.verdict import verdict
 from recon_search.stages.examples import TaskExamples, save_examples
 from recon_search.tasks.classes import Classes
 from recon_search.tasks.mistakes import mistakes_of
+from recon_search.views.trials import summarise, write_summary
 from tests.stages.recipes import TINY
 from tests.stages.scores import noisy_scores
 
@@ -154,3 +157,38 @@ def fake_run(out, n_tasks=None, *, tasks=None, **recipe):
     config = {"backbone": scores.metadata["backbone"], "input": INPUT}
     artefact.write_json(out / "model/config.json", {"format": FORMAT, **config})
     return comparison
+
+
+def fake_search(out, n=9):
+    """Write what a search of some trials leaves beside a run."""
+    choices = {
+        "split.rule": optuna.distributions.CategoricalDistribution(["count", "projection"]),
+        "split.k": optuna.distributions.IntDistribution(1, 40),
+        "split.threshold": optuna.distributions.FloatDistribution(-0.3, 0.0),
+    }
+    study = optuna.create_study(study_name="fake", direction="maximize")
+    for number in range(n):
+        k = 3 + 7 * number % 40
+        params = {"split.rule": ("count", "projection")[number % 2], "split.k": k}
+        params |= {} if number % 2 else {"split.threshold": -0.02 * (1 + number)}
+        own = {
+            "epochs": 4,
+            "layers": ["a"] * k,
+            "n_parameters": 10**6 + 10**4 * k,
+            "flops": 10**7 * k,
+        }
+        is_pruned, is_same = number == n - 2, number == n - 1
+        if is_same:
+            own["same_as"] = 0
+        value = -4.0 + k / 10 - (k / 25) ** 3
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.PRUNED if is_pruned else TrialState.COMPLETE,
+                value=None if is_pruned else value,
+                params=params,
+                distributions={name: choices[name] for name in params},
+                user_attrs=own,
+                intermediate_values={1: value - 1},
+            )
+        )
+    write_summary(summarise(study), out / "search.json")

@@ -5,7 +5,20 @@ import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-VOID = {"meta", "input", "img", "br", "link", "line", "rect", "circle", "polyline", "polygon"}
+VOID = {
+    "meta",
+    "wbr",
+    "path",
+    "input",
+    "img",
+    "br",
+    "link",
+    "line",
+    "rect",
+    "circle",
+    "polyline",
+    "polygon",
+}
 
 
 @dataclass
@@ -71,6 +84,8 @@ def faults_of(root):
     found += [f"h{a} is followed by h{b}" for a, b in itertools.pairwise(levels) if b > a + 1]
     names = [e.attributes["id"] for e in _elements(root) if "id" in e.attributes]
     found += [f"id {name} is there twice" for name in set(names) if names.count(name) > 1]
+    regions = [e.attributes.get("aria-label") for e in _elements(root) if "role" in e.attributes]
+    found += [f"{name} is there twice" for name in set(regions) if name and regions.count(name) > 1]
     for element in _elements(root):
         own = element.attributes
         if element.name == "img" and not own.get("alt"):

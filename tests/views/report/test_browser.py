@@ -4,7 +4,7 @@ import pytest
 
 from recon_search.stages.report import write_report
 from tests.browser import find_browser, look
-from tests.views.report.fakes import fake_run
+from tests.views.report.fakes import fake_run, fake_search
 
 pytestmark = [
     pytest.mark.browser,
@@ -23,6 +23,17 @@ const below = (element) => {
   }
   return [255, 255, 255];
 };
+const behind = (text) => {  // in a drawing: the last box under the middle of a text, or the page
+  const own = text.getBoundingClientRect(), drawing = text.closest("svg");
+  const [x, y] = [(own.left + own.right) / 2, (own.top + own.bottom) / 2];
+  const boxes = [...drawing.querySelectorAll("rect")].filter((box) => {
+    const edge = box.getBoundingClientRect();
+    return edge.left <= x && x <= edge.right && edge.top <= y && y <= edge.bottom &&
+      getComputedStyle(box).fill !== "none" &&
+      box.compareDocumentPosition(text) & Node.DOCUMENT_POSITION_FOLLOWING;
+  });
+  return boxes.length ? numbers(getComputedStyle(boxes.at(-1)).fill) : below(drawing);
+};
 const low = new Set();
 const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (walk.nextNode()) {
@@ -31,7 +42,7 @@ while (walk.nextNode()) {
   if (element.closest("script, style, title, .unseen")) continue;
   const own = getComputedStyle(element);
   const colour = numbers(element.closest("svg") ? own.fill : own.color);
-  const pair = [light(colour), light(below(element.closest("svg") || element))];
+  const pair = [colour, element.closest("svg") ? behind(element) : below(element)].map(light);
   const ratio = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
   const name = element.tagName + "." + element.getAttribute("class");
   if (ratio < 4.5) low.add(name + " " + ratio.toFixed(2));
@@ -79,6 +90,7 @@ const wide = [...document.querySelectorAll("body *")]
 def page(tmp_path_factory):
     out = tmp_path_factory.mktemp("six")
     fake_run(out, 6)
+    fake_search(out)
     return write_report(out).read_text(encoding="utf-8")
 
 
@@ -134,3 +146,12 @@ def test_text_has_contrast_in_the_dark_and_fits_a_telephone(page, tmp_path):
     )
     assert found["faults"] == []
     assert found["found"] == [[], [], 380]
+
+
+def test_text_on_a_box_is_measured_against_the_box(tmp_path):
+    """The check above can fail there too."""
+    svg = "<svg><rect width='90' height='30' fill='#444'/><text x='9' y='20'>xyz</text></svg>"
+    found = look(
+        f"<html><head></head><body>{svg}</body></html>", f"{CONTRAST}return contrast;", tmp_path
+    )
+    assert found["found"] == ["text.null 2.16"]

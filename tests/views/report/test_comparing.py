@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from recon_search.runs.comparison import Row, by_rule
-from recon_search.views.report.comparing import cost_plot
+from recon_search.views.report.comparing import comparison_grid, cost_plot
 from tests.views.report.test_answer import comparison
 
 
@@ -60,3 +60,15 @@ def test_a_rules_line_goes_from_joint_training_to_separate_networks(made, cost):
 
 def test_without_budgets_there_is_no_line(made):
     assert not points(str(cost_plot(replace(made, rows=made.rows[:3]), "flops")), "line")
+
+
+def test_what_one_seed_does_not_have_has_no_column():
+    several = comparison([1.0, -1.0, 0.3], control=([-3.0, -3.0, -3.0], 1.0, 0.01))
+    several, one = (
+        replace(each, directions={}) for each in (several, comparison([1.0], joint=[-5.0]))
+    )
+    grid = comparison_grid(one)
+    assert grid.caption == "Test data, one seed"
+    lacking = set(comparison_grid(several).headings) - set(grid.headings)
+    assert lacking == {"95 %\ninterval", "p"}
+    assert all(len(line.cells) == len(grid.headings) for line in grid.lines)

@@ -19,6 +19,13 @@ for (const long of document.querySelectorAll("[data-long]")) {
   long.querySelector(".controls").hidden = false;
   show();
 }
+// On paper all is unfolded.
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const each of folded) each.open = true;
+});
+addEventListener("afterprint", () => folded.forEach((each) => { each.open = false; }));
 // Heat maps: a slider for S and a choice of tasks.
 for (const maps of document.querySelectorAll("[data-heat]")) {
   const data = JSON.parse(maps.querySelector("script").textContent);
