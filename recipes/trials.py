@@ -22,12 +22,11 @@ from torch import Tensor
 
 import recon_search as rs
 from recon_search.data.compose import Pool, compose
+from recon_search.data.digits import multi_digits
 from recon_search.data.mnist import multi_mnist
-from recon_search.data.registry import find_source
 from recon_search.data.resident import Part
 from recon_search.data.source import PARTS, PartName
 from recon_search.errors import DataError
-from recon_search.recipe import DataConfig
 
 SHRINK = 2
 """By which the side of an item is divided: 14 pixels remain of 28."""
@@ -77,10 +76,8 @@ def relabelled(
     """
     if second not in ("twice", "odd"):
         raise DataError(f"`second` must be twice or odd, got '{second}'. Change it.")
-    sizes = {"train": train, "validation": validation, "test": test}
-    source = find_source(DataConfig(name="multi-digits", canvas=canvas, seed=seed, **sizes))
-    feed = source.open(torch.device("cpu"))
-    assert isinstance(feed.parts, dict)
+    sizes: dict[PartName, int] = {"train": train, "validation": validation, "test": test}
+    feed = multi_digits(sizes, canvas, seed).open(torch.device("cpu"))
     n_classes = 2 if second == "odd" else N_CLASSES
     parts = {}
     for name, part in feed.parts.items():
@@ -252,14 +249,15 @@ def _pools(
 def _shrink(images: NDArray[np.uint8], by: int) -> NDArray[np.uint8]:
     n, height, width = images.shape
     squares = images.reshape(n, height // by, by, width // by, by)
-    return squares.mean((2, 4), dtype=np.float32).round().astype(np.uint8)
+    means: NDArray[np.float32] = squares.mean((2, 4), dtype=np.float32)
+    return means.round().astype(np.uint8)
 
 
 def _items(part: Part) -> Items:
     return Items(part.inputs, {task: own.tolist() for task, own in part.targets.items()})
 
 
-def _data(tasks: list[rs.Task], parts: Mapping[str, Items]) -> rs.TaskData:
+def _data(tasks: list[rs.Task], parts: Mapping[PartName, Items]) -> rs.TaskData:
     """Return tasks and samples, known by their bytes."""
     found = hashlib.sha256()
     for name, part in parts.items():

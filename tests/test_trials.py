@@ -5,7 +5,6 @@ import itertools
 import json
 import shlex
 import struct
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -239,20 +238,20 @@ def test_every_trial_differs_from_every_other():
 
 TINY = (
     *("train.epochs=1", "train.warmup_epochs=0", "train.measure_every=0", "train.batch_size=16"),
-    *("probe.epochs=1", "probe.every=1", "probe.seeds=2", "compare.seeds=2", "probe.window=[0, 1]"),
-    *("compare.controls=['random']", "data.args.canvas=16", "backbone.name=resnet10t"),
+    *("probe.epochs=1", "probe.every=1", "probe.seeds=2", "compare.seeds=1", "probe.window=[0, 1]"),
+    *("compare.controls=[]", "data.args.canvas=16", "backbone.name=resnet10t"),
     *("data.args.train=48", "data.args.validation=16", "data.args.test=16"),
     'backbone.args={ channels = [4, 4, 8, 8], stem_width = 4, stem_type = "deep" }',
 )
 
 
-def test_a_trial_is_recorded_goes_on_and_is_then_left_alone(tmp_path, monkeypatch):
+def test_a_trial_is_begun_again_until_it_is_recorded_and_then_left_alone(tmp_path, monkeypatch):
     ran = []
 
     def run(words, cwd, check):
         assert words[:3] == [sys.executable, "-m", "recon_search"]
-        ran.append(call(*words[3:], cwd=cwd))
-        return SimpleNamespace(returncode=ran[-1].code)
+        ran.append(words)
+        return SimpleNamespace(returncode=call(*words[3:], cwd=cwd).code if len(ran) > 1 else 137)
 
     def start():
         sets = [word for each in TINY for word in ("--set", each)]
@@ -260,23 +259,23 @@ def test_a_trial_is_recorded_goes_on_and_is_then_left_alone(tmp_path, monkeypatc
         monkeypatch.setattr(sys, "argv", arguments)
         trials.main()
 
-    monkeypatch.setattr(subprocess, "run", run)
-    start()
+    monkeypatch.setattr(trials, "subprocess", SimpleNamespace(run=run))
     path = tmp_path / "results/twice.json"
+    with pytest.raises(SystemExit, match="Not recorded: twice"):
+        start()
+    assert not path.exists()
+    start()
     found = json.loads(path.read_text())
-    times = {each: each.stat().st_mtime_ns for each in tmp_path.glob("trainings/*/result.json")}
-    assert found["trainings"] == len(times)
-    assert found["seeds"] == [0, 1]
-    assert found["command"].startswith("recon-search run recipes/quickstart.toml --set ")
-    assert found["probe"]["gate"]["advice"] == "do not split", "nothing conflicts with itself"
+    assert found["trainings"] == len(list(tmp_path.glob("trainings/*/result.json"))) == 6
+    assert found["seeds"] == [0]
+    words = shlex.split(found["command"])[1:]
+    assert ran[0] == ran[1]
+    assert ran[1][3 : 3 + len(words)] == words, "what was run is what is published"
+    assert found["probe"]["gate"].keys() == {"k", "share", "interval", "advice"}
+    assert found["probe"]["seeds"] == 2
     assert found["overlaps"] == []
     start()
-    assert len(ran) == 1, "what is recorded is not run again"
-    path.unlink()
-    start()
-    assert len(ran) == 2
-    assert json.loads(path.read_text()) == found
-    assert {each: each.stat().st_mtime_ns for each in times} == times
+    assert len(ran) == 2, "what is recorded is not run again"
 
 
 def result_of(advice, interval=(0.6, 0.8)):
