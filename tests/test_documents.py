@@ -1,10 +1,12 @@
 """Documents say what result files say: no number of theirs is typed."""
 
 import json
+import re
 
 import pytest
 
-from tests.benchmarks.evidence import BLOCK, DOCUMENTS, RESULTS, ROOT, filled, rows_of, table_of
+from tests.benchmarks.evidence import BLOCK, DOCUMENTS, RESULTS, ROOT, filled, table_of
+from tests.benchmarks.summaries import rows_of
 
 FOUND = [name for name in DOCUMENTS if (ROOT / name).is_file()]
 
@@ -13,7 +15,8 @@ FOUND = [name for name in DOCUMENTS if (ROOT / name).is_file()]
 def test_tables_are_those_of_the_result_files(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert filled(text) == text, "python -m tests.benchmarks.evidence tables"
-    assert text.count("<!-- result: ") == len(BLOCK.findall(text)), "every block has its end"
+    begun = re.findall(r"<!-- \w+: ", text)
+    assert len(begun) == text.count("<!-- end -->") == len(BLOCK.findall(text))
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
@@ -24,5 +27,5 @@ def test_a_result_says_how_it_came_about_and_is_shown(path):
     rows = rows_of(result)
     assert all(len(row.delta_m) == len(result["seeds"]) for row in rows)
     assert all(row.name in table_of(result) for row in rows)
-    shown = "".join((ROOT / name).read_text(encoding="utf-8") for name in FOUND)
-    assert f"<!-- result: {path.stem} -->" in shown
+    blocks = [each for name in FOUND for each in BLOCK.findall((ROOT / name).read_text("utf-8"))]
+    assert path.stem in {name for _, _, named, _ in blocks for name in named.split(", ")}

@@ -142,6 +142,11 @@ def first_k(scores: ConflictScores, reading: Reading) -> Tensor:
     return -torch.arange(len(scores.layers), dtype=torch.float64)
 
 
+def last_k(scores: ConflictScores, reading: Reading) -> Tensor:
+    """Control: the last layers of the network, which makes the heads deeper."""
+    return torch.arange(len(scores.layers), dtype=torch.float64)
+
+
 def random(scores: ConflictScores, reading: Reading) -> Tensor:
     """Control: layers in an order drawn from the seed."""
     order = list(range(len(scores.layers)))
@@ -181,6 +186,7 @@ RULES: dict[str, Rule] = {
         _rule("gain", gain, "sums"),
         _rule("least", least, "counts", control="least conflict {k}"),
         _rule("first-k", first_k, "order", control="first {k} layers"),
+        _rule("last-k", last_k, "order", control="last {k} layers"),
         _rule("random", random, "seed", control="random {k} layers"),
         _rule("smallest-first", smallest_first, "sizes", control="smallest {k} layers"),
         _rule("norm-only", norm_only, "types", "order", control="norm layers only"),

@@ -1,4 +1,4 @@
-"""Two items on one canvas, one task each: the Multi-MNIST construction.
+"""Items on one canvas, one task each: the Multi-MNIST construction.
 
 The first item stands top left, the second bottom right; where they overlap the brighter pixel
 wins. Items of the three parts come from disjoint pools.
@@ -7,7 +7,7 @@ wins. Items of the three parts come from disjoint pools.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,9 @@ class Pool:
         """Select items."""
         return Pool(self.images[indices], self.classes[indices])
 
+
+CORNERS = ((0, 0), (1, 1), (0, 1), (1, 0))
+"""Where items stand, in their order: down and to the right."""
 
 Pools = Mapping[PartName, tuple[Pool, Pool]]
 """By part, the pools of the first and of the second item."""
@@ -101,27 +104,27 @@ def divide(pool: Pool, fractions: tuple[float, ...], seed: int) -> list[Pool]:
 
 
 def compose(
-    pair: tuple[Pool, Pool], size: int, canvas: int, seed: list[int], tasks: tuple[str, ...]
+    pools: Sequence[Pool], size: int, canvas: int, seed: list[int], tasks: tuple[str, ...]
 ) -> Part:
-    """Compose the pairs of one part.
+    """Compose the images of one part.
 
     Args:
-        pair: pools of the first and of the second item.
-        size: how many pairs.
+        pools: of each item, up to four; they stand in `CORNERS`.
+        size: how many images.
         canvas: side of the square canvas, at least the side of an item.
         seed: same seed, same bytes.
-        tasks: names of the two tasks.
+        tasks: names of the tasks, one an item.
     """
     rng = np.random.default_rng(seed)
     images = np.zeros((size, canvas, canvas), dtype=np.uint8)
     targets = {}
-    for place, (task, pool) in enumerate(zip(tasks, pair, strict=True)):
+    for corner, task, pool in zip(CORNERS[: len(pools)], tasks, pools, strict=True):
         # Every item is used equally often, up to one: whole permutations, one after another.
         rounds = -(-size // len(pool.classes))
         order = np.concatenate([rng.permutation(len(pool.classes)) for _ in range(rounds)])[:size]
         side = pool.images.shape[1]
-        corner = slice(0, side) if place == 0 else slice(canvas - side, canvas)
-        window = images[:, corner, corner]
+        down, right = (slice(side) if at == 0 else slice(canvas - side, canvas) for at in corner)
+        window = images[:, down, right]
         np.maximum(window, pool.images[order], out=window)
         targets[task] = torch.from_numpy(pool.classes[order])
     return Part(torch.from_numpy(images)[:, None], targets)

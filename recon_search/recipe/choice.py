@@ -159,6 +159,7 @@ class CompareConfig(Section):
             "random-params",  # as many parameters as the split
             "random-flops",  # as many layers, and nearly as many FLOPs
             "first-k",
+            "last-k",  # deeper heads
             "least",
             "smallest-first",
             "wider",
@@ -167,8 +168,9 @@ class CompareConfig(Section):
             "tuned-weights",  # no split, the best of so many fixed loss weights
         ]
     ] = ["norm-only", "random", "random-params", "first-k", "least", "wider"]
-    """What a split must beat: norms alone, layers at random, first, least in conflict or smallest,
-    a wider joint network; norms with gates, sparse updates, low-rank copies, tuned loss weights."""
+    """What a split must beat: norms alone, layers at random, first, last, least in conflict or
+    smallest, a wider joint network; norms with gates, sparse updates, low-rank copies, tuned loss
+    weights."""
 
     update_share: float = Field(default=0.3, gt=0, lt=1)
     """Share of the backbone's weights that the control `sparse` updates."""

@@ -3,9 +3,10 @@
     python -m tests.benchmarks.evidence record runs/quickstart --name quickstart --command "..."
     python -m tests.benchmarks.evidence tables [--check]
 
-`record` writes `recipes/results/NAME.json`: the rows of the run's comparison, and with which
-commit, machine, versions and command they were made. `tables` writes what stands in the documents
-between `<!-- result: NAME -->` and `<!-- end -->`. No number between these is typed.
+`record` writes `recipes/results/NAME.json`: the rows of the run's comparison, what its probe says
+of itself, and with which commit, machine, versions and command they were made. `tables` writes what
+stands in the documents between `<!-- result: NAME -->`, or that of a summary of several results as
+`<!-- gate: NAME, NAME -->`, and `<!-- end -->`. No number between these is typed.
 """
 
 from __future__ import annotations
@@ -13,25 +14,36 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recon_search.records import fit
+from recon_search.conflict.gate import measure_gate
+from recon_search.conflict.reliability import measure_reliability
+from recon_search.conflict.scores import ConflictScores
+from recon_search.data.registry import find_source
+from recon_search.graph.split import Split
+from recon_search.recipe import Recipe
 from recon_search.runs.comparison import Comparison, Row
-from recon_search.runs.paired import Difference
+from recon_search.runs.folder import RECIPE, read_recipe
+from recon_search.stages.data import Looked, examine
+from recon_search.stages.split import reading_of
 from recon_search.views.tables import show_p
+from tests.benchmarks.summaries import SUMMARIES, interval_of, rows_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results"
 DOCUMENTS = ("README.md", "recipes/README.md", "recipes/EVIDENCE.md")
-BLOCK = re.compile(r"(<!-- result: ([\w-]+) -->\n).*?(<!-- end -->)", flags=re.S)
+BLOCK = re.compile(r"(<!-- (\w+): ([\w, -]+) -->\n).*?(<!-- end -->)", flags=re.S)
+"""A table's place: its kind, and the results that it is of."""
 
 
 def main() -> None:
@@ -58,10 +70,21 @@ def main() -> None:
         (ROOT / name).write_text(filled((ROOT / name).read_text("utf-8")), encoding="utf-8")
 
 
-def record_of(run: Path, command: str) -> dict[str, Any]:
-    """What is kept of a run: its comparison, and how it came about."""
-    comparison = Comparison.load(run / "comparison.json")
-    results = [json.loads(path.read_text()) for path in run.glob("trainings/*/result.json")]
+def record_of(run: Path, command: str, trainings: Iterable[Path] | None = None) -> dict[str, Any]:
+    """What is kept of a run: its comparison, its probe, and how it came about.
+
+    Args:
+        run: its folder.
+        command: that repeats it.
+        trainings: their folders, where `run/trainings` holds others too.
+    """
+    comparison, recipe = Comparison.load(run / "comparison.json"), read_recipe(run / RECIPE)
+    folders = (run / "trainings").iterdir() if trainings is None else trainings
+    results = [
+        json.loads(path.read_text("utf-8"))
+        for folder in sorted(folders)
+        if (path := folder / "result.json").is_file()
+    ]
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=ROOT,
@@ -80,16 +103,56 @@ def record_of(run: Path, command: str) -> dict[str, Any]:
         "directions": comparison.directions,
         "verdict": comparison.verdict,
         "warning": comparison.warning,
+        "probe": probe_of(run, recipe),
+        "overlaps": overlaps_of(recipe),
         "rows": [asdict(row) for row in comparison.rows],
     }
+
+
+def probe_of(run: Path, recipe: Recipe) -> dict[str, Any]:
+    """What a run's probe says of its ranking, and of splitting at all."""
+    scores = ConflictScores.load(run / "scores.safetensors")
+    k = max(1, len(Split.load(run / "split.json").layers))
+    rule, reading = recipe.split.rule, reading_of(recipe)
+    gate = measure_gate(scores, rule, reading, k)
+    return {
+        "rule": rule,
+        "k": k,
+        "seeds": scores.n_probes,
+        "gate": _plain({**asdict(gate), "advice": gate.advice}),
+        "reliability": _plain(asdict(measure_reliability(scores, rule, reading, k))),
+    }
+
+
+def overlaps_of(recipe: Recipe) -> list[dict[str, Any]]:
+    """Which training samples each two tasks have in common; none where every sample has all."""
+    schema = find_source(recipe.data, recipe.tasks).schema
+    if schema.complete == set(schema.names):
+        return []
+    return [asdict(pair) for pair in examine(Looked(recipe)).overlaps]
+
+
+def _plain(value: Any) -> Any:
+    """Put null for what is no number, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: _plain(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(own) for own in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def filled(text: str) -> str:
     """Return a document with its tables made anew."""
 
     def fill(found: re.Match[str]) -> str:
-        path = RESULTS / f"{found[2]}.json"
-        return f"{found[1]}{table_of(json.loads(path.read_text('utf-8')))}{found[3]}"
+        mark, kind, named, end = found.groups()
+        results = {
+            name: json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+            for name in named.split(", ")
+        }
+        if kind == "result":
+            return mark + "\n".join(map(table_of, results.values())) + end
+        return mark + SUMMARIES[kind](results) + end
 
     return BLOCK.sub(fill, text)
 
@@ -121,17 +184,12 @@ def table_of(result: dict[str, Any]) -> str:
     )
 
 
-def rows_of(result: dict[str, Any]) -> list[Row]:
-    """The rows of a result."""
-    return [fit(Row, row, "the result", "A row", "Record it again.") for row in result["rows"]]
-
-
 def _cells(row: Row, columns: list[tuple[str, str]]) -> list[str]:
     name = f"**{row.name}**" if row.role == "split" else row.name
     difference = row.minus_split
-    advantage = "" if difference is None else _interval(difference, sign=-1)
+    advantage = "" if difference is None else interval_of(difference, sign=-1)
     heights = [
-        "" if price.above is None or price.above.interval is None else _interval(price.above)
+        "" if price.above is None or price.above.interval is None else interval_of(price.above)
         for price in row.prices.values()
     ]
     is_apart = row.role == "separate"
@@ -151,14 +209,6 @@ def _cells(row: Row, columns: list[tuple[str, str]]) -> list[str]:
 def _spread(values: list[float], sign: str = "") -> str:
     deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):{sign}.2f}{deviation}"
-
-
-def _interval(difference: Difference, sign: int = 1) -> str:
-    mean = f"{sign * difference.mean:+.2f}"
-    if difference.interval is None:
-        return mean
-    low, high = sorted(sign * end for end in difference.interval)
-    return f"{mean} [{low:+.2f}, {high:+.2f}]"
 
 
 def _range(seeds: list[int]) -> str:

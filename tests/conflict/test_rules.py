@@ -118,6 +118,7 @@ def fails(scores, rule):
         ("gain", "rule gain, 7 layers", False),
         ("least", "least conflict 7", True),
         ("first-k", "first 7 layers", True),
+        ("last-k", "last 7 layers", True),
         ("random", "random 7 layers", True),
         ("smallest-first", "smallest 7 layers", True),
         ("norm-only", "norm layers only", True),
@@ -126,4 +127,4 @@ def fails(scores, rule):
 def test_a_rule_has_its_label(rule, label, is_control):
     found = find_rule(rule)
     assert (found.name, found.describe(7), found.is_control) == (rule, label, is_control)
-    assert len(RULES) == 9
+    assert len(RULES) == 10

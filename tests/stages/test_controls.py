@@ -268,7 +268,7 @@ def test_a_budget_of_parameters_is_of_the_copies_there_are(scores, tmp_path):
     assert 0.5 * added < own + surplus(analysis, random, low.split.copies) <= added
 
 
-@pytest.mark.parametrize("control", ["random", "first-k", "least", "smallest-first"])
+@pytest.mark.parametrize("control", ["random", "first-k", "last-k", "least", "smallest-first"])
 def test_a_control_has_as_many_layers_as_the_split(scores, control):
     recipe = recipe_of()
     like = choose_split(recipe, scores)
@@ -277,6 +277,8 @@ def test_a_control_has_as_many_layers_as_the_split(scores, control):
     assert found.chosen["rule"] == control
     if control == "first-k":
         assert list(found.layers) == list(scores.layers[:3])
+    if control == "last-k":
+        assert list(found.layers) == list(scores.layers[-3:])
     if control == "smallest-first":
         own = sizes(scores)
         assert max(own[name] for name in found.layers) <= sorted(own.values())[2]
