@@ -5,12 +5,14 @@
 
 `record` writes `recipes/results/NAME.json`: the rows of the run's comparison, and with which
 commit, machine, versions and command they were made. `tables` writes what stands in the documents
-between `<!-- result: NAME -->` and `<!-- end -->`. No number between these is typed.
+between `<!-- result: NAME -->` and `<!-- end -->`. No number between these is typed. A result with
+`published` names a file beside this one: what a paper reports of the same rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -27,10 +29,14 @@ from recon_search.records import fit
 from recon_search.runs.comparison import Comparison, Row
 from recon_search.runs.paired import Difference
 from recon_search.views.tables import show_p
+from tests.benchmarks.beside import lacking, published_of, sittings, slashed, timed
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results"
 DOCUMENTS = ("README.md", "recipes/README.md", "recipes/EVIDENCE.md")
+PENDING = ("table-one",)
+"""Results that wait for a machine; until then their place in a document says so."""
+
 BLOCK = re.compile(r"(<!-- result: ([\w-]+) -->\n).*?(<!-- end -->)", flags=re.S)
 
 
@@ -61,21 +67,7 @@ def main() -> None:
 def record_of(run: Path, command: str) -> dict[str, Any]:
     """What is kept of a run: its comparison, and how it came about."""
     comparison = Comparison.load(run / "comparison.json")
-    results = [json.loads(path.read_text()) for path in run.glob("trainings/*/result.json")]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return {
-        "command": command,
-        "commit": commit.stdout.strip(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "timm")},
-        "trainings": len(results),
-        "training_seconds": round(sum(result["seconds"] for result in results)),
+    return origin_of(run, command) | {
         "seeds": comparison.seeds,
         "directions": comparison.directions,
         "verdict": comparison.verdict,
@@ -84,11 +76,31 @@ def record_of(run: Path, command: str) -> dict[str, Any]:
     }
 
 
+def origin_of(run: Path, command: str) -> dict[str, Any]:
+    """How what a run folder holds came about; of its comparison nothing, as if there were none."""
+    results = [json.loads(path.read_text()) for path in run.glob("trainings/*/result.json")]
+    return {
+        "command": command,
+        "commit": _commit(),
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "timm")},
+        "trainings": len(results),
+        "training_seconds": round(sum(result["seconds"] for result in results)),
+        "seeds": [],
+        "directions": {},
+        "verdict": "",
+        "warning": "",
+        "rows": [],
+    }
+
+
 def filled(text: str) -> str:
     """Return a document with its tables made anew."""
 
     def fill(found: re.Match[str]) -> str:
         path = RESULTS / f"{found[2]}.json"
+        if found[2] in PENDING and not path.is_file():
+            return f"{found[1]}Not measured yet.\n{found[3]}"
         return f"{found[1]}{table_of(json.loads(path.read_text('utf-8')))}{found[3]}"
 
     return BLOCK.sub(fill, text)
@@ -97,12 +109,17 @@ def filled(text: str) -> str:
 def table_of(result: dict[str, Any]) -> str:
     """A result as a table, with what was said of it and how to repeat it."""
     rows = rows_of(result)
+    if not rows:
+        more = "".join(f"{each}\n\n" for each in timed(result))
+        return f"No row is complete yet.\n\n{more}{sittings(result)}"
+    published = published_of(result)
     columns = [(task, name) for task, own in result["directions"].items() for name in own]
     columns = columns if len(columns) <= 4 else []
     head = [
         "network",
         *(f"{task} {name}" for task, name in columns),
         "delta_m %",
+        *(["published"] if published else []),
         "split's advantage",
         "p",
         "loss %",
@@ -110,12 +127,14 @@ def table_of(result: dict[str, Any]) -> str:
         "FLOPs",
         *(f"above line, {cost}" for cost in rows[0].prices),
     ]
-    lines = [head, ["---"] * len(head), *(_cells(row, columns) for row in rows)]
+    lines = [head, ["---"] * len(head), *(_cells(row, columns, published) for row in rows)]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     said = " ".join(filter(None, (result["verdict"], result["warning"])))
+    more = "".join(f"{each}\n\n" for each in (lacking(result, rows), *timed(result)) if each)
     return (
-        f"{text}\n\n{said}\n\n`{result['command']}` (seeds {_range(result['seeds'])}; "
+        f"{text}\n\n{said}\n\n{more}{sittings(result)}"
+        f"`{result['command']}` (seeds {_range(result['seeds'])}; "
         f"{result['trainings']} trainings; commit "
         f"{result['commit']}, {versions}, {result['machine']})\n"
     )
@@ -126,7 +145,7 @@ def rows_of(result: dict[str, Any]) -> list[Row]:
     return [fit(Row, row, "the result", "A row", "Record it again.") for row in result["rows"]]
 
 
-def _cells(row: Row, columns: list[tuple[str, str]]) -> list[str]:
+def _cells(row: Row, columns: list[tuple[str, str]], published: dict[str, Any]) -> list[str]:
     name = f"**{row.name}**" if row.role == "split" else row.name
     difference = row.minus_split
     advantage = "" if difference is None else _interval(difference, sign=-1)
@@ -139,6 +158,7 @@ def _cells(row: Row, columns: list[tuple[str, str]]) -> list[str]:
         name,
         *(_spread(row.metrics[task][metric]) for task, metric in columns),
         "0" if is_apart else _spread(row.delta_m, "+"),
+        *([slashed(published.get(row.name, []))] if published else []),
         advantage,
         show_p(difference),
         "0" if is_apart else _spread(row.loss, "+"),
@@ -168,6 +188,15 @@ def _range(seeds: list[int]) -> str:
 def _is_fresh(name: str) -> bool:
     text = (ROOT / name).read_text("utf-8")
     return filled(text) == text
+
+
+def _commit() -> str:
+    """The commit that this is, where it is a repository."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return found.stdout.strip()
+    return "unknown"
 
 
 def _processor() -> str:
