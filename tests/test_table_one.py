@@ -17,7 +17,7 @@ TINY = {
     "data.train": 40,
     "data.validation": 16,
     "data.test": 16,
-    "backbone.args": "{ channels = [4, 4, 8, 8] }",
+    "backbone.args": "{ channels = [4, 4, 4, 4], layers = [1, 1, 1, 1] }",
     "backbone.features": 6,
     "train.epochs": 2,
     "train.milestones": [1],
@@ -25,10 +25,10 @@ TINY = {
     "train.lr": 0.01,
     "train.measure_every": 0,
     "probe.epochs": 1,
-    "split.k": 3,
+    "split.k": 2,  # of the published order these two are in so short a network
     "compare.weight_trials": 2,
 }
-TICKS = 60
+TICKS = 62
 """Looks at the clock that a sitting has."""
 
 
@@ -42,7 +42,9 @@ def sit(tmp_path, monkeypatch):
     monkeypatch.setattr(table_one, "TIMED", 1.0)
     monkeypatch.setattr(table_one, "WINDOWS", 2)
     monkeypatch.setattr(table_one, "EVERY", 1)
-    backbone = BackboneConfig(name="resnet18", args={"channels": [2, 2, 2, 2]})
+    backbone = BackboneConfig(
+        name="resnet18", args={"channels": [2, 2, 2, 2], "layers": [1, 1, 1, 1]}
+    )
     workload = bench_step.Workload("tiny", backbone, ("a", "b"), (2, 1, 8, 8))
     monkeypatch.setattr(bench_step, "WORKLOADS", {"tiny": workload})
     for name in ("mnist", "fashion-mnist"):
@@ -64,9 +66,9 @@ def test_the_whole_table_in_short_sittings(sit, tmp_path, capsys, monkeypatch):
     real = table_one.train_all
 
     def faulty(trainings, run, title):
-        if any(training.name == "least conflict 3, seed 0" for training in trainings):
+        if any(training.name == "least conflict 2, seed 0" for training in trainings):
             error = TrainingError("Every loss must be finite.")
-            error.training = "least conflict 3, seed 0"
+            error.training = "least conflict 2, seed 0"
             raise error
         return real(trainings, run, title)
 
@@ -74,20 +76,17 @@ def test_the_whole_table_in_short_sittings(sit, tmp_path, capsys, monkeypatch):
     assert first["left"] > 0
     assert not first["rows"], "the first sitting is cut short before a split is trained"
     assert "No row is complete yet." in table_of(first)
-    assert "The same command goes on." in capsys.readouterr().out
-    sit("--list")
     shown = capsys.readouterr().out
+    assert "1 more begun. The same command goes on." in shown, "cut in the midst of a training"
     assert "epochs are left. By the steps timed they take" in shown
     assert "These are estimates" in shown
 
-    sittings = 1
     with monkeypatch.context() as patch:
         patch.setattr(table_one, "train_all", faulty)
-        while (found := sit())["left"] > 1:
-            sittings += 1
-            assert sittings < 12
-    assert "least conflict 3, seed 0 failed: Every loss must be finite." in table_of(found)
-    found = sit()
+        found = sit()
+    assert found["left"] > 1
+    assert "least conflict 2, seed 0 failed: Every loss must be finite." in table_of(found)
+    found = sit(minutes=1000)
     assert found["left"] == 0
     names = [row["name"] for row in found["rows"]]
     for method in table_one.METHODS:
@@ -100,7 +99,7 @@ def test_the_whole_table_in_short_sittings(sit, tmp_path, capsys, monkeypatch):
     records = [(folder / "metrics.jsonl").read_bytes().count(b"\n") for folder in folders]
     assert sum(each["epochs"] for each in found["sittings"]) == sum(records), "nothing twice"
     assert sum(each["finished"] for each in found["sittings"]) == len(folders)
-    assert len(found["sittings"]) > 3
+    assert len(found["sittings"]) == 3
 
     table = table_of(found)
     published = json.loads((PUBLISHED / "recon-table-one.json").read_text())
@@ -120,11 +119,8 @@ def test_the_whole_table_in_short_sittings(sit, tmp_path, capsys, monkeypatch):
     assert "| unsplit, joint |" in table
     assert "0 trainings are left" in table
 
-    again = sit()
-    assert again["sittings"][-1]["epochs"] == again["sittings"][-1]["finished"] == 0
-    assert again["rows"] == found["rows"]
     capsys.readouterr()
-    sit("--list")
+    assert sit("--list") == found, "nothing is written"
     assert "Nothing is left to train." in capsys.readouterr().out
 
 
