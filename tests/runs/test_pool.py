@@ -31,7 +31,7 @@ def test_a_gpu_is_shared_where_that_is_asked_for(device, asked, expected, recipe
     assert n_workers(run) == 1, "a group of processes works on one training at a time"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_error_says_of_which_training_it_is(workers, recipe, tmp_path, monkeypatch):
     """Also one that comes from another process."""
     sound, faulty = (probe_training(Run(recipe, tmp_path), seed) for seed in (0, 1))
