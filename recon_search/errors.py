@@ -58,7 +58,13 @@ class BusyError(ReconSearchError):
 
 
 class TrainingError(ReconSearchError):
-    """Training cannot go on, for instance because a loss is not finite."""
+    """Training cannot go on, for instance because a loss is not finite.
+
+    Attributes:
+        training: the name of the one among several; "" where it is not known, or the only one.
+    """
+
+    training = ""
 
 
 class ProcessError(ReconSearchError):

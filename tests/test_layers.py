@@ -10,9 +10,9 @@ import recon_search
 ROOT = Path(recon_search.__file__).parent
 
 LAYERS = (
-    "errors", "owners", "imports", "json_text", "memory", "records", "disk", "seals", "artefact",
-    "recipes", "recipe", "identity", "parallel", "interruption", "tasks", "data", "conflict",
-    "graph", "model", "methods", "training", "runs", "search", "stages", "views", "cli",
+    "errors", "owners", "imports", "json_text", "memory", "chance", "records", "disk", "seals",
+    "artefact", "recipes", "recipe", "identity", "parallel", "interruption", "tasks", "data",
+    "conflict", "graph", "model", "methods", "training", "runs", "search", "stages", "views", "cli",
 )  # fmt: skip
 """The lowest first; each may import what stands before it."""
 

@@ -162,7 +162,9 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--resume", is_flag=True, help="Go on with the run in --out."),
         device_option,
         click.option(
-            "--workers", type=click.IntRange(min=1), help="Trainings at once [default: one a core]."
+            "--workers",
+            type=click.IntRange(min=1),
+            help="Trainings at once [default: one a core, one on a GPU].",
         ),
         click.option("--quiet", is_flag=True, help="Show results and warnings alone."),
         click.option("--verbose", is_flag=True, help="Show every epoch, and who waits for whom."),

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.utils import _pytree as pytree
 
+from recon_search.chance import forked
 from recon_search.errors import BackboneError
 from recon_search.graph.example import Inputs, first_line, refused
 from recon_search.graph.tensors import is_writable, named_tensors, with_tensors
@@ -138,7 +139,7 @@ def check_hooks(
             hooks.update((key, _guard(hook, root, name)) for key, hook in hooks.items())
     flags = {part: part.training for part in root.modules()}
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), forked():
             root.eval()(*inputs)
     except BackboneError:
         raise

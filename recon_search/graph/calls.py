@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from recon_search.chance import forked
 from recon_search.errors import BackboneError
 from recon_search.graph.example import first_line
 
@@ -137,7 +138,7 @@ def _shapes(root: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[int, ...]]:
     own: Any = root
     flags = {part: part.training for part in root.modules()}
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), forked():
             root.eval()
             maps = own.forward_intermediates(*inputs, output_fmt="NCHW", intermediates_only=True)
         shapes = [tuple(each.shape) for each in maps]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from recon_search.chance import forked
 from recon_search.errors import BackboneError
 from recon_search.graph.tensors import with_tensors
 
@@ -142,7 +143,7 @@ def example_input(module: nn.Module) -> Tensor:
         generator = torch.Generator().manual_seed(0)  # the caller's random state stays as it is
         x = torch.randn(2, *size, generator=generator).to(first)
         try:
-            with torch.no_grad(), torch.random.fork_rng():
+            with torch.no_grad(), forked():
                 twin(x)
         except Exception as error:  # whatever a forward pass raises
             reasons.append((size, error))

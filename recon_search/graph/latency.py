@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from recon_search.chance import forked
 from recon_search.graph.example import Inputs
 from recon_search.graph.layout import Layout
 from recon_search.graph.partition import Group
@@ -51,7 +52,7 @@ def latency(traced: Trace, layout: Layout, inputs: Inputs, repeats: int = 5) -> 
     timer = _Timer(traced.root, traced.graphs[False])
     flags = {part: part.training for part in traced.root.modules()}
     traced.root.eval()
-    with torch.inference_mode(), torch.random.fork_rng():
+    with torch.inference_mode(), forked():
         for _ in range(repeats + 1):
             timer.run(*inputs)
     for part, flag in flags.items():

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from recon_search.chance import forked
 from recon_search.errors import BackboneError
 from recon_search.graph.example import Inputs, refused
 from recon_search.graph.tensors import clear_caches, named_tensors
@@ -80,7 +81,7 @@ def watch(trace: Trace, training: bool, inputs: Inputs) -> Effects:
 def run_tracelessly(root: nn.Module, forward: Callable[..., Any], inputs: Inputs) -> list[Tensor]:
     """Return copies of the output and of the buffers after a run that leaves no trace."""
     tensors = {tensor: tensor.detach().clone() for tensor in named_tensors(root).values()}
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), forked():
         torch.manual_seed(0)
         output = forward(*pytree.tree_map(torch.clone, inputs))
         after = [tensor.clone() for tensor in (*_flat(output), *root.buffers())]

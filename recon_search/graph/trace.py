@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import module as module_hooks
 
+from recon_search.chance import forked
 from recon_search.errors import BackboneError
 from recon_search.graph.admission import check_hooks, copy_of
 from recon_search.graph.calls import FORWARD, Call, find_call
@@ -260,7 +261,7 @@ def _nothing_frozen() -> Iterator[None]:
     """
     state, python_state = torch.get_rng_state(), random.getstate()
     no_autocast = mock.patch.object(torch.autocast, "__enter__", _refuse_autocast)
-    with torch.random.fork_rng(), torch.enable_grad(), no_autocast, ExitStack() as stack:
+    with forked(), torch.enable_grad(), no_autocast, ExitStack() as stack:
         stack.enter_context(mock.patch.object(torch.inference_mode, "__enter__", _as_no_grad))
         for name in ("_global_forward_hooks", "_global_forward_pre_hooks"):
             stack.enter_context(mock.patch.dict(getattr(module_hooks, name), clear=True))

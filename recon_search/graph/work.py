@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from recon_search.chance import forked
 from recon_search.graph.example import Inputs
 from recon_search.graph.trace import Trace
 
@@ -17,7 +18,7 @@ def count_flops(traced: Trace, inputs: Inputs) -> dict[fx.Node, int]:
     counter = _FlopInterpreter(traced.root, traced.graphs[False])
     flags = {part: part.training for part in traced.root.modules()}
     traced.root.eval()
-    with torch.no_grad(), torch.random.fork_rng(), counter.mode:
+    with torch.no_grad(), forked(), counter.mode:
         counter.run(*inputs)
     for part, flag in flags.items():
         part.training = flag

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recon_search import artefact
+from recon_search.chance import forked
 from recon_search.errors import BackboneError, ReconSearchError, in_one_line, nearest
 from recon_search.graph.example import example_input
 from recon_search.graph.tensors import named_tensors, on_meta, with_tensors
@@ -164,6 +165,6 @@ def _classifier(name: str, arguments: Mapping[str, Any]) -> frozenset[str]:
 @contextmanager
 def seeded(seed: int, purpose: str) -> Iterator[None]:
     """Seed torch for a purpose inside the block, and put the global state back after it."""
-    with torch.random.fork_rng():
+    with forked():
         torch.manual_seed(int(artefact.digest([seed, purpose])[:12], 16))
         yield

@@ -78,10 +78,11 @@ def fit_training(
                 f"{config.decay_rate:g}. Lower the largest."
             ) from None
         if is_exhausted(error):
+            shared = "--workers, or lower " if (run.workers or 1) > 1 else ""
             raise TrainingError(
                 f"The memory of {run.device} must hold a step of {training.name}, it does not "
                 f"(train.batch_size {config.batch_size}, method {config.method}). Lower "
-                "train.batch_size and raise train.accumulate by the same factor, or set "
+                f"{shared}train.batch_size and raise train.accumulate by the same factor, or set "
                 "train.grad_checkpointing or train.low_memory."
             ) from None
         raise

@@ -1,4 +1,4 @@
-"""Many trainings: one process a core on the CPU, else, and under `torchrun`, one after another."""
+"""Many trainings: at once in processes of their own, or one after another."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from recon_search.runs.training import Training
 def train_all(trainings: Sequence[Training], run: Run, title: str) -> list[Result]:
     """Run trainings and return their results in order; equal ones run once.
 
-    On the CPU the cores are divided among the workers.
+    The cores are divided among the workers.
 
     Args:
         trainings: what to train.
@@ -65,20 +65,22 @@ def counted(directories: Sequence[Path], title: str) -> Iterator[None]:
 
 
 def n_workers(run: Run) -> int:
-    """Trainings at once: what is asked for, or one a core on the CPU.
+    """Trainings at once: what is asked for, else one a core on the CPU and one on a GPU.
 
-    A GPU is not shared, and a group of processes works on one training at a time.
+    A small network leaves most of a GPU idle, a large one fills it: so it is shared where that is
+    asked for. A group of processes works on one training at a time.
     """
-    if run.device.type != "cpu" or parallel.size() > 1:
+    if parallel.size() > 1:
         return 1
-    return run.workers or os.cpu_count() or 1
+    return run.workers or (os.cpu_count() or 1 if run.device.type == "cpu" else 1)
 
 
 def _one_by_one(unique: dict[Path, Training], run: Run) -> dict[Path, Result]:
     results = {}
     for directory, training in unique.items():
         tell = functools.partial(run.listener.hear, training.name)
-        results[directory] = train_told(training, run, tell)
+        with _named(training):
+            results[directory] = train_told(training, run, tell)
         _finish(training, results[directory], run)
     return results
 
@@ -101,7 +103,8 @@ def _in_processes(unique: dict[Path, Training], run: Run, at_once: int) -> dict[
             for future in done:
                 directory = pending.pop(future)
                 try:
-                    results[directory] = future.result()
+                    with _named(unique[directory]):
+                        results[directory] = future.result()
                 except Stopped:
                     wait([other for other in pending if not other.cancel()])  # for their epochs
                     raise
@@ -114,6 +117,16 @@ def _in_processes(unique: dict[Path, Training], run: Run, at_once: int) -> dict[
                 _tell(workers, run.listener, until=str(directory))
                 _finish(unique[directory], results[directory], run)
     return results
+
+
+@contextmanager
+def _named(training: Training) -> Iterator[None]:
+    """Let an error of a training say which it was."""
+    try:
+        yield
+    except TrainingError as error:
+        error.training = training.name
+        raise
 
 
 def _finish(training: Training, result: Result, run: Run) -> None:

@@ -29,7 +29,7 @@ class Run:
         recipe: what is to be done.
         out: the run folder.
         device: where networks are trained.
-        workers: trainings at once; None for one a core on the CPU.
+        workers: trainings at once; None for one a core on the CPU, and one on a GPU.
         listener: hears how the work goes; workers in other processes have none.
         deadline: ends the work in order (see `OutOfTime`); None lets it take its time.
         data: given from Python; None where the recipe names it.

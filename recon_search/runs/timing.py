@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from recon_search.chance import forked
 from recon_search.data.source import PartName, Step
 from recon_search.data.view import FeedView
 from recon_search.model.network import MultiTaskModel
@@ -60,7 +61,7 @@ def time_steps(training: Training, run: Run) -> Span:
     Nothing is written. Random states are left as they were.
     """
     watched = _Watched(run.feed, run.recipe.train.accumulate)
-    with torch.random.fork_rng(), contextlib.suppress(_Enough):
+    with forked(), contextlib.suppress(_Enough):
         fit_training(training, run.reading(watched, out=NOWHERE))
     return Span.of(watched.seconds[1:] or watched.seconds)
 

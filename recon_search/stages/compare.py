@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,13 +71,33 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
     method and seed, and the split rows choose by what theirs has measured, whatever `split` is:
     that gives controls their size.
     """
-    recipe, tasks = run.recipe, judged_tasks(run)
     if parts := first_parts(run):
         measure(run, [training for line in parts for training in line.trainings])
     lines = plan(run, split, scores)
     every = [training for line in lines for training in line.trainings]
     found = iter(train_all(every, run, "compare"))
     by_line = {line.name: [next(found) for _ in line.trainings] for line in lines}
+    comparison = conclude(run, split, lines, by_line)
+    comparison.save(run.out / FILE)
+    return comparison
+
+
+def conclude(
+    run: Run, split: Split, lines: Sequence[Line], found: Mapping[str, Sequence[Result]]
+) -> Comparison:
+    """Judge what was trained.
+
+    Args:
+        run: whose tasks, seeds and threshold these are.
+        split: gives controls their names.
+        lines: of `plan`, and perhaps more after these.
+        found: by name of each line its results, of the first seeds of the run or of all. A line
+            that is not there becomes no row, but baselines and one of role `split` must be; of
+            trials of one control all or none.
+    """
+    recipe, tasks, by_line = run.recipe, judged_tasks(run), dict(found)
+    notes = [*_left_out(run), *_missing(run, lines)]
+    lines = [line for line in lines if line.name in found]
     single = {
         task.name: by_line[line.name]
         for task, line in zip(tasks, lines, strict=False)  # the baselines come first
@@ -90,7 +110,6 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
         for line in lines[len(tasks) :]
         if line.role != "trial"
     ]
-    notes = [*_left_out(run), *_missing(run, lines)]
     if trials:
         results = [by_line.pop(line.name) for line in trials]
         place = best_on_validation(results, single, judged_by, average)
@@ -98,11 +117,11 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
         by_line[tuned] = results[place]
         row = Trained(tuned, "control", results[place], _conflicts(results[place], run))
         trained.insert(lines.index(trials[0]) - len(tasks), row)
-        notes.append(_describe_weights(tuned, trials, place))
+        notes.append(_describe_weights(tuned, trials, place, len(results[place])))
     rows = make_rows(trained, single, judged_by, average)
     warnings = describe_unmeasured(single, judged_by), describe_doubts(doubts(single, judged_by))
-    comparison = Comparison(
-        seeds=list(seeds_of(run)),
+    return Comparison(
+        seeds=list(seeds_of(run))[: len(next(iter(single.values())))],
         threshold=recipe.split.threshold,
         directions=judged_by,
         single={task: collect(of, {task: ()})[task] for task, of in single.items()},
@@ -119,8 +138,6 @@ def compare(run: Run, split: Split, scores: ConflictScores) -> Comparison:
             for name, each in by_line.items()
         },
     )
-    comparison.save(run.out / FILE)
-    return comparison
 
 
 def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
@@ -276,11 +293,11 @@ def _missing(run: Run, lines: Sequence[Line]) -> list[str]:
     return []
 
 
-def _describe_weights(name: str, trials: Sequence[Line], place: int) -> str:
+def _describe_weights(name: str, trials: Sequence[Line], place: int, n_seeds: int) -> str:
     """Say what weights a row has, and among how many they were chosen."""
     weights = trials[place].trainings[0].train.weights
     said = ", ".join(f"{task} {weight:g}" for task, weight in weights.items()) or "those given"
-    n = len(trials) * len(trials[0].trainings)
+    n = len(trials) * n_seeds
     return (
         f'"{name}" has the weights of the highest mean delta_m on validation data ({said}), and '
         f"took {n} trainings."

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from recon_search.chance import forked
 from recon_search.data.source import Inputs, PartName, Step
 from recon_search.data.view import FeedView
 from recon_search.errors import RecipeError, ReconSearchError, in_one_line
@@ -67,7 +68,7 @@ def rehearse(run: Run) -> str:
             f"Not tried: training steps, which take too long for {name} ({facts.n_parameters:,} "
             f"parameters) on images of shape {run.schema.shape}."
         )
-    with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
+    with forked(), tempfile.TemporaryDirectory() as folder:
         for number, (recipe, training) in enumerate(trainings):
             glimpse = _Glimpse(run.feed, min(n_images, recipe.train.batch_size))
             stage = run.with_recipe(recipe).reading(glimpse, out=Path(folder) / str(number))

@@ -39,8 +39,8 @@ def search(job: Job, joined: Joined) -> None:
     """Run trials until the study has as many as the recipe wants; the run's listener hears of it.
 
     Others may work on the same study at the same time. The trials of those who died are begun anew,
-    from their last epoch where the run folder is the same. A GPU is not shared, and a group of
-    processes (see `parallel`) works on one trial at a time, in this one.
+    from their last epoch where the run folder is the same. A group of processes (see `parallel`)
+    works on one trial at a time, in this one.
 
     Raises:
         RecipeError: the database does not answer, or the study is of another recipe or probe.

@@ -121,10 +121,10 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put torch's global generators back."""
+    """Put torch's global generators back: of GPUs those that are here, as many as were there."""
     torch.set_rng_state(state["cpu"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    for device, own in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(own, device)
 
 
 def _pack(value: Any, tensors: dict[str, Tensor], path: str) -> Any:

@@ -20,6 +20,7 @@ from timm.optim import (
 from timm.scheduler import create_scheduler_v2
 from torch import nn, optim
 
+from recon_search.chance import forked
 from recon_search.errors import FileError, RecipeError, in_one_line, nearest
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
@@ -171,7 +172,7 @@ def _create(
 def _trouble(name: str, momentum: float, weight_decay: float) -> str:
     """What an optimiser fails with; "" where it works."""
     with (
-        torch.random.fork_rng(),
+        forked(),
         torch.compiler.set_stance("force_eager"),
         tempfile.TemporaryDirectory() as folder,
         warnings.catch_warnings(),

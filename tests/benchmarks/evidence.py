@@ -6,12 +6,14 @@
 `record` writes `recipes/results/NAME.json`: the rows of the run's comparison, what its probe says
 of itself, and with which commit, machine, versions and command they were made. `tables` writes what
 stands in the documents between `<!-- result: NAME -->`, or that of a summary of several results as
-`<!-- gate: NAME, NAME -->`, and `<!-- end -->`. No number between these is typed.
+`<!-- gate: NAME, NAME -->`, and `<!-- end -->`. No number between these is typed. A result with
+`published` names a file beside this one: what a paper reports of the same rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -37,11 +39,15 @@ from recon_search.runs.folder import RECIPE, read_recipe
 from recon_search.stages.data import Looked, examine
 from recon_search.stages.split import reading_of
 from recon_search.views.tables import show_p
+from tests.benchmarks.beside import lacking, published_of, sittings, slashed, timed
 from tests.benchmarks.summaries import SUMMARIES, interval_of, rows_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results"
 DOCUMENTS = ("README.md", "recipes/README.md", "recipes/EVIDENCE.md")
+PENDING = ("table-one",)
+"""Results that wait for a machine; until then their place in a document says so."""
+
 BLOCK = re.compile(r"(<!-- (\w+): ([\w, -]+) -->\n).*?(<!-- end -->)", flags=re.S)
 """A table's place: its kind, and the results that it is of."""
 
@@ -79,26 +85,7 @@ def record_of(run: Path, command: str, trainings: Iterable[Path] | None = None) 
         trainings: their folders, where `run/trainings` holds others too.
     """
     comparison, recipe = Comparison.load(run / "comparison.json"), read_recipe(run / RECIPE)
-    folders = (run / "trainings").iterdir() if trainings is None else trainings
-    results = [
-        json.loads(path.read_text("utf-8"))
-        for folder in sorted(folders)
-        if (path := folder / "result.json").is_file()
-    ]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return {
-        "command": command,
-        "commit": commit.stdout.strip(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "timm")},
-        "trainings": len(results),
-        "training_seconds": round(sum(result["seconds"] for result in results)),
+    return origin_of(run, command, trainings) | {
         "seeds": comparison.seeds,
         "directions": comparison.directions,
         "verdict": comparison.verdict,
@@ -141,14 +128,39 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def origin_of(run: Path, command: str, trainings: Iterable[Path] | None = None) -> dict[str, Any]:
+    """How what a run folder holds came about; of its comparison nothing, as if there were none."""
+    folders = (run / "trainings").iterdir() if trainings is None else trainings
+    results = [
+        json.loads(path.read_text("utf-8"))
+        for folder in sorted(folders)
+        if (path := folder / "result.json").is_file()
+    ]
+    return {
+        "command": command,
+        "commit": _commit(),
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "timm")},
+        "trainings": len(results),
+        "training_seconds": round(sum(result["seconds"] for result in results)),
+        "seeds": [],
+        "directions": {},
+        "verdict": "",
+        "warning": "",
+        "rows": [],
+    }
+
+
 def filled(text: str) -> str:
     """Return a document with its tables made anew."""
 
     def fill(found: re.Match[str]) -> str:
         mark, kind, named, end = found.groups()
+        names = named.split(", ")
+        if any(name in PENDING and not (RESULTS / f"{name}.json").is_file() for name in names):
+            return f"{mark}Not measured yet.\n{end}"
         results = {
-            name: json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
-            for name in named.split(", ")
+            name: json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in names
         }
         if kind == "result":
             return mark + "\n".join(map(table_of, results.values())) + end
@@ -160,12 +172,17 @@ def filled(text: str) -> str:
 def table_of(result: dict[str, Any]) -> str:
     """A result as a table, with what was said of it and how to repeat it."""
     rows = rows_of(result)
+    if not rows:
+        more = "".join(f"{each}\n\n" for each in timed(result))
+        return f"No row is complete yet.\n\n{more}{sittings(result)}"
+    published = published_of(result)
     columns = [(task, name) for task, own in result["directions"].items() for name in own]
     columns = columns if len(columns) <= 4 else []
     head = [
         "network",
         *(f"{task} {name}" for task, name in columns),
         "delta_m %",
+        *(["published"] if published else []),
         "split's advantage",
         "p",
         "loss %",
@@ -173,18 +190,20 @@ def table_of(result: dict[str, Any]) -> str:
         "FLOPs",
         *(f"above line, {cost}" for cost in rows[0].prices),
     ]
-    lines = [head, ["---"] * len(head), *(_cells(row, columns) for row in rows)]
+    lines = [head, ["---"] * len(head), *(_cells(row, columns, published) for row in rows)]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     said = " ".join(filter(None, (result["verdict"], result["warning"])))
+    more = "".join(f"{each}\n\n" for each in (lacking(result, rows), *timed(result)) if each)
     return (
-        f"{text}\n\n{said}\n\n`{result['command']}` (seeds {_range(result['seeds'])}; "
+        f"{text}\n\n{said}\n\n{more}{sittings(result)}"
+        f"`{result['command']}` (seeds {_range(result['seeds'])}; "
         f"{result['trainings']} trainings; commit "
         f"{result['commit']}, {versions}, {result['machine']})\n"
     )
 
 
-def _cells(row: Row, columns: list[tuple[str, str]]) -> list[str]:
+def _cells(row: Row, columns: list[tuple[str, str]], published: dict[str, Any]) -> list[str]:
     name = f"**{row.name}**" if row.role == "split" else row.name
     difference = row.minus_split
     advantage = "" if difference is None else interval_of(difference, sign=-1)
@@ -197,6 +216,7 @@ def _cells(row: Row, columns: list[tuple[str, str]]) -> list[str]:
         name,
         *(_spread(row.metrics[task][metric]) for task, metric in columns),
         "0" if is_apart else _spread(row.delta_m, "+"),
+        *([slashed(published.get(row.name, []))] if published else []),
         advantage,
         show_p(difference),
         "0" if is_apart else _spread(row.loss, "+"),
@@ -218,6 +238,15 @@ def _range(seeds: list[int]) -> str:
 def _is_fresh(name: str) -> bool:
     text = (ROOT / name).read_text("utf-8")
     return filled(text) == text
+
+
+def _commit() -> str:
+    """The commit that this is, where it is a repository."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return found.stdout.strip()
+    return "unknown"
 
 
 def _processor() -> str:

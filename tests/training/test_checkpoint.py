@@ -11,6 +11,7 @@ from recon_search.training.checkpoint import (
     UNSEALED,
     check_progress,
     load_checkpoint,
+    restore_random_state,
     save_checkpoint,
 )
 
@@ -55,3 +56,12 @@ def test_a_skeleton_of_nothing_says_how_to_go_on(tmp_path, skeleton):
     artefact.write_tensors(tmp_path / "c", {}, {"format": FORMAT, "skeleton": skeleton})
     with pytest.raises(ArtefactError, match="Delete the file, and this training begins anew"):
         load_checkpoint(tmp_path / "c")
+
+
+@pytest.mark.parametrize("here", [0, 1, 2, 3])
+def test_a_checkpoint_of_several_gpus_is_taken_up_where_there_are_more_or_fewer(here, monkeypatch):
+    put_back = {}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, d: put_back.update({d: state}))
+    restore_random_state({"cpu": torch.get_rng_state(), "cuda": ["first", "second"]})
+    assert put_back == dict(list(enumerate(["first", "second"]))[:here])
