@@ -44,6 +44,7 @@ from tests.benchmarks.summaries import SUMMARIES, interval_of, rows_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results"
+SCORES = "scores.safetensors"
 DOCUMENTS = ("README.md", "recipes/README.md", "recipes/EVIDENCE.md")
 PENDING = ("table-one",)
 """Results that wait for a machine; until then their place in a document says so."""
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 def record_of(run: Path, command: str, trainings: Iterable[Path] | None = None) -> dict[str, Any]:
-    """What is kept of a run: its comparison, its probe, and how it came about.
+    """What is kept of a run: its comparison, its probe if it had one, and how it came about.
 
     Args:
         run: its folder.
@@ -90,7 +91,7 @@ def record_of(run: Path, command: str, trainings: Iterable[Path] | None = None) 
         "directions": comparison.directions,
         "verdict": comparison.verdict,
         "warning": comparison.warning,
-        "probe": probe_of(run, recipe),
+        "probe": probe_of(run, recipe) if (run / SCORES).is_file() else None,
         "overlaps": overlaps_of(recipe),
         "rows": [asdict(row) for row in comparison.rows],
     }
@@ -98,7 +99,7 @@ def record_of(run: Path, command: str, trainings: Iterable[Path] | None = None) 
 
 def probe_of(run: Path, recipe: Recipe) -> dict[str, Any]:
     """What a run's probe says of its ranking, and of splitting at all."""
-    scores = ConflictScores.load(run / "scores.safetensors")
+    scores = ConflictScores.load(run / SCORES)
     k = max(1, len(Split.load(run / "split.json").layers))
     rule, reading = recipe.split.rule, reading_of(recipe)
     gate = measure_gate(scores, rule, reading, k)
