@@ -10,6 +10,7 @@ from PIL import Image
 
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
+from recon_search.errors import ArtefactError, in_one_line
 from recon_search.graph.anatomy import dissect
 from recon_search.graph.split import Split
 from recon_search.model.facts import facts_of
@@ -207,7 +208,13 @@ def _examples(out: Path) -> list[Any] | None:
     if not (out / EXAMPLES).is_file():
         return None
     found = load_examples(out / EXAMPLES)
-    return [show(own, is_open=place < FEW_TASKS) for place, own in enumerate(found)]
+    try:
+        return [show(own, is_open=place < FEW_TASKS) for place, own in enumerate(found)]
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtefactError(
+            f"Examples must be such as can be drawn, those of {out / EXAMPLES} cannot "
+            f"({in_one_line(error)}). Delete it to do without."
+        ) from None
 
 
 def _search(out: Path) -> dict[str, Any] | None:
@@ -215,12 +222,24 @@ def _search(out: Path) -> dict[str, Any] | None:
     if not (out / "search.json").is_file():
         return None
     summary = read_summary(out / "search.json")
-    drawn = out / "search.png"
     return {
         "words": f"{summary['tally']}; {describe_outcome(summary)}.",
-        "picture": data_uri(Image.open(drawn).convert("RGB")) if drawn.is_file() else None,
+        "picture": _picture(out / "search.png"),
         "trials": from_rich(trial_table(summary), "Trials, the best first; validation data"),
     }
+
+
+def _picture(path: Path) -> str | None:
+    """A picture as the address of itself; None where there is none."""
+    if not path.is_file():
+        return None
+    try:
+        return data_uri(Image.open(path).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ArtefactError(
+            f"{path} must be a picture, it cannot be read ({in_one_line(error)}). Delete it to do "
+            "without."
+        ) from None
 
 
 def _origin(out: Path, trained: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
