@@ -75,6 +75,52 @@ def atomic(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, in which what comes there is put together.
+
+    It is removed however the block ends; of a process that is killed `sweep` removes it. Errors
+    about files in it name the places beside `path` that they are to come to.
+
+    Raises:
+        FileError: the disk refuses.
+    """
+    with explained(path, "written", *path.parents):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_once(path.parent)
+    try:
+        name = tempfile.mkdtemp(prefix=temporary_prefix(path), dir=path.parent)
+    except OSError as error:
+        raise FileError(describe(error, path, "written")) from error
+    folder = Path(name)
+    try:
+        yield folder
+    except FileError as error:
+        raise FileError(str(error).replace(str(folder), str(path.parent))) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def bring(folder: Path, target: Path) -> None:
+    """Move all that is below a folder to the same places below another; others there stay.
+
+    Files of the same names are replaced, all of them or, where one is no regular file, none.
+
+    Raises:
+        FileError: the disk refuses, or a place is taken by a device or a pipe.
+    """
+    found = sorted(folder.rglob("*"))
+    places = [target / path.relative_to(folder) for path in found]
+    for place in places:
+        refuse_special(place)
+    for path, place in zip(found, places, strict=True):
+        with explained(place, "written", path):
+            if path.is_dir():
+                place.mkdir(parents=True, exist_ok=True)
+            else:
+                path.replace(place)
+
+
 def temporary_prefix(path: Path) -> str:
     """How the name of what stands in for `path` begins until it is written; `sweep` knows it."""
     return f".{os.fsdecode(os.fsencode(path.name)[:100])}.{owners.token()}."

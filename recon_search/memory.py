@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import os
 
+_WORDS = (
+    *("can't allocate memory", "not enough memory", "out of memory"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
+"""What torch says of memory where it has no error of its own for that: of the CPU, of libraries."""
+
 
 def total_memory() -> int:
     """Bytes of this machine's memory; beyond all needs where the system does not tell."""
@@ -15,8 +21,9 @@ def total_memory() -> int:
 
 def is_exhausted(error: BaseException) -> bool:
     """Whether an error says that memory is short, of this machine or of a GPU."""
-    is_torchs = type(error).__name__ == "OutOfMemoryError"
-    return is_torchs or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
 def in_gigabytes(size: int) -> str:

@@ -27,6 +27,9 @@ from recon_search.runs.follow import in_step
 from recon_search.runs.pool import train_all
 from recon_search.runs.run import Run
 from recon_search.tasks.classes import IGNORED, Classes
+from recon_search.tasks.depth import Depth
+from recon_search.tasks.edges import Edges
+from recon_search.tasks.segments import Segments
 from recon_search.training import loop
 
 TASKS = ("a", "b", "c")
@@ -74,6 +77,9 @@ PARTIAL = ("joint", "uw", "pcgrad", "probe", "sketch", "upgrad", "graddrop", "ro
 """The cases that are repeated on data with labels missing."""
 APART = ("uw", "pcgrad", "probe")
 """The cases that are repeated on tasks with data of their own."""
+PIXELS = ("probe", "options")
+"""The cases that are repeated on tasks of pixels, of which many have no label."""
+DENSE = (Segments("a", 3), Depth("b", criterion="silog"), Edges("c"))
 
 
 def make_data(*, is_partial=False):
@@ -115,23 +121,42 @@ def make_apart():
     return ResidentFeed(schema, {"train": part(lengths), "validation": other, "test": other})
 
 
+def make_pixels():
+    """Random images, masks and maps; some images have none of b, and few pixels one of c."""
+    generator = torch.Generator().manual_seed(0)
+
+    def part(n):
+        images = torch.randint(256, (n, 1, 16, 16), generator=generator, dtype=torch.uint8)
+        depth = 1 + torch.rand(n, 16, 16, generator=generator)
+        depth[torch.rand(n, generator=generator) < 0.5] = torch.nan
+        masks = torch.randint(3, (n, 16, 16), generator=generator)
+        edges = torch.randint(2, (n, 16, 16), generator=generator)
+        edges[torch.rand(n, 16, 16, generator=generator) < 0.9] = IGNORED
+        return Part(images, {"a": masks, "b": depth, "c": edges})
+
+    schema = Schema(DENSE, (1, 16, 16), frozenset("a"))
+    other = part(8)
+    parts = {"train": part(STEPS * BATCH), "validation": other, "test": other}
+    return ResidentFeed(schema, parts)
+
+
 def make_model(frozen=(), **args):
     return copy.deepcopy(built(tuple(frozen), **args))
 
 
 @functools.cache
-def built(frozen, **args):
+def built(frozen, *, is_dense=False, **args):
     backbone = BACKBONE.model_copy(update={"args": {**BACKBONE.args, **args}})
-    head = HeadConfig(activation="relu")
-    classes = [Classes(task, 5) for task in TASKS]
+    head = HeadConfig(kind="fpn", hidden=8) if is_dense else HeadConfig(activation="relu")
+    tasks = DENSE if is_dense else [Classes(task, 5) for task in TASKS]
     split = Split(TASKS, GROUPED)
-    model = build_model(backbone, head, classes, shape=(1, 12, 12), split=split, frozen=frozen)
-    return model.double()
+    shape = (1, 16, 16) if is_dense else (1, 12, 12)
+    return build_model(backbone, head, tasks, shape=shape, split=split, frozen=frozen).double()
 
 
-def run_case(config, data, **options):
+def run_case(config, data, *, is_dense=False, **options):
     """Train and return the model's tensors, the scores' and the losses."""
-    model = make_model(config.freeze)
+    model = make_model(config.freeze, is_dense=is_dense)
     scores = ConflictScores(list(model.backbone.layers()), TASKS) if config.measure_every else None
     history = loop.fit(model, data, config, seed=0, scores=scores, **options)
     found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -145,6 +170,8 @@ def run_cases():
     whole, partial = make_data(), make_data(is_partial=True)
     found = {name: run_case(config, whole) for name, config in CASES.items()}
     found |= {f"{name}, partial": run_case(CASES[name], partial) for name in PARTIAL}
+    dense = make_pixels()
+    found |= {f"{name}, pixels": run_case(CASES[name], dense, is_dense=True) for name in PIXELS}
     return found | {f"{name}, apart": run_case(CASES[name], make_apart()) for name in APART}
 
 
@@ -226,14 +253,15 @@ def run_stages(folder):
 
 def in_double_precision():
     """Make inputs and losses doubles; returns what undoes it."""
-    plain = Inputs.normalise, Classes.loss
+    plain = Inputs.normalise, Classes.loss, torch.Tensor.float
     Inputs.normalise = lambda self, inputs: plain[0](self, inputs).double()
+    torch.Tensor.float = torch.Tensor.double
     Classes.loss = lambda self, output, target: F.cross_entropy(
         output, target, ignore_index=IGNORED
     )
 
     def undo():
-        Inputs.normalise, Classes.loss = plain
+        Inputs.normalise, Classes.loss, torch.Tensor.float = plain
 
     return undo
 

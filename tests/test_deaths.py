@@ -14,6 +14,7 @@ import pytest
 from recon_search import artefact
 from recon_search.training.step import Stepper
 from tests.command import call
+from tests.stages.pixels import SCENES
 from tests.stages.recipes import TINY
 
 SMALL = TINY.replace("train = 128", "train = 64").replace("every = 1", "every = 2")
@@ -173,6 +174,45 @@ def test_what_methods_remember_of_an_epoch_survives_a_signal(place, monkeypatch,
         assert call(*command, "--out", f"stopped-{method}", cwd=place).code == 143
     assert call(*command, "--out", f"stopped-{method}", "--resume", cwd=place).code == 0
     assert contents(place / f"stopped-{method}") == contents(place / f"whole-{method}")
+
+
+def test_pixels_under_many_options_killed_in_mid_epoch_go_on_to_the_same_bytes(tmp_path):
+    (tmp_path / "small.toml").write_text(SCENES)
+    options = {
+        "epochs": 2,
+        "batch_size": 4,
+        "accumulate": 2,
+        "clip_grad": 1.0,
+        "patience": 2,
+        "ema": 0.9,
+        "layer_decay": 0.8,
+        "grad_checkpointing": "true",
+        "freeze": '["layer1.*"]',
+    }
+    sets = [word for key, value in options.items() for word in ("--set", f"train.{key}={value}")]
+    command = (*TRAIN, "--method", "pcgrad", *sets, "--out")
+    done = call(*command, "whole", cwd=tmp_path)
+    assert done.code == 0, done.error
+    child = os.fork()
+    if child == 0:
+        begin = Stepper.begin
+
+        def strike(stepper, at):
+            if at == 3:  # the second of the second epoch
+                die()
+            begin(stepper, at)
+
+        Stepper.begin = strike
+        try:
+            call(*command, "dead", cwd=tmp_path)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert list((tmp_path / "dead").rglob("checkpoint.safetensors"))
+    artefact._sweep_once.cache_clear()  # as in a process of its own
+    done = call(*command, "dead", "--resume", cwd=tmp_path)
+    assert done.code == 0, done.error
+    assert contents(tmp_path / "dead") == contents(tmp_path / "whole")
 
 
 def test_a_record_an_epoch_short_is_written_anew_from_the_checkpoint(place, monkeypatch):

@@ -70,7 +70,8 @@ def main() -> None:
             raise
         click.echo(
             "error: Memory must hold what the command works on, it is exhausted "
-            f"({in_one_line(error)}). Lower batches, images, or --workers.",
+            f"({in_one_line(error)}). Lower batches (train.batch_size, --batch-size), images, or "
+            "--workers.",
             err=True,
         )
         sys.exit(2)

@@ -20,7 +20,7 @@ def init(name: str, out: Path | None, force: bool) -> None:
     Example: recon-search init photos --out my.toml
     """
     from recon_search import artefact
-    from recon_search.errors import RecipeError, nearest
+    from recon_search.errors import FileError, RecipeError, nearest
     from recon_search.recipe.shipped import files_of, shipped_recipes
 
     recipes = shipped_recipes()
@@ -36,8 +36,15 @@ def init(name: str, out: Path | None, force: bool) -> None:
             raise RecipeError(
                 f"--out must name a new file, found one at {copy}. Choose another, or add --force."
             )
-    for copy, original in copies.items():
-        artefact.write_text(copy, original.read_text(encoding="utf-8"))
+    written: list[Path] = []
+    try:
+        for copy, original in copies.items():
+            artefact.write_text(copy, original.read_text(encoding="utf-8"))
+            written.append(copy)
+    except FileError:
+        for copy in () if force else written:  # else the same command would be refused
+            copy.unlink()
+        raise
     click.echo(f"Written: {', '.join(map(str, copies))}")
     click.echo(f"Edit it, then: recon-search validate {out}")
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StrictInt, model
 
 from recon_search.data.transforms import SCALES
 from recon_search.graph.calls import Reads
-from recon_search.model.foreign import LARGEST
+from recon_search.model.plain import LARGEST
 from recon_search.recipe import WHOLE, CopyConfig
 from recon_search.records import fit
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from recon_search import artefact
-from recon_search.disk import explained
-from recon_search.errors import ArtefactError, ReconSearchError, shortened
+from recon_search.disk import describe
+from recon_search.errors import ArtefactError, FileError, ReconSearchError, shortened
 from recon_search.graph.branch import branch
 from recon_search.graph.example import example_input
 from recon_search.graph.split import Split
@@ -217,12 +215,16 @@ def copy_model(directory: Path, target: Path) -> None:
         check_whole(directory / "model")
     except ReconSearchError as error:
         raise ArtefactError(f"{error} Or delete {directory} to train anew.") from None
-    with explained(target, "written"):
-        place = Path(tempfile.mkdtemp(prefix=artefact.temporary_prefix(target), dir=target.parent))
+    with artefact.folder_beside(target) as place:
+        new, old = place / "new", place / "old"
         try:
-            shutil.copytree(directory / "model", place / "new")
+            new.mkdir()
+            for file in (directory / "model").iterdir():
+                (new / file.name).write_bytes(file.read_bytes())
             if target.is_dir():
-                target.rename(place / "old")
-            (place / "new").rename(target)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
+                target.rename(old)
+            new.rename(target)
+        except OSError as error:
+            if old.exists():
+                old.rename(target)
+            raise FileError(describe(error, target, "written")) from error

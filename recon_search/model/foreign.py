@@ -6,10 +6,8 @@ no other file, and calls nothing that is not a network or a task. A recipe is on
 
 from __future__ import annotations
 
-import math
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,9 @@ from recon_search.errors import ArtefactError, SplitError, nearest
 from recon_search.graph.split import Split
 from recon_search.imports import import_callable, is_import_path
 from recon_search.model.backbone import create_backbone
+from recon_search.model.plain import find_fault, short
 from recon_search.model.room import check_room
 from recon_search.recipe import BackboneConfig, HeadConfig, HeadsConfig, NeckConfig
-
-LARGEST = 2**13
-"""Of a whole number among arguments: depths, widths, sides of images."""
-
-WORD = re.compile(r"[A-Za-z0-9_.+-]{0,64}")
-"""What a text among arguments may be: a name, and no path or address."""
-
-OUTSIDE = re.compile(
-    r"pretrained|checkpoint|weights|cache|hub|hf_|url|file|path|dir$|scriptable|exportable|no_jit"
-)
-"""Arguments that reach for something outside, whatever their value."""
 
 
 def backbone_of(record: Mapping[str, Any], source: str | Path) -> BackboneConfig:
@@ -52,16 +40,15 @@ def backbone_of(record: Mapping[str, Any], source: str | Path) -> BackboneConfig
     if not isinstance(name, str) or not timm.is_model(name):
         hint = nearest(str(name), timm.list_models()) if isinstance(name, str) else ""
         raise ArtefactError(
-            f"{source} must name a backbone of timm's, got {_short(name)}.{hint} Only a recipe may "
+            f"{source} must name a backbone of timm's, got {short(name)}.{hint} Only a recipe may "
             "name one of a hub or a folder."
         )
-    for place, value in _arguments(args, "args"):
-        fault = _fault(place, value)
-        if fault:
-            raise ArtefactError(
-                f"{source} must make its backbone of plain values, `backbone.{place}` {fault}, got "
-                f"{_short(value)}. Do not trust the file; only a recipe may ask for that."
-            )
+    if (fault := find_fault(args)) is not None:
+        raise ArtefactError(
+            f"{source} must make its backbone of plain values, `backbone.{fault.place}` "
+            f"{fault.reason}, got {short(fault.value)}. Do not trust the file; only a recipe may "
+            "ask for that."
+        )
     try:
         return BackboneConfig(name=name, args=args, **more)
     except ValidationError as error:
@@ -69,7 +56,7 @@ def backbone_of(record: Mapping[str, Any], source: str | Path) -> BackboneConfig
         where = ".".join(map(str, problem["loc"]))
         raise ArtefactError(
             f"{source} must describe its backbone, `{where}` {problem['msg'].lower()}, got "
-            f"{_short(problem['input'])}. Write it again."
+            f"{short(problem['input'])}. Write it again."
         ) from None
 
 
@@ -84,7 +71,7 @@ def recorded_backbone(split: Split, source: str | Path) -> BackboneConfig:
     if not {"name", "args"} <= set(record):
         raise SplitError(
             f"A split to show must say its backbone's timm name and arguments, {source} says "
-            f"{_short(dict(record))}. Write it again with recon-search split."
+            f"{short(dict(record))}. Write it again with recon-search split."
         )
     return backbone_of(record, source)
 
@@ -119,12 +106,12 @@ def check_heads(heads: HeadsConfig, source: str | Path) -> None:
     """
     parts: list[HeadConfig | NeckConfig] = [heads.head, *heads.heads.values()]
     for each in [*parts, *heads.necks.values()]:
-        for place, value in _arguments(each.args, "args"):
-            if _fault(place, value):
-                raise ArtefactError(
-                    f"{source} must make its heads of plain values, `{place}` is {_short(value)}. "
-                    "Do not trust the file, or pass recon_search.load(path, heads=...)."
-                )
+        if (fault := find_fault(each.args)) is not None:
+            raise ArtefactError(
+                f"{source} must make its heads of plain values, `{fault.place}` is "
+                f"{short(fault.value)}. Do not trust the file, or pass recon_search.load(path, "
+                "heads=...)."
+            )
         if not is_import_path(each.kind):
             continue
         root = each.kind.partition(".")[0].partition(":")[0]
@@ -139,39 +126,3 @@ def check_heads(heads: HeadsConfig, source: str | Path) -> None:
 
 
 _NEVER = sys.stdlib_module_names
-
-
-def _arguments(value: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """Yield every value within arguments with its place, outer ones first."""
-    yield place, value
-    if isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _arguments(each, f"{place}.{key}")
-    elif isinstance(value, list | tuple):
-        for number, each in enumerate(value):
-            yield from _arguments(each, f"{place}.{number}")
-
-
-def _fault(place: str, value: Any) -> str:
-    """What is wrong with an argument, in words; empty if nothing is."""
-    key = place.rpartition(".")[2]
-    if not WORD.fullmatch(key) or OUTSIDE.search(key.lower()):
-        return "reaches outside of the network"
-    if place == "args":
-        return "" if isinstance(value, Mapping) else "must be a table"
-    if value is None or isinstance(value, bool | Mapping):
-        return ""
-    if isinstance(value, int):
-        return "" if abs(value) <= LARGEST else f"must be at most {LARGEST}"
-    if isinstance(value, float):
-        return "" if math.isfinite(value) else "must be finite"
-    if isinstance(value, str):
-        return "" if WORD.fullmatch(value) else "must be a word"
-    if isinstance(value, list | tuple):
-        return "" if len(value) <= 64 else "must have 64 entries at most"
-    return "must be a plain value"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."

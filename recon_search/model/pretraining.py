@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,8 @@ from timm.data import resolve_data_config
 
 from recon_search import artefact
 from recon_search.data.transforms import Pretraining
+from recon_search.errors import BackboneError, in_one_line
+from recon_search.model.plain import short
 from recon_search.model.source import find_source
 from recon_search.recipe import BackboneConfig
 
@@ -41,13 +44,18 @@ def find_pretraining(
     if not known and timm.is_model(source.config.name):
         usual = timm.get_pretrained_cfg(source.config.name)
         known = {} if usual is None else usual.to_dict()
-    found = resolve_data_config({}, pretrained_cfg=dict(known))
-    interpolation = str(found["interpolation"])
-    return Pretraining(
-        tuple(found["mean"]),
-        tuple(found["std"]),
-        interpolation if interpolation in INTERPOLATIONS else "bicubic",
-    )
+    try:
+        found = resolve_data_config({}, pretrained_cfg=dict(known))
+        interpolation = str(found["interpolation"])
+        mean, std = (tuple(map(float, found[name])) for name in ("mean", "std"))
+        if len(mean) != len(std) or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+            raise ValueError(f"mean {short(found['mean'])} and std {short(found['std'])}")
+    except (AssertionError, LookupError, TypeError, ValueError) as error:
+        raise BackboneError(
+            f"`backbone.name` {config.name} must say how images are made ready, its config.json "
+            f'does not: {in_one_line(error)}. Mend it, or set data.statistics = "data".'
+        ) from None
+    return Pretraining(mean, std, interpolation if interpolation in INTERPOLATIONS else "bicubic")
 
 
 def _of_folder(name: str) -> Mapping[str, Any]:
@@ -56,5 +64,5 @@ def _of_folder(name: str) -> Mapping[str, Any]:
     if kind.lower().replace("_", "-") != "local-dir":
         return {}
     config = artefact.read_json(Path(place) / "config.json", "timm config.json")
-    found = config.get("pretrained_cfg", config)
+    found = config.get("pretrained_cfg", config) if isinstance(config, dict) else None
     return found if isinstance(found, dict) else {}

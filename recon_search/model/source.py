@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from recon_search.errors import BackboneError, ReconSearchError, in_one_line
 from recon_search.model import hub
+from recon_search.model.plain import find_fault, short
 from recon_search.model.weights import PICKLED, fit, read_weights
 from recon_search.recipe import BackboneConfig
 
@@ -67,10 +68,13 @@ def find_source(config: BackboneConfig) -> Source:
         else:
             with hub.answering_quickly():
                 pretrained_cfg, name, args = _hub.load_model_config_from_hf(place)
+        saved = _saved_arguments(name, pretrained_cfg, args)
+        if (fault := find_fault(saved)) is not None:
+            raise ValueError(f"`model_{fault.place}` {fault.reason}, got {short(fault.value)}")
         plain = config.model_copy(
             update={
                 "name": name,
-                "args": {**_saved_arguments(name, pretrained_cfg, args), **config.args},
+                "args": {**saved, **config.args},
                 "weights": None,
                 "pretrained": False,
             }

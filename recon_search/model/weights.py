@@ -54,7 +54,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file, values only once they are looked at.
 
     Raises:
-        BackboneError: there is no such file, or it is damaged, empty or of another format.
+        BackboneError: there is no such file, or it is damaged, empty, of another format, or holds
+            numbers that are none.
     """
     rule = "`backbone.weights` must be a local .safetensors file"
     begin = b""
@@ -87,6 +88,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
     if not state:
         raise BackboneError(f"{rule}, {path} holds no tensors. Download or write it again.")
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise BackboneError(
+                f"{rule} of finite numbers, '{name}' in {path} has others. Download or write it "
+                "again."
+            )
     return state
 
 

@@ -95,4 +95,6 @@ class EventLog(Listener):
             size = os.fstat(handle).st_size
             if size and os.pread(handle, 1, size - 1) != b"\n":  # a full disk has cut the last one
                 line = "\n" + line
-            os.write(handle, line.encode())
+            left = line.encode()
+            while left := left[os.write(handle, left) :]:
+                pass  # a disk that is full by now takes a part, and refuses the rest

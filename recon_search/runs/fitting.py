@@ -17,6 +17,7 @@ from recon_search.model.copies import change_copies
 from recon_search.model.files import load
 from recon_search.model.network import MultiTaskModel, build_model
 from recon_search.model.source import untrained
+from recon_search.recipe import TrainConfig
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training, empty_scores, settle
@@ -78,15 +79,35 @@ def fit_training(
                 f"{config.decay_rate:g}. Lower the largest."
             ) from None
         if is_exhausted(error):
-            shared = "--workers, or lower " if (run.workers or 1) > 1 else ""
             raise TrainingError(
                 f"The memory of {run.device} must hold a step of {training.name}, it does not "
-                f"(train.batch_size {config.batch_size}, method {config.method}). Lower "
-                f"{shared}train.batch_size and raise train.accumulate by the same factor, or set "
-                "train.grad_checkpointing or train.low_memory."
+                f"(train.batch_size {config.batch_size}, method {config.method}). "
+                f"{_how_to_save(config, is_shared=(run.workers or 1) > 1)}"
             ) from None
         raise
     return model, scores, history
+
+
+def _how_to_save(config: TrainConfig, *, is_shared: bool) -> str:
+    """Say by what a step takes less memory, of that which goes together and is not set yet.
+
+    Args:
+        config: of the training.
+        is_shared: whether other workers' trainings share the device.
+    """
+    size, half = config.batch_size, config.batch_size // 2
+    ways = ["lower --workers"] if is_shared else []
+    if config.low_memory:  # a step is one batch
+        ways += ["lower train.batch_size"] if half else []
+    elif half:
+        way = "lower train.batch_size and raise train.accumulate by the same factor"
+        example = f"--set train.batch_size={half} --set train.accumulate={2 * config.accumulate}"
+        ways.append(way if size % 2 else f"{way} ({example})")
+    if not (config.low_memory or config.grad_checkpointing):
+        may_go_anew = config.accumulate == 1 and config.precision != "float16"
+        ways.append("set train.grad_checkpointing" + " or train.low_memory" * may_go_anew)
+    text = ", or ".join([*ways, "make images or the network smaller"])
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def branch_off(training: Training, stopped: Result, run: Run) -> None:

@@ -69,8 +69,8 @@ class Listener:
     @contextmanager
     def over(self, title: str, total: int) -> Iterator[None]:
         """Call `begin`, and `end` however the block is left."""
-        self.begin(title, total)
         try:
+            self.begin(title, total)
             yield
         finally:
             self.end()

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recon_search import owners
-from recon_search.disk import explained
+from recon_search import json_text, owners
+from recon_search.disk import explained, refuse_special
 from recon_search.errors import BusyError
 
 FILE = ".lock"
@@ -89,6 +89,7 @@ class _Lock:
 
     def take(self) -> dict[str, Any] | None:
         """Take the lock, or return what it says of who holds it."""
+        refuse_special(self._path)
         own = self._path.with_name(f"{FILE}.{owners.token()}.{self._mark[:8]}")
         with explained(self._path.parent, "written", own, self._path, *self._path.parents):
             own.parent.mkdir(parents=True, exist_ok=True)
@@ -127,16 +128,21 @@ class _Lock:
             return own.stat().st_nlink == 2  # NFS: done, and the answer was lost
         except OSError:  # no hard links here
             try:
-                with self._path.open("x") as file:
-                    file.write(self._text)
+                file = self._path.open("x")
             except FileExistsError:
                 return False
+            try:
+                with file:
+                    file.write(self._text)
+            except OSError:  # an empty lock would keep everybody out
+                self._path.unlink(missing_ok=True)
+                raise
         return True
 
     def _read(self) -> dict[str, Any]:
         """What the lock says; nothing if it is gone, or not written yet."""
         try:
-            found = json.loads(self._path.read_text())
+            found = json_text.parse(self._path.read_bytes())
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

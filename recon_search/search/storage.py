@@ -46,7 +46,7 @@ REASONS = {"same_as", "surplus", "error"}
 
 _LASTING = (
     *("readonly", "disk is full", "unable to open database file", "no such", "malformed"),
-    *("not a database", "has no column", "syntax error"),
+    *("not a database", "has no column", "syntax error", "disk I/O error"),
 )
 """What a database in a file says that waiting does not mend."""
 
@@ -114,6 +114,11 @@ class PatientStorage(RDBStorage):
 
     get_failed_trial_callback = get_heartbeat_stale_trial_callback  # its name before Optuna 4.9
 
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Give a sign of life; where the disk takes none, the trial itself will meet that."""
+        with contextlib.suppress(StorageInternalError, SQLAlchemyError):
+            patiently(super().record_heartbeat)(trial_id)
+
     def set_trial_state_values(self, trial_id: int, *args: Any, **kwargs: Any) -> bool:
         """Set a trial's state; a repetition after a lost answer finds it set, which is as good."""
         set_once = super().set_trial_state_values
@@ -162,7 +167,6 @@ class PatientStorage(RDBStorage):
 
 for _name in {
     *BaseStorage.__abstractmethods__,
-    "record_heartbeat",
     "_get_stale_trial_ids",
 } - {"set_trial_state_values"}:
     setattr(PatientStorage, _name, patiently(getattr(RDBStorage, _name)))
@@ -206,6 +210,8 @@ def plain_errors(url: str) -> Iterator[None]:
         advice = "Start it, or check the URL."
         if any(words in reason for words in ("malformed", "not a database")):
             advice = "Restore it from a copy, or begin another."
+        if any(words in reason for words in ("disk is full", "disk I/O error")):
+            advice = "Free some space on its disk, or look at limits, and run the command again."
         raise RecipeError(
             f"--storage must be a database that answers, {hide_password(url)} says: {reason}. "
             f"{advice}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,11 +197,8 @@ def _writing(place: Path) -> Finding:
     """Whether files can be written, renamed and locked, as a run does."""
     name = f"writing in {place}"
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix=".doctor.", dir=place) as folder,
-            held(Path(folder), "doctor"),
-        ):
-            artefact.write_text(Path(folder) / "file", "text")
+        with artefact.folder_beside(place / "doctor") as folder, held(folder, "doctor"):
+            artefact.write_text(folder / "file", "text")
     except (ReconSearchError, OSError) as error:
         found = " ".join(str(error).split())
         return Finding(name, "fault", found, f"chmod u+rwx {place}, or pass --out FOLDER")

@@ -13,15 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recon_search import artefact
-from recon_search.data.source import PartName
+from recon_search.data.source import PARTS, PartName
 from recon_search.errors import ArtefactError
 from recon_search.model.files import load
 from recon_search.runs.run import Run
 from recon_search.tasks.mistakes import Mistakes, mistakes_of
 from recon_search.tasks.registry import create_task
 from recon_search.tasks.task import CellTask, PixelTask, Task
-from recon_search.training.evaluation import LEAST_SIZE
-from recon_search.training.step import autocast, forward
+from recon_search.training.evaluation import answers
 from recon_search.views.sheet import describe
 
 FILE = "examples.safetensors"
@@ -89,11 +88,8 @@ def make_examples(run: Run, directory: Path, part: PartName = "test") -> list[Ta
         task.name: _Collector(TaskExamples(task, part, mistakes=mistakes_of(task)), n)
         for task in tasks
     }
-    config = run.recipe.train
-    with contextlib.closing(run.feed) as feed, torch.no_grad():
-        for step in feed.steps(part, max(config.batch_size, LEAST_SIZE)):
-            with autocast(feed.device, config):
-                outputs, _ = forward(model, step, feed.inputs, names)
+    with contextlib.closing(run.feed) as feed:
+        for step, outputs in answers(model, feed, part, run.recipe.train):
             for batch in step:
                 for name in outputs.keys() & batch.targets.keys():
                     collectors[name].add(
@@ -126,8 +122,7 @@ def load_examples(path: Path) -> list[TaskExamples]:
     Raises:
         ArtefactError: the file is missing, damaged or of another format.
     """
-    tensors, metadata = artefact.read_tensors(path, "file of examples")
-    artefact.check_format(metadata, FORMAT, path)
+    tensors, metadata = artefact.read_tensors(path, "file of examples", FORMAT)
     try:
         return [_read(index, row, tensors) for index, row in enumerate(metadata["tasks"])]
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -139,17 +134,26 @@ def load_examples(path: Path) -> list[TaskExamples]:
 
 def _read(index: int, row: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TaskExamples:
     task = create_task(row["task"])
+    images, n = tensors.get(f"{index}/images", ()), len(row["right"])
+    if len(images) != n or not all(right in (True, False, None) for right in row["right"]):
+        raise ValueError(f"{len(images)} images for {n} answers")
+    if isinstance(images, Tensor) and (
+        images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3)
+    ):
+        raise ValueError(f"images of {images.dtype} and shape {tuple(images.shape)}")
     labels, answers = (tensors.get(f"{index}/{name}", ()) for name in ("labels", "answers"))
     mistakes = mistakes_of(task)
     if mistakes is not None:
         found = tensors[f"{index}/mistakes"]
-        if found.shape != mistakes.counts.shape:
-            raise ValueError(f"mistakes of shape {tuple(found.shape)}")
+        if found.shape != mistakes.counts.shape or found.dtype != mistakes.counts.dtype:
+            raise ValueError(f"mistakes of {found.dtype} and shape {tuple(found.shape)}")
+        if bool((found < 0).any()):
+            raise ValueError("fewer than no mistakes")
         mistakes.counts = found
     return TaskExamples(
         task,
-        row["part"],
-        list(tensors.get(f"{index}/images", ())),
+        _part(row["part"]),
+        list(images),
         list(map(str, row["truth"])),
         list(map(str, row["said"])),
         list(row["right"]),
@@ -157,6 +161,13 @@ def _read(index: int, row: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         mistakes,
         int(row["n_labelled"]),
     )
+
+
+def _part(name: Any) -> PartName:
+    if name not in PARTS:
+        raise ValueError(f"a part {name!r}")
+    found: PartName = name
+    return found
 
 
 class _Collector:

@@ -6,10 +6,10 @@ Every file is run after it was written, and compared with the model it came from
 from __future__ import annotations
 
 import math
-import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
+from recon_search import artefact
 from recon_search.errors import ArtefactError, ReconSearchError, SplitError, nearest
 from recon_search.model.copies import fold_copies
 from recon_search.model.files import copy_model, load
@@ -44,27 +44,16 @@ def export(model_directory: Path, kind: str, task: str | None, target: Path) -> 
         )
     _check_finite(model)
     fold_copies(model)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        written = Path(folder) / target.name
+    with artefact.folder_beside(target) as folder:
+        written = folder / target.name
         difference = EXPORTERS[kind](model, task, written)
         if not math.isfinite(difference):
             raise ArtefactError(
                 f"A model to export must give finite numbers, {model_directory} gives others for "
                 "random images. Train it anew with a lower train.lr."
             )
-        _put_in_place(Path(folder), target.parent)
+        artefact.bring(folder, target.parent)
     return difference
-
-
-def _put_in_place(folder: Path, target: Path) -> None:
-    """Move files, and those of folders, to where they belong; the others there stay."""
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            (target / path.name).mkdir(exist_ok=True)
-            _put_in_place(path, target / path.name)
-        else:
-            path.replace(target / path.name)
 
 
 def _check_finite(model: MultiTaskModel) -> None:

@@ -19,6 +19,7 @@ from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.lock import held
 from recon_search.runs.run import Run
 from recon_search.search.space import draw
+from recon_search.search.storage import plain_errors
 from recon_search.search.tally import tally
 from recon_search.search.urls import is_local
 from recon_search.stages.compare import compare
@@ -63,6 +64,18 @@ def search_and_judge(
     """
     check_study(run, url, study, scores)
     url = url or default_url(run.out)
+    with plain_errors(url):
+        return _search_and_judge(run, scores, url, study, deadline, judged)
+
+
+def _search_and_judge(
+    run: Run,
+    scores: ConflictScores | None,
+    url: str,
+    study: str,
+    deadline: float | None,
+    judged: bool | None,
+) -> Comparison | None:
     is_given = scores is not None
     if scores is None:
         try:

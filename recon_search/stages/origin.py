@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from recon_search import artefact
+from recon_search.records import Record, fit
 from recon_search.runs.folder import ORIGIN
 from recon_search.views.doctor import examine
 
@@ -41,8 +45,35 @@ def write_origin(
 
 
 def read_origin(out: Path) -> dict[str, Any]:
-    """Read it; {} where it was not kept yet."""
-    if not (out / ORIGIN).is_file():
+    """Read it; {} where it was not kept yet.
+
+    Raises:
+        ArtefactError: it is damaged, or says something else.
+    """
+    path, what = out / ORIGIN, "file that says where a run comes from"
+    if not os.path.lexists(path):
         return {}
-    found = artefact.read_json(out / ORIGIN, "file that says where a run comes from")
-    return found if isinstance(found, dict) else {}
+    found = artefact.read_object(path, what)
+    fit(_Origin, found, path, f"A {what}", "Delete it to do without.")
+    return found
+
+
+class _Environment(Record):
+    """See `views.doctor.examine`."""
+
+    version: str = Field(alias="recon-search")
+    python: str
+    platform: str
+    cores: int | None
+    devices: list[str] = Field(alias="cuda devices")
+    packages: dict[str, str | None]
+    optional: dict[str, str | None] = Field(alias="optional packages")
+
+
+class _Origin(Record):
+    """See `write_origin`."""
+
+    command: str
+    begun: str
+    device: str
+    environment: _Environment

@@ -9,6 +9,7 @@ from typing import Any
 
 from recon_search import artefact
 from recon_search.conflict.scores import ConflictScores
+from recon_search.errors import ArtefactError, in_one_line
 from recon_search.graph.anatomy import dissect
 from recon_search.graph.split import Split
 from recon_search.model.facts import facts_of
@@ -213,7 +214,13 @@ def _examples(out: Path) -> list[Any] | None:
     if not (out / EXAMPLES).is_file():
         return None
     found = load_examples(out / EXAMPLES)
-    return [show(own, is_open=place < FEW_TASKS) for place, own in enumerate(found)]
+    try:
+        return [show(own, is_open=place < FEW_TASKS) for place, own in enumerate(found)]
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtefactError(
+            f"Examples must be such as can be drawn, those of {out / EXAMPLES} cannot "
+            f"({in_one_line(error)}). Delete it to do without."
+        ) from None
 
 
 def _search(out: Path, recipe: Recipe) -> dict[str, Any] | None:

@@ -256,7 +256,8 @@ def _work_in_process(job: Job, threads: int, index: int) -> None:
     assert errors is not None
     torch.set_num_threads(threads)
     try:
-        work(job, index=index)
+        with plain_errors(job.url):
+            work(job, index=index)
     except Interrupted as left:
         raise SystemExit(128 + left.signal) from None
     except ReconSearchError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from recon_search import artefact
 from recon_search.data.gallery import Picture
-from recon_search.disk import refuse_special
 from recon_search.tasks.segments import Segments
 from recon_search.tasks.task import Task
 from recon_search.views.maps import paint, palette
@@ -54,15 +52,7 @@ class MapFiles:
 
     def move(self) -> None:
         """Bring what is written to its folder; files of the same names are replaced."""
-        found = sorted(self._place.rglob("*"))
-        targets = [self.folder / path.relative_to(self._place) for path in found]
-        for target in targets:
-            refuse_special(target)
-        for path, target in zip(found, targets, strict=True):
-            if path.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-            else:
-                path.replace(target)
+        artefact.bring(self._place, self.folder)
 
     def _write(self, task: Task, found: Tensor, stem: Path) -> Path:
         if found.ndim == 2 and not found.is_floating_point():
@@ -82,10 +72,10 @@ def map_files(
     folder: Path, pictures: Sequence[Picture], *, is_painted: bool = False
 ) -> Iterator[MapFiles]:
     """Yield what writes maps; they are in their folder once the block has ended well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = artefact.temporary_prefix(folder)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as place:
-        found = MapFiles(folder, Path(place), pictures, is_painted=is_painted)
+    with artefact.folder_beside(folder) as place:
+        below = place / Path(os.path.abspath(folder)).name
+        below.mkdir(exist_ok=True)
+        found = MapFiles(folder, below, pictures, is_painted=is_painted)
         yield found
         found.move()
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -51,6 +52,8 @@ def draw(figure: Figure, target: Path | BinaryIO, kind: str, *, dpi: int) -> Non
     """
     for text in figure.findobj(Text):
         text.set_parse_math(False)
+    undated = {"Date": None} if kind == "svg" else None  # equal figures give equal bytes
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(target, format=kind, dpi=dpi)
+        with matplotlib.rc_context({"svg.hashsalt": "recon-search"}):
+            figure.savefig(target, format=kind, dpi=dpi, metadata=undated)

@@ -16,10 +16,12 @@ from recon_search.conflict.scores import ConflictScores
 from recon_search.conflict.sums import digest_sums
 from recon_search.data import contents
 from recon_search.data.registry import find_source
-from recon_search.graph.split import Split
+from recon_search.graph.split import Split, load_counts
 from recon_search.model.backbone import check_weights, create_backbone
+from recon_search.model.convert import convert_checkpoint
 from recon_search.model.files import load
 from recon_search.model.network import build_model
+from recon_search.model.pretraining import find_pretraining
 from recon_search.recipe import BackboneConfig, HeadConfig, load_recipe, parse_recipe
 from recon_search.runs.ablation import Ablation
 from recon_search.runs.comparison import Comparison
@@ -27,9 +29,14 @@ from recon_search.runs.folder import open_folder, read_recipe
 from recon_search.runs.result import Result
 from recon_search.search.ledger import Ledger
 from recon_search.search.storage import open_storage, open_study
+from recon_search.stages import report
+from recon_search.stages.examples import TaskExamples, load_examples, save_examples
+from recon_search.stages.origin import read_origin, write_origin
 from recon_search.stages.study import find_study
 from recon_search.stages.trial import objectives
 from recon_search.tasks.classes import Classes
+from recon_search.tasks.depth import Depth
+from recon_search.tasks.mistakes import mistakes_of
 from recon_search.training.loop import fit
 from recon_search.views.trials import read_summary, summarise, write_summary
 from tests.runs.test_ablation import make_ablation
@@ -108,6 +115,22 @@ def make_subjects(folder):
         summarise(find_study("study", f"sqlite:///{folder}/search.db")), folder / "search.json"
     )
 
+    write_origin(folder / "run", "cpu", ["train", "tiny.toml"])
+    save_examples(_examples(), folder / "examples.safetensors")
+    (folder / "counts.json").write_text('{"conv1": 3, "layer1.0.conv1": 5.0}')
+    (folder / "theirs").mkdir()
+    (folder / "theirs/model.safetensors").write_bytes(b"")
+    known = {"mean": [0.5, 0.5, 0.5], "std": [0.1, 0.2, 0.3], "input_size": [3, 32, 32]}
+    config = {"architecture": "resnet18", "model_args": {"channels": [4, 4, 8, 8]}}
+    (folder / "theirs/config.json").write_text(json.dumps({**config, "pretrained_cfg": known}))
+    named = BackboneConfig(name=f"local-dir:{folder}/theirs")
+    torch.save({"state_dict": {"weight": torch.arange(6.0)}}, folder / "a.pth")
+    convert_checkpoint(folder / "a.pth", folder / "converted.safetensors")
+
+    def examples():
+        load_examples(folder / "examples.safetensors")  # it may also be left out
+        return repr(report._examples(folder))
+
     def resume():
         again = copy.deepcopy(plain)
         history = fit(again, feed, train, seed=0, directory=folder / "training")
@@ -170,8 +193,39 @@ def make_subjects(folder):
         "model": Subject(here("model/model.safetensors"), whole_model, "tensors", 25),
         "model split": Subject(here("model/split.json"), whole_model, "json", 15),
         "weights": Subject(here("weights.safetensors"), weights, "tensors", 20),
+        "origin": Subject(
+            here("run/origin.json"), lambda: _text(read_origin(folder / "run")), "json", 25
+        ),
+        "examples": Subject(here("examples.safetensors"), examples, "tensors", 30),
+        "counts": Subject(
+            here("counts.json"), lambda: load_counts(here("counts.json")), "json", 20,
+            has_digest=False,
+        ),
+        "timm config": Subject(
+            here("theirs/config.json"), lambda: repr(find_pretraining(named, "auto")), "json", 25,
+            has_digest=False,
+        ),
+        "pth": Subject(
+            here("a.pth"),
+            lambda: convert_checkpoint(here("a.pth"), here("converted.safetensors")),
+            "bytes", 15, has_digest=False,
+        ),
         "database": Subject(here("search.db"), study, "bytes", 15, has_digest=False),
     }  # fmt: skip
+
+
+def _examples():
+    """Of a task of classes, and of one of pixels."""
+    found = []
+    for task in (Classes("left", 3), Depth("far")):
+        own = TaskExamples(task, "test", mistakes=mistakes_of(task), n_labelled=2)
+        own.images = [torch.full((1, 8, 8), level, dtype=torch.uint8) for level in (9, 200)]
+        own.truth, own.said, own.right = ["a", "b"], ["a", "c"], [True, False]
+        own.mistakes.counts += 1
+        found.append(own)
+    own.maps = [(torch.ones(8, 8), torch.rand(8, 8)) for _ in own.images]
+    own.truth, own.said, own.right = [""] * 2, [""] * 2, [None] * 2
+    return found
 
 
 def _known(path):

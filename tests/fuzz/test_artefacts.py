@@ -15,7 +15,8 @@ MANY = 9
 
 NAMES = (
     "split", "scores", "result", "comparison", "ablation", "recipe", "own recipe", "identity",
-    "summary", "cache", "checkpoint", "config", "model", "model split", "weights", "database",
+    "summary", "cache", "checkpoint", "config", "model", "model split", "weights", "origin",
+    "examples", "counts", "timm config", "pth", "database",
 )  # fmt: skip
 
 

@@ -98,6 +98,39 @@ def test_output_stride_keeps_the_maps_large() -> None:
     assert network.blueprint.call.indices == (0, 1, 4)
 
 
+STRIDED = {
+    "test_resnet": {"channels": (8, 8, 16, 16)},
+    "test_efficientnet": {},
+    "test_convnext": {},
+    "test_byobnet": {},
+}
+"""Networks that timm makes with larger maps, and how they are made small."""
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+@pytest.mark.parametrize("name", STRIDED)
+def test_a_split_network_of_any_output_stride_is_timms(name: str, stride: int) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(name, output_stride=stride, num_classes=0, **STRIDED[name]).double()
+    silence(model)
+    randomise(model)
+    known = list(layers(model))
+    private, grouped = (("a",), ("b",), ("c",)), (("a", "c"), ("b",))
+    split = rs.Split(TASKS, {known[1]: grouped, known[len(known) // 2]: private})
+    x = images(32)
+    network = branch(model, split, call="pyramid", example=x)
+    randomise(network, 1)
+    with torch.no_grad():
+        for task, maps in network.eval()(x).items():
+            plain = timm.create_model(name, output_stride=stride, num_classes=0, **STRIDED[name])
+            plain.double().eval().load_state_dict(network.task_state_dict(task))
+            expected = plain.forward_intermediates(x, intermediates_only=True)
+            assert max(32 // own.shape[-1] for own in maps) == stride
+            for own, place in zip(maps, network.blueprint.call.indices, strict=True):
+                assert torch.equal(own, expected[place])
+    check_paths(network.train(), x)
+
+
 @pytest.mark.parametrize(("levels", "indices"), [([1, -1], (1, 4)), ((0,), (0,)), ([2], (2,))])
 def test_levels_may_be_chosen_and_what_lies_behind_them_is_not_run(levels, indices) -> None:
     network = branch(classifier(), rs.Split(("a",), {}), call="pyramid", levels=levels)

@@ -92,6 +92,8 @@ def flat(channels: list[int], reductions: list[int]) -> nn.Module:
 
 RESNET = BackboneConfig(name="resnet18", args={"channels": [4, 4, 8, 8]})
 VIT = BackboneConfig(name="test_vit", args={"img_size": 48})
+CONVNEXT = BackboneConfig(name="test_convnext")
+STRIDED = BackboneConfig(name="resnet18", args={"channels": [4, 4, 8, 8], "output_stride": 8})
 DEIT = BackboneConfig(name="deit_tiny_patch16_224", args={"img_size": 48})
 DENSE = [Pixels("a", 2), Pixels("b", 3)]
 MIXED = [*DENSE, rs.Classes("c", 4)]
@@ -138,6 +140,8 @@ OWN = {"kind": f"{__name__}:Own"}
         (RESNET, (1, 36, 36), 1),
         (VIT, (3, 48, 48), 1),
         (VIT, (3, 40, 33), 16),
+        (CONVNEXT, (3, 37, 50), 32),
+        (STRIDED, (3, 37, 50), 1),
     ],
 )
 def test_outputs_are_as_large_as_images(head, backbone, shape, multiple) -> None:

@@ -4,12 +4,15 @@ import json
 import socket
 
 import pytest
+import timm
+from safetensors.torch import save_file
 
 import recon_search as rs
 from recon_search import artefact
 from recon_search.errors import ArtefactError
 from recon_search.graph.split import Split
 from recon_search.model.foreign import backbone_of
+from tests.stages.recipes import TINY
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +97,45 @@ def test_a_model_directory_fetches_and_calls_nothing(tmp_path, make_model, monke
     with pytest.raises(rs.ReconSearchError, match=r"config\.json"):
         rs.load("model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_args": {"checkpoint_path": "secret.pth"}},
+        {"model_args": {"pretrained_cfg_overlay": {"url": "http://x/y"}}},
+        {"model_args": {"cache_dir": "here"}},
+        {"model_args": {"act_layer": "../x"}},
+        {"model_args": [1]},
+        {"model_args": 1},
+        {"architecture": "local-dir:/tmp"},
+        {"architecture": 3},
+        {"pretrained_cfg": {"mean": "abc", "std": "abc"}},
+        {"pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.0, 0.1, 0.1]}},
+        {"pretrained_cfg": {"input_size": 3}},
+        {"pretrained_cfg": 3},
+    ],
+    ids=str,
+)
+def test_the_folder_of_a_backbone_fetches_and_opens_nothing_else(tmp_path, invoke, change):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    model = timm.create_model("resnet18", channels=[4, 4, 8, 8], num_classes=0)
+    save_file(model.state_dict(), theirs / "model.safetensors")
+    config = {
+        "architecture": "resnet18",
+        "model_args": {"channels": [4, 4, 8, 8]},
+        "pretrained_cfg": {"num_classes": 0, "input_size": [3, 32, 32]},
+    }
+    (tmp_path / "tiny.toml").write_text(TINY)
+    words = ("validate", "tiny.toml", "--quick", "--set", "backbone.name=local-dir:theirs",
+             "--set", "backbone.args={}")  # fmt: skip
+    (theirs / "config.json").write_text(json.dumps(config))
+    assert invoke(*words).code == 0
+    changed = {key: {**config[key], **each} if isinstance(each, dict) else each
+               for key, each in change.items()}  # fmt: skip
+    (theirs / "config.json").write_text(json.dumps(config | changed))
+    done = invoke(*words)
+    assert done.code == 2
+    (line,) = done.error.splitlines()
+    assert "backbone" in line

@@ -1,5 +1,7 @@
 """One process at a time works in a folder; the lock of a dead one is taken over."""
 
+import errno
+import io
 import json
 import os
 import subprocess
@@ -7,6 +9,7 @@ import sys
 import threading
 import time
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -120,7 +123,9 @@ def test_signs_of_life_are_given(tmp_path, monkeypatch):
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"owner": 3}', '{"owner": "x"}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"owner": 3}', '{"owner": "x"}', "[" * 100_000, "9" * 5000]
+)
 def test_a_lock_that_says_nothing_counts_by_its_age(tmp_path, content):
     (tmp_path / lock.FILE).write_text(content)
     with pytest.raises(BusyError, match="works there"):
@@ -219,3 +224,35 @@ def test_a_checkpoint_that_a_process_left_which_died_just_before_its_end_is_remo
     Result(training.tasks, "joint", 0, 1, 1, {"left": {"loss": 1.0}}, 1.0, directory).save()
     train(training, run)
     assert sorted(os.listdir(directory)) == ["metrics.csv", "metrics.jsonl", "result.json"]
+
+
+def test_a_pipe_in_the_place_of_the_lock_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / lock.FILE)
+    with pytest.raises(FileError, match=r"\.lock must be a regular file, it is a pipe"):
+        held(tmp_path, "run").__enter__()
+    assert not (tmp_path / lock.FILE).is_file()
+
+
+def test_a_disk_that_fills_while_the_lock_is_written_leaves_none(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no hard links")
+
+    class Full(io.StringIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def give(self, mode="r", *rest, **options):
+        if mode != "x":
+            return opened(self, mode, *rest, **options)
+        self.touch(exist_ok=False)
+        return Full()
+
+    opened = Path.open
+    monkeypatch.setattr(lock.os, "link", refuse)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", give)
+        with pytest.raises(FileError, match="No space left"):
+            held(tmp_path, "run").__enter__()
+    assert os.listdir(tmp_path) == []
+    with held(tmp_path, "run"):
+        pass

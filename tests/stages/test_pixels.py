@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional
 
 import recon_search as rs
 from recon_search.data.array_files import read_array
@@ -127,6 +128,39 @@ def test_predictions_are_as_good_as_evaluate_says(trained):
     found = np.stack([read_array(folder / rows[f"{i}.png"]["mask"]) for i in range(3, 32, 4)])
     assert measured == pytest.approx(100 * (found == targets["mask"].numpy()).mean(), abs=1e-3)
     assert {row["species"] for row in rows.values()} <= {"oak", "fir"}
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "multiple"),
+    [
+        ("test_vit", "{ img_size = [32, 48] }", 16),
+        ("test_convnext", "{}", 32),
+        ("test_resnet", "{ output_stride = 8 }", 1),
+    ],
+)
+def test_images_that_patches_do_not_divide_are_padded_and_never_resized(
+    tmp_path, name, args, multiple
+):
+    recipe = MIXED.replace("image_size = [24, 32]", "image_size = [20, 33]")
+    recipe = recipe.replace('name = "resnet18"', f'name = "{name}"')
+    recipe = recipe.replace("args = { channels = [4, 4, 8, 8] }", f"args = {args}")
+    (tmp_path / "my.toml").write_text(recipe)
+    write_mixed(tmp_path / "photos")
+    done = call("train", "my.toml", "--workers", 1, "--out", "out", *CPU, cwd=tmp_path)
+    assert done.code == 0, done.error
+    config = json.loads((tmp_path / "out/model/config.json").read_text())
+    assert (config["maps"]["multiple"], config["input"]["shape"]) == (multiple, [3, 20, 33])
+    images, targets = batch_of(tmp_path)
+    assert targets["mask"].shape[1:] == images.shape[2:] == (20, 33)
+    model = rs.load(tmp_path / "out/model").eval()
+    with torch.no_grad():
+        found = model(images)["mask"]
+        padded = functional.pad(images, (0, -33 % multiple, 0, -20 % multiple))
+        assert torch.equal(found, model(padded)["mask"][..., :20, :33])
+    done = call("evaluate", "out/model", "my.toml", "--json", *CPU, cwd=tmp_path)
+    measured = json.loads(done.output)["metrics"]["mask"]["pixel-accuracy"]
+    right = (found.argmax(1) == targets["mask"]).double().mean()
+    assert measured == pytest.approx(100 * right.item(), abs=1e-3)
 
 
 @pytest.mark.parametrize("command", ["plan", "validate"])

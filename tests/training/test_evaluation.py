@@ -178,3 +178,34 @@ def test_inputs_of_ones_own_are_judged_by_the_tasks_that_they_name(model, feed, 
         {"a": in_one_go(model, feed, "test")["a"]}
         | {name: in_one_go(model, other, "test")[name] for name in ("b", "never")},
     )
+
+
+@pytest.mark.parametrize("most", [200, 7, 1])
+def test_where_memory_is_short_batches_are_halved_and_nothing_changes(
+    model, feed, train_config, monkeypatch, most
+):
+    whole = evaluate(model, feed, "test", train_config)
+    forward, sizes = evaluation.forward, []
+
+    def limited(model, step, *arguments):
+        (batch,) = step
+        if len(batch.inputs) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        sizes.append(len(batch.inputs))
+        return forward(model, step, *arguments)
+
+    monkeypatch.setattr(evaluation, "forward", limited)
+    found = evaluate(model, feed, "test", train_config)
+    assert sum(sizes) == len(feed.parts["test"])
+    assert max(sizes) <= most
+    for name, metrics in whole.items():
+        assert found[name] == pytest.approx(metrics, rel=1e-5, nan_ok=True)
+
+
+def test_where_it_is_short_for_one_image_that_is_said(model, feed, train_config, monkeypatch):
+    def exhaust(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(evaluation, "forward", exhaust)
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+        evaluate(model, feed, "test", train_config)
