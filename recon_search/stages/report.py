@@ -42,6 +42,7 @@ from recon_search.views.report.heat import heat_maps
 from recon_search.views.report.page import render
 from recon_search.views.report.showing import data_uri, figure_uri, show
 from recon_search.views.tables import MANY_COLUMNS
+from recon_search.views.trial_plots import WORDS
 from recon_search.views.trials import describe_outcome, read_summary, trial_table
 
 NONE = "no split did better than none"
@@ -218,6 +219,7 @@ def _search(out: Path) -> dict[str, Any] | None:
     drawn = out / "search.png"
     return {
         "words": f"{summary['tally']}; {describe_outcome(summary)}.",
+        "measure": WORDS[summary["measure"]],
         "picture": data_uri(Image.open(drawn).convert("RGB")) if drawn.is_file() else None,
         "trials": from_rich(trial_table(summary), "Trials, the best first; validation data"),
     }

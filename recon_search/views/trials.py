@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field
 from rich.markup import escape
 from rich.table import Table
 
 from recon_search import artefact
 from recon_search.records import Record, fit
 from recon_search.search.ending import ending_of
+from recon_search.search.measure import Name, measure_of
+from recon_search.search.rungs import last_value, seeds_of
 from recon_search.search.tally import STATES, Tally, seconds, tally
 
 FORMAT = "recon-search/search/1"
@@ -25,7 +30,8 @@ ATTRIBUTES = ("layers", "n_parameters", "flops", "epochs", "same_as", "owner", "
 def summarise(study: Study) -> dict[str, Any]:
     """A study as plain values: `study`, `tally`, `best` in words, and its `trials` in order.
 
-    `ended` says why it ended before it had its trials, "" where it did not.
+    `ended` says why it ended before it had its trials, "" where it did not. What trials are judged
+    by, `measure`, is the key of their values; of several seeds it is the mean over those trained.
     """
     trials = study.get_trials(deepcopy=False)
     if len(study.directions) > 1:
@@ -38,15 +44,17 @@ def summarise(study: Study) -> dict[str, Any]:
         "tally": describe_tally(tally(trials)),
         "best": describe_best(trials),
         "ended": str(ending_of(study) or ""),
+        "measure": (measure := measure_of(study)),
         "trials": [
             {
                 "trial": trial.number,
                 "state": describe_state(trial),
                 "is_best": trial.number in best,
-                "delta_m": _last(trial),
+                **{name: last_value(trial) if name == measure else None for name in get_args(Name)},
                 "split": describe_split(trial),
                 "params": trial.params,
                 "seconds": round(seconds(trial), 1),
+                "by_seed": seeds_of(trial.user_attrs),
                 **{name: trial.user_attrs.get(name) for name in ATTRIBUTES},
             }
             for trial in trials
@@ -59,6 +67,8 @@ class _Row(Record):
     state: str
     is_best: bool
     delta_m: float | None
+    loss: float | None = None
+    by_seed: Annotated[list[float], Field(default_factory=list)]
     split: str
     params: dict[str, Any]
     seconds: float
@@ -76,6 +86,7 @@ class _Summary(Record):
     tally: str
     best: str
     ended: str = ""
+    measure: Name = "delta_m"
     trials: list[_Row]
 
 
@@ -104,15 +115,20 @@ def trial_table(summary: dict[str, Any]) -> Table:
         caption=escape(f"Validation data; {describe_outcome(summary)}."),
         caption_justify="left",
     )
-    for name in ("trial", "state", "delta_m %", "split", "layers", "parameters", "FLOPs", "epochs"):
+    measure = summary["measure"]
+    has_seeds = any(row["by_seed"] for row in summary["trials"])
+    seeds = ["seeds"] if has_seeds else []
+    names = ("split", "layers", "parameters", "FLOPs", "epochs")
+    for name in ("trial", "state", f"{measure} %", *seeds, *names):
         is_text = name in ("state", "split")
         table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
     table.add_column("seconds", justify="right")
-    for row in sorted(summary["trials"], key=_best_first):
+    for row in sorted(summary["trials"], key=functools.partial(_best_first, measure)):
         table.add_row(
             str(row["trial"]),
             row["state"],
-            "" if row["delta_m"] is None else f"{row['delta_m']:+.2f}",
+            "" if row[measure] is None else f"{row[measure]:+.2f}" + _spread(row["by_seed"]),
+            *([str(len(row["by_seed"]) or "")] if has_seeds else []),
             escape(row["split"]),
             "" if row["layers"] is None else str(len(row["layers"])),
             _short(row["n_parameters"]),
@@ -182,16 +198,13 @@ def _completed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if t.state == TrialState.COMPLETE and "same_as" not in t.user_attrs]
 
 
-def _last(trial: FrozenTrial) -> float | None:
-    """delta_m at the end, or as far as the trial came."""
-    if trial.state == TrialState.COMPLETE:
-        return float(trial.values[0])
-    steps = trial.intermediate_values
-    return float(steps[max(steps)]) if steps else None
+def _spread(values: Sequence[float]) -> str:
+    """How a trial's seeds scatter."""
+    return f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
 
 
-def _best_first(row: dict[str, Any]) -> tuple[bool, float, int]:
-    value = row["delta_m"]
+def _best_first(measure: str, row: dict[str, Any]) -> tuple[bool, float, int]:
+    value = row[measure]
     is_known = value is not None and not math.isnan(value)
     return row["state"] != "complete", -value if is_known else math.inf, row["trial"]
 

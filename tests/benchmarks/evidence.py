@@ -27,6 +27,7 @@ from recon_search.records import fit
 from recon_search.runs.comparison import Comparison, Row
 from recon_search.runs.paired import Difference
 from recon_search.views.tables import show_p
+from tests.benchmarks.search_table import tables_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results"
@@ -72,7 +73,7 @@ def record_of(run: Path, command: str) -> dict[str, Any]:
     return {
         "command": command,
         "commit": commit.stdout.strip(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": f"{processor()}, {os.cpu_count()} cores",
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "timm")},
         "trainings": len(results),
         "training_seconds": round(sum(result["seconds"] for result in results)),
@@ -89,7 +90,9 @@ def filled(text: str) -> str:
 
     def fill(found: re.Match[str]) -> str:
         path = RESULTS / f"{found[2]}.json"
-        return f"{found[1]}{table_of(json.loads(path.read_text('utf-8')))}{found[3]}"
+        result = json.loads(path.read_text("utf-8"))
+        table = tables_of(result) if result.get("kind") == "search" else table_of(result)
+        return f"{found[1]}{table}{found[3]}"
 
     return BLOCK.sub(fill, text)
 
@@ -170,7 +173,7 @@ def _is_fresh(name: str) -> bool:
     return filled(text) == text
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, where the system tells."""
     path = Path("/proc/cpuinfo")
     if path.is_file():
