@@ -25,7 +25,7 @@ def make_sampler(recipe: Recipe, n_begun: int, worker: int = 0) -> optuna.sample
 
 
 P_VALUE = 0.3
-"""Of the signed-rank test that ends a trial: two seeds, both worse, have 0.25; none is below."""
+"""Below which a signed-rank test ends a trial; two seeds that are both worse give 0.25."""
 
 
 def make_pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
@@ -37,9 +37,9 @@ def make_pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
     `WilcoxonPruner`). Else it looks at them after an epoch.
 
     Halving ends the worse half of the trials after half of the epochs. It does not look earlier:
-    after one epoch of five the order of splits said nothing of their order in the end, after three
-    of five it did (`tests/benchmarks/bench_search.py`). Without a pruner, the patience alone ends a
-    trial.
+    after one epoch of six the order of splits says half as much of their order over other seeds as
+    in the end, after three of six it says as much (`tests/benchmarks/bench_search.py`). Without a
+    pruner, the patience alone ends a trial.
     """
     if recipe.search.seeds > 1:
         return _make_pruner_of_seeds(recipe.search.pruner)

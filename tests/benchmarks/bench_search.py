@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.bench_search TABLE --json FILE [--searches 100] [--own 4]
 
-TABLE is what `split_grid` has written; no network is trained here. Every repetition deals the
-table's seeds anew: some are the search's own, over the others what it returns is judged, so a
-split that was lucky in the search has no luck left. Every way of searching gets the same deals, and
-spends epochs, of which those of pruned trials count too; the baselines', which all need, do not.
+TABLE is what `split_grid` has written, or a FILE of this one; no network is trained here. Every
+repetition deals the table's seeds anew: some are the search's own, over the others what it returns
+is judged, so a split that was lucky in the search has no luck left. Every way of searching gets the
+same deals, and spends epochs, of which those of pruned trials count too; the baselines', which all
+need, do not.
 
 Written are, for every way of searching: the share of the grid's epochs (all splits over the
 search's own seeds) after which what the search would return is, and remains, within so many points
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial
 from scipy.stats import spearmanr
 
+from recon_search import seals
 from recon_search.recipe import Recipe, load_recipe
 from recon_search.search.rungs import climb, tell
 from recon_search.search.sampling import is_paired, make_pruner, make_sampler
@@ -223,7 +226,8 @@ def judge_paths(
     for path, (_, others) in zip(paths, deals, strict=True):
         truth = {name: grid.values[name][:, others, -1] for name in MEASURES}
         means = {name: each.mean(axis=1) for name, each in truth.items()}
-        error = float(np.sqrt(truth["delta_m"].var(axis=1, ddof=1).mean() / len(others)))
+        best = truth["delta_m"][means["delta_m"].argmax()]
+        error = float(best.std(ddof=1) / len(others) ** 0.5)
         gap = means["delta_m"].max() - means["delta_m"]
         for near in (*NEAR, "1 se"):
             within = error if near == "1 se" else near
@@ -246,22 +250,26 @@ def judge_paths(
 def describe_noise(grid: Grid, deals: list[tuple[list[int], list[int]]]) -> dict[str, Any]:
     """What a measure knows of a split, and what picking with it can come to.
 
-    By measure: its mean variance over seeds within a split, that of the splits' means beyond it,
-    and Spearman's correlation with delta_m over the other seeds, of one seed after each epoch and
-    of all own seeds; the regret of the whole grid's best over one and over all own seeds; and of
-    no choice: the unsplit network, and a split at random.
+    By measure, of the better half of the splits by mean delta_m, among which the choice is made:
+    the deviation over seeds once what a seed does to all of them is taken away, that of the splits'
+    means beyond it, and Spearman's correlation with delta_m over the other seeds, of one seed after
+    each epoch and of all own seeds. Of all splits: the regret of the best over one and over all own
+    seeds; and of no choice: the unsplit network, and a split at random.
     """
     found: dict[str, Any] = {}
+    overall = grid.values["delta_m"][:, :, -1].mean(axis=1)
+    half = np.argsort(-overall)[: -(-grid.n_splits // 2)]
     for name, values in grid.values.items():
-        last = values[:, :, -1]
-        within = float(last.var(axis=1, ddof=1).mean())
-        between = float(last.mean(axis=1).var(ddof=1)) - within / last.shape[1]
+        last = values[half, :, -1]
+        n_splits, n_seeds = last.shape
+        rest = last - last.mean(axis=0) - last.mean(axis=1, keepdims=True) + last.mean()
+        within = float((rest**2).sum() / (n_splits - 1) / (n_seeds - 1))
+        between = float(last.mean(axis=1).var(ddof=1)) - within / n_seeds
         one, every = [], []
         for own, others in deals:
-            truth = grid.values["delta_m"][:, others, -1].mean(axis=1)
-            one.append(
-                [float(spearmanr(values[:, own[0], e], truth)[0]) for e in range(values.shape[2])]
-            )
+            truth = grid.values["delta_m"][half][:, others, -1].mean(axis=1)
+            by_epoch = values[half, own[0]].T
+            one.append([float(spearmanr(each, truth)[0]) for each in by_epoch])
             every.append(float(spearmanr(last[:, own].mean(axis=1), truth)[0]))
         found[name] = {
             "within": round(within**0.5, 3),
@@ -274,10 +282,8 @@ def describe_noise(grid: Grid, deals: list[tuple[list[int], list[int]]]) -> dict
     truths = [grid.values["delta_m"][:, others, -1].mean(axis=1) for _, others in deals]
     found["unsplit"] = mean_and_error([float(t.max() - t[grid.unsplit]) for t in truths])
     found["at random"] = mean_and_error([float(t.max() - t.mean()) for t in truths])
-    found["range"] = [
-        round(float(f(np.mean(grid.values["delta_m"][:, :, -1], axis=1))), 2)
-        for f in (np.min, np.max)
-    ]
+    found["half"] = len(half)
+    found["means"] = [round(float(mean), 2) for mean in sorted(overall, reverse=True)]
     return found
 
 
@@ -320,19 +326,21 @@ def main() -> None:
     recipe = load_recipe(arguments.recipe, [f"train.epochs={table['epochs']}"])
     grid = Grid.of(table)
     deals = deal(len(table["seeds"]), arguments.own, arguments.searches)
-    kept = ("commit", "machine", "versions", "trainings", "epochs", "seeds")
     result = {
         "kind": "search",
-        "command": table["command"],
+        **{key: value for key, value in table.items() if key not in ("kind", seals.KEY)},
         "replay": f"python -m tests.benchmarks.bench_search {' '.join(sys.argv[1:])}",
-        **{key: table[key] for key in kept},
         "searches": arguments.searches,
         "own_seeds": arguments.own,
-        "splits": grid.n_splits,
         "noise": describe_noise(grid, deals),
         "ways": measure_ways(grid, recipe, deals),
     }
-    arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    text = re.sub(r"\[\s+([-+\d.e,\s]+?)\s+\]", _in_a_line, json.dumps(result, indent=1))
+    arguments.json.write_text(text + "\n", encoding="utf-8")
+
+
+def _in_a_line(found: re.Match[str]) -> str:
+    return f"[{' '.join(found[1].split())}]"
 
 
 if __name__ == "__main__":

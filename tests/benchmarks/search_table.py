@@ -21,10 +21,14 @@ def tables_of(result: Result) -> str:
 
 def _noise(result: Result) -> str:
     noise, n = result["noise"], result["own_seeds"]
+    means = noise["means"]
     lines = [
-        f"{result['splits']} different splits over {len(result['seeds'])} seeds of "
-        f"{result['epochs']} epochs each; mean validation delta_m of a split from "
-        f"{noise['range'][0]:+.2f} to {noise['range'][1]:+.2f}. What a measure knows:",
+        f"{len(result['splits'])} different splits over {len(result['seeds'])} seeds of "
+        f"{result['epochs']} epochs each; mean validation delta_m {means[0]:+.2f} of the best, "
+        f"{means[1]:+.2f} of the next, {means[len(means) // 2]:+.2f} of the middle one, "
+        f"{means[-1]:+.2f} of the worst. What a measure knows of the better {noise['half']} (rho: "
+        "Spearman's correlation with delta_m over other seeds), and how far below the best of all "
+        "the one lies that it would pick from the whole grid:",
         "",
     ]
     epochs = range(1, result["epochs"] + 1)

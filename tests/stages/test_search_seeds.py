@@ -154,7 +154,7 @@ def test_what_is_reported_is_the_mean_so_far_or_for_a_paired_test_each_seed(tmp_
     )
 
 
-@pytest.mark.parametrize("pruner", ["halving", "wilcoxon", "none"])
+@pytest.mark.parametrize("pruner", ["halving", "wilcoxon"])
 def test_equal_splits_are_trained_once_over_all_their_seeds(tmp_path, trained, pruner):
     space = SPACE | {"split.k": [1, 20, 30, 43]}
     job = make_job(tmp_path / "out", trials=9, seeds=3, pruner=pruner, space=space)
