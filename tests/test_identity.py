@@ -137,6 +137,7 @@ OTHER = {
     "search.trials": 3,
     "search.seed": 1,
     "search.objective": "delta_m-flops",
+    "search.seeds": 2,
     "search.max_params": "1.2x",
     "search.space": {"train.lr": [0.1, 0.2]},
     "search.start": "shared",

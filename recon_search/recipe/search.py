@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 
 from recon_search.recipe.section import Count, Section, Whole
 
+LEAST_PAIRED = 3
+"""Seeds of a trial below which a test that pairs them by seed can save none."""
+
 Value = bool | int | float | str
 """What a searched key may be set to."""
 
@@ -60,8 +63,11 @@ class SearchConfig(Section):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of what Optuna draws."""
 
-    objective: Literal["delta_m", "delta_m-parameters", "delta_m-flops"] = "delta_m"
-    """Validation delta_m alone, or a front of it against parameters or FLOPs."""
+    objective: Literal["delta_m", "loss", "delta_m-parameters", "delta_m-flops"] = "delta_m"
+    """Validation delta_m, or the gain in loss; or a front of delta_m against a cost."""
+
+    seeds: Count = 1
+    """The most seeds of a trial: the next is trained only if the pruner lets the trial go on."""
 
     max_params: Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")] | None = None
     """Limit, as "1.2x" of the unsplit backbone, where `split.max_params` sets none."""
@@ -72,14 +78,14 @@ class SearchConfig(Section):
     start: Literal["scratch", "shared"] = "scratch"
     """Trials start from scratch, or from the weights of the trained joint network."""
 
-    pruner: Literal["halving", "hyperband", "none"] = "halving"
-    """Which trials end early: the worse half at half of the epochs, Hyperband's, or none."""
+    pruner: Literal["halving", "hyperband", "wilcoxon", "none"] = "halving"
+    """Which trials end early: the worse half at half of the epochs, or after 1, 2, 4 ... seeds."""
 
     terminator: bool = False
     """End where nothing better is likely, as soon as 20 trials are complete."""
 
     margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
-    """Points of delta_m: it ends once a gain of so many is not likely any more."""
+    """Points of the objective: it ends once a gain of so many is not likely any more."""
 
     patience: Whole = 0
     """Epochs without improvement before the pruner may prune."""
@@ -90,11 +96,37 @@ class SearchConfig(Section):
     retries: Whole = 3
     """Of a trial whose worker died."""
 
+    @property
+    def has_front(self) -> bool:
+        """Whether there are two objectives, which no pruner can weigh."""
+        return self.objective not in ("delta_m", "loss")
+
     @model_validator(mode="after")
     def _check_terminator(self) -> SearchConfig:
-        if self.terminator and self.objective != "delta_m":
+        if self.terminator and self.has_front:
             raise ValueError(
-                f"terminator needs the objective delta_m, which one number says, got "
+                f"terminator needs an objective that one number says, delta_m or loss, got "
                 f"{self.objective}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_seeds(self) -> SearchConfig:
+        several = f"the pruner looks at a trial after each of its {self.seeds} seeds, not after"
+        if self.seeds > 1 and self.pruner == "hyperband":
+            raise ValueError(f"{several} epochs, as hyperband does: set pruner to halving, or none")
+        if self.seeds > 1 and self.patience:
+            raise ValueError(
+                f"{several} epochs, which patience counts: remove it, or set seeds = 1"
+            )
+        if self.pruner == "wilcoxon" and self.has_front:
+            raise ValueError(
+                f"pruner wilcoxon needs an objective that one number says, delta_m or loss, got "
+                f"{self.objective}"
+            )
+        if self.pruner == "wilcoxon" and self.seeds < LEAST_PAIRED:
+            raise ValueError(
+                f"pruner wilcoxon pairs trials by seed and needs seeds = {LEAST_PAIRED} or more, "
+                f"got {self.seeds}: two to tell a difference, and one to save"
             )
         return self

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from recon_search.errors import TrainingError
 from recon_search.runs.comparison import Best, Role, Row, Values, compared, priced
 from recon_search.runs.result import Result
-from recon_search.tasks.scoring import Average, delta_m, measured
+from recon_search.tasks.scoring import Average, delta_m, loss_gain, measured
 from recon_search.tasks.task import Directions, Metrics
 
 SEPARATE = "separate networks"
@@ -71,7 +71,7 @@ def make_rows(
                 conflicts=line.conflicts,
                 minus_split=None,
                 loss=[
-                    _loss_gain(_test(result), _single(single, seed, "test"))
+                    loss_gain(_test(result), _single(single, seed, "test"))
                     for seed, result in seeds
                 ],
             )
@@ -206,9 +206,3 @@ def _single(single: Mapping[str, Sequence[Result]], seed: int, part: JudgedPart)
         result = results[seed]
         found[task] = (result.validation if part == "validation" else _test(result))[task]
     return found
-
-
-def _loss_gain(metrics: Metrics, single: Metrics) -> float:
-    """Mean over tasks by how many percent the loss is below the single-task model's."""
-    ratios = [metrics[task]["loss"] / max(abs(own["loss"]), 1e-12) for task, own in single.items()]
-    return 100 * (1 - statistics.fmean(ratios))

@@ -25,7 +25,7 @@ class Ending:
 
     Attributes:
         trials: that were complete.
-        gain: points of delta_m that another split is likely not to be better by.
+        gain: points of the objective that another split is likely not to be better by.
     """
 
     trials: int
@@ -39,12 +39,12 @@ class Ending:
 
 
 def likely_gain(trials: Sequence[FrozenTrial]) -> float | None:
-    """Bound what a further trial is likely to gain, in points of delta_m.
+    """Bound what a further trial is likely to gain, in points of the objective.
 
     Optuna's terminator takes this regret bound (Makarova et al. 2022, AutoML-Conf): a Gaussian
     process is fitted to the better half of the trials over the keys that all have drawn, and the
     lowest that the best may truly be is held against the highest that any split may be. It falls
-    with the number of trials, and the less so the noisier delta_m is.
+    with the number of trials, and the less so the noisier that is.
 
     Returns:
         The bound; None where fewer than `LEAST` trials are complete, or where nothing is drawn in

@@ -14,7 +14,7 @@ LEAST = 4
 
 
 def importances(study: Study) -> dict[str, float]:
-    """Share of the variance of delta_m that each key explains, by Optuna's fANOVA, largest first.
+    """Share of the objective's variance that each key explains, by Optuna's fANOVA, largest first.
 
     Of keys that were drawn in every trial; {} where fewer than four trials are complete, where all
     gave the same, or where no such key varied.

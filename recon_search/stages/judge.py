@@ -133,7 +133,7 @@ def _left_of(job: Job, joined: Joined) -> str:
 
 
 def choose_best(study: Study) -> FrozenTrial:
-    """The trial with the highest validation delta_m; of a front too.
+    """The trial with the highest validation delta_m, of a front too, or the highest gain in loss.
 
     Raises:
         TrainingError: no trial was completed.
@@ -153,7 +153,7 @@ def choose_best(study: Study) -> FrozenTrial:
 def judge(job: Job, joined: Joined) -> Comparison | None:
     """Retrain the best split over fresh seeds against all controls, and test it once.
 
-    The seeds differ from the search's, on whose luck the choice has been made.
+    The seeds are those after the search's, on whose luck the choice has been made.
 
     Returns:
         The comparison (see `compare`), whose split the run folder then holds as `split.json`; None
@@ -166,7 +166,7 @@ def judge(job: Job, joined: Joined) -> Comparison | None:
     methods = list(dict.fromkeys([recipe.train.method, *recipe.compare.methods]))
     recipe = recipe.model_copy(
         update={
-            "seed": recipe.seed + 1,
+            "seed": recipe.seed + recipe.search.seeds,
             "compare": recipe.compare.model_copy(update={"methods": methods}),
         }
     )

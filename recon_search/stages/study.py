@@ -16,6 +16,7 @@ from recon_search.errors import RecipeError
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training
 from recon_search.search.ledger import Ledger
+from recon_search.search.measure import measure_name, note_measure
 from recon_search.search.sampling import make_pruner
 from recon_search.search.storage import (
     PatientStorage,
@@ -93,6 +94,7 @@ def _join_unless_refused(job: Job) -> Joined:
     _check_begun(study, ledger, ours)
     ledger.settle("study", ours)
     _check_begun(study, ledger, ours)  # another worker's may have been settled first
+    note_measure(study, measure_name(recipe))
     return Joined(study, storage, ledger)
 
 

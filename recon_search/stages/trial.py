@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -23,12 +24,14 @@ from recon_search.runs.run import Run
 from recon_search.runs.trainer import train_told
 from recon_search.runs.training import Training
 from recon_search.search.ledger import Entry, Ledger
+from recon_search.search.measure import Measure, measure_name
+from recon_search.search.rungs import BY_SEED, climb, seeds_of, tell
+from recon_search.search.sampling import is_paired
 from recon_search.search.space import Space, draw, with_values
 from recon_search.search.storage import PatientStorage, recover
 from recon_search.search.tally import is_surplus
 from recon_search.stages.baselines import judged_tasks
 from recon_search.stages.split import choose_split
-from recon_search.tasks.scoring import delta_m, measured
 from recon_search.tasks.task import Metrics, directions
 from recon_search.training.loop import AfterEpoch
 
@@ -50,10 +53,11 @@ EXPECTED = (OptunaError, ReconSearchError, NotNeeded, Failed)
 
 @dataclass(frozen=True)
 class Objective:
-    """What a search maximises: validation delta_m of the trained split.
+    """What a search maximises: validation delta_m of the trained split, or its gain in loss.
 
-    Beside it, fronts minimise parameters or FLOPs relative to the unsplit network. A split that
-    another trial has trained is not trained again, on whatever machine that was.
+    Beside it, fronts minimise parameters or FLOPs relative to the unsplit network. Of several seeds
+    it is the mean over those that were trained. A split that another trial has trained is not
+    trained again, on whatever machine that was.
 
     Attributes:
         run: the search's.
@@ -108,8 +112,8 @@ class Objective:
         if entry.owner != trial.number:
             trial.set_user_attr("same_as", entry.owner)
             raise NotNeeded
-        single = self._baselines(trial.number)
-        result = self._train(trial, run, training, single)
+        several = self.recipe.search.seeds > 1
+        result = (self._train_seeds if several else self._train)(trial, run, training)
         self.ledger.finish(key, trial.number, result)
         return self._judge(trial, result)
 
@@ -136,15 +140,15 @@ class Objective:
         )
         return self.run.with_recipe(recipe), training
 
-    def _train(self, trial: Trial, run: Run, training: Training, single: Metrics) -> dict[str, Any]:
+    def _train(self, trial: Trial, run: Run, training: Training) -> dict[str, Any]:
         """Train, report every epoch; what the ledger keeps of it."""
         values: list[float] = []
-        reported = set(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
-        judged_by = measured(directions(judged_tasks(run)), [single])
-        n_epochs, average = run.recipe.train.epochs, run.recipe.compare.delta_m
+        reported = self._reported(trial)
+        single, measure = self._baselines(trial.number), self._measure(run)
+        n_epochs = run.recipe.train.epochs
 
         def after_epoch(record: dict[str, Any]) -> None:
-            values.append(delta_m(record["validation"], single, judged_by, average))
+            values.append(measure(record["validation"], single))
             trial.set_user_attr("epochs", record["epoch"])  # raises if the trial was given up
             if self._has_front:
                 return
@@ -155,21 +159,69 @@ class Objective:
 
         try:
             result = self._told(training, run, f"trial {trial.number}", after_epoch)
+            value = self._value(measure, result, single)  # of the epoch that is kept
         except optuna.TrialPruned:
             return {"state": "pruned", "values": values}
         except TrainingError as error:
             return {"state": "failed", "error": str(error), "values": values}
-        value = delta_m(result.validation, single, judged_by, average)  # of the epoch that is kept
+        return _complete(values, value, result)
+
+    def _train_seeds(self, trial: Trial, run: Run, training: Training) -> dict[str, Any]:
+        """Train seed after seed until the pruner ends it (see `climb`); what the ledger keeps."""
+        results: list[Result] = []
+        single, measure = self._baselines(trial.number), self._measure(run)
+
+        def value_of(place: int) -> float:
+            start = None if training.start is None else self._joint(place)
+            own = replace(training, seed=training.seed + place, start=start)
+            before = sum(each.epochs or run.recipe.train.epochs for each in results)
+
+            def after_epoch(record: dict[str, Any]) -> None:
+                trial.set_user_attr("epochs", before + record["epoch"])  # raises if it was given up
+
+            try:
+                name = f"trial {trial.number}, seed {own.seed}"
+                results.append(self._told(own, run, name, after_epoch))
+                return self._value(measure, results[-1], single)
+            except TrainingError as error:
+                raise Failed(str(error)) from None
+
+        try:
+            values, is_pruned = climb(
+                trial,
+                self.recipe.search.seeds,
+                value_of,
+                is_paired=is_paired(self.recipe),
+                prunes=not self._has_front,
+                known=self._reported(trial),
+            )
+        except Failed as error:
+            known = seeds_of(trial.user_attrs)
+            return {"state": "failed", "error": str(error), "values": known}
+        if is_pruned:
+            return {"state": "pruned", "values": values}
+        return _complete(values, statistics.fmean(values), results[-1])
+
+    def _reported(self, trial: Trial) -> dict[int, float]:
+        """What the trial has told before it was paused."""
+        return self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+
+    def _measure(self, run: Run) -> Measure:
+        judged_by, average = directions(judged_tasks(run)), run.recipe.compare.delta_m
+        return Measure(measure_name(self.recipe), judged_by, average)
+
+    def _value(self, measure: Measure, result: Result, single: Metrics) -> float:
+        """Judge a training.
+
+        Raises:
+            TrainingError: the value is no number.
+        """
+        value = measure(result.validation, single)
         if not math.isfinite(value):
-            reason = f"Validation delta_m must be finite, got {value}. Look at the data."
-            return {"state": "failed", "error": reason, "values": values}
-        return {
-            "state": "complete",
-            "values": values,
-            "value": value,
-            "n_parameters": result.n_parameters,
-            "flops": result.flops,
-        }
+            raise TrainingError(
+                f"Validation {measure.name} must be finite, got {value}. Look at the data."
+            )
+        return value
 
     def _told(
         self, training: Training, run: Run, name: str, after_epoch: AfterEpoch | None = None
@@ -185,9 +237,16 @@ class Objective:
         assert entry.result is not None
         if entry.owner != trial.number:
             trial.set_user_attr("same_as", entry.owner)
+        values = entry.result["values"]
+        several = self.recipe.search.seeds > 1
+        if several:
+            trial.set_user_attr(BY_SEED, values)
         if not self._has_front:
-            for epoch, value in enumerate(entry.result["values"], start=1):
-                trial.report(value, epoch)
+            for step, value in enumerate(values, start=1):
+                if several:
+                    tell(trial, values[:step], is_paired=is_paired(self.recipe))
+                else:
+                    trial.report(value, step)
         return self._judge(trial, entry.result)
 
     def _judge(self, trial: Trial, result: dict[str, Any]) -> float | tuple[float, float]:
@@ -208,7 +267,9 @@ class Objective:
     def _baselines(self, number: int) -> Metrics:
         """Validation metrics of the single-task models, each trained by the first who needs it.
 
-        Workers begin with different tasks; whoever finds one under way looks for another.
+        They are of the recipe's seed, whatever seeds a trial has: all trials are divided by the
+        same, so which is best does not hang on it. Workers begin with different tasks; whoever
+        finds one under way looks for another.
         """
         tasks = [task.name for task in judged_tasks(self.run)]
         shift = number % len(tasks)
@@ -254,15 +315,15 @@ class Objective:
         self.ledger.finish(key, number, {"validation": metrics})
         return metrics
 
-    def _joint(self) -> Training:
+    def _joint(self, place: int = 0) -> Training:
         """The shared network that `search.start = "shared"` starts from."""
         config = with_values(self.recipe, {"train.method": "joint"}).train
-        arguments = None, config, self.recipe.backbone, self.recipe.seed
+        arguments = None, config, self.recipe.backbone, self.recipe.seed + place
         return Training(self.scores.tasks, *arguments, "joint", test=False)
 
     @property
     def _has_front(self) -> bool:
-        return self.recipe.search.objective != "delta_m"
+        return self.recipe.search.has_front
 
     def _holds(self, number: int) -> bool:
         """Whether a trial works, or has ended with a result."""
@@ -272,6 +333,12 @@ class Objective:
 
 
 def objectives(recipe: Recipe) -> list[StudyDirection]:
-    """Maximise delta_m; a front minimises its cost."""
+    """Maximise delta_m or the gain in loss; a front minimises its cost."""
     front = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
-    return front[: 1 if recipe.search.objective == "delta_m" else 2]
+    return front[: 2 if recipe.search.has_front else 1]
+
+
+def _complete(values: list[float], value: float, result: Result) -> dict[str, Any]:
+    """What the ledger keeps of a trial that was trained to the end."""
+    sizes = {"n_parameters": result.n_parameters, "flops": result.flops}
+    return {"state": "complete", "values": values, "value": value, **sizes}

@@ -45,6 +45,25 @@ def delta_m(
     return 100 * sum(sum(own) / len(own) for own in tasks) / len(tasks)
 
 
+def loss_gain(metrics: Metrics, single: Metrics) -> float:
+    """Mean over tasks by how many percent the loss is below the single-task model's.
+
+    Higher is better, 0 is as good as single-task models. Every sample counts in it by as much as it
+    is wrong, so it scatters less over seeds than metrics that count right and wrong.
+
+    Args:
+        metrics: of the model in question, with the `loss` of each task.
+        single: of the single-task models. A task of which the data have no label, whose loss is no
+            number, is left out; nan if nothing is left.
+    """
+    ratios = [
+        metrics[task]["loss"] / max(abs(own["loss"]), 1e-12)
+        for task, own in single.items()
+        if not math.isnan(own["loss"])
+    ]
+    return 100 * (1 - statistics.fmean(ratios)) if ratios else math.nan
+
+
 def measured(directions: Directions, baselines: Iterable[Metrics]) -> Directions:
     """Return what delta_m can be made of: the metrics that are a number for a baseline at least.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from recon_search.search.importance import importances_of
+from recon_search.search.rungs import seeds_of
 from recon_search.search.tally import Tally, seconds, tally
 from recon_search.views.lines import duration, short, total_line
 from recon_search.views.live import live_on
@@ -118,8 +120,10 @@ class SearchDisplay:
 
 def _running_line(trial: FrozenTrial, width: int) -> Text:
     """Where a trial stands: as far as it has told."""
-    values = trial.intermediate_values
+    values, seeds = trial.intermediate_values, seeds_of(trial.user_attrs)
     stand = f"epoch {max(values)}: {values[max(values)]:+.2f} %" if values else "begins"
+    if seeds:
+        stand = f"seed {len(seeds)}: {statistics.fmean(seeds):+.2f} %"
     text = f"trial {trial.number:>3}  {stand:<20}  {duration(seconds(trial)):>10}  "
     return Text(_cut(text + describe_split(trial), width), no_wrap=True)
 

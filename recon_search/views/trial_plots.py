@@ -12,6 +12,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from recon_search.search.importance import importances
+from recon_search.search.measure import measure_of
+from recon_search.search.rungs import last_value
 
 COLOURS = (
     *("#c44e52", "#4c72b0", "#55a868", "#8172b3", "#dd8452", "#937860"),
@@ -19,10 +21,18 @@ COLOURS = (
 )
 
 
+WORDS = {"delta_m": "delta_m", "loss": "gain in loss"}
+"""What a study's values are called."""
+
+N_OF_VALUES = 4
+"""Panels that show values of trials; the one after them shows shares."""
+
+
 def search_plot(study: Study) -> Figure:
     """Draw four panels: delta_m over k, over S, against parameters, and as the search went on.
 
-    A fifth shows which keys mattered, by Optuna's fANOVA, where four trials or more are complete.
+    Of a study that is judged by the loss, the gain in it stands for delta_m. A fifth shows which
+    keys mattered, by Optuna's fANOVA, where four trials or more are complete.
     """
     trials = [
         trial
@@ -35,12 +45,15 @@ def search_plot(study: Study) -> Figure:
         lambda axes: _front(axes, study, trials),
         lambda axes: _history(axes, study),
     ]
+    what = WORDS[measure_of(study)]
     if found := importances(study):
-        panels.append(lambda axes: _bars(axes, found))
+        panels.append(lambda axes: _bars(axes, found, what))
     figure = Figure(figsize=(11, 3.4 * -(-len(panels) // 2)), layout="constrained")
     for index, draw in enumerate(panels, start=1):
         axes = figure.add_subplot(-(-len(panels) // 2), 2, index)
         draw(axes)
+        if index <= N_OF_VALUES:
+            axes.set_ylabel(f"validation {what}, %")
         axes.grid(alpha=0.3)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
@@ -58,7 +71,6 @@ def _over(axes: Axes, trials: list[FrozenTrial], path: str, label: str) -> None:
             axes.plot(x, [t.values[0] for t in mine], "o", color=colour, alpha=0.7, label=rule)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=path == "split.k"))
     axes.set_xlabel(label)
-    axes.set_ylabel("validation delta_m, %")
     if drawn:
         axes.legend(fontsize=8, frameon=False)
 
@@ -72,7 +84,6 @@ def _front(axes: Axes, study: Study, trials: list[FrozenTrial]) -> None:
     front = pareto(points)
     axes.step(*zip(*front, strict=True) if front else ([], []), where="post", color="#c44e52")
     axes.set_xlabel("FLOPs of one image, millions" if cost == "flops" else "parameters, millions")
-    axes.set_ylabel("validation delta_m, %")
 
 
 def _minimises_flops(study: Study) -> bool:
@@ -103,18 +114,16 @@ def _history(axes: Axes, study: Study) -> None:
             axes.plot(trial.number, trial.values[0], style, color="#7f7f7f", alpha=0.7)
             best = max(best, trial.values[0])
             line.append((trial.number, best))
-        elif trial.state == TrialState.PRUNED and trial.intermediate_values:
-            last = trial.intermediate_values[max(trial.intermediate_values)]
+        elif trial.state == TrialState.PRUNED and (last := last_value(trial)) is not None:
             axes.plot(trial.number, last, "x", color="#7f7f7f", alpha=0.7)
     if line:
         axes.step(*zip(*line, strict=True), where="post", color="#c44e52", label="best so far")
         axes.legend(fontsize=8, frameon=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial (x: pruned, small: deduplicated)")
-    axes.set_ylabel("validation delta_m, %")
 
 
-def _bars(axes: Axes, shares: dict[str, float]) -> None:
+def _bars(axes: Axes, shares: dict[str, float], what: str) -> None:
     names = list(shares)[::-1]
     axes.barh(names, [shares[name] for name in names], color="#4c72b0")
-    axes.set_xlabel("importance for delta_m (fANOVA, keys drawn in every trial)")
+    axes.set_xlabel(f"importance for {what} (fANOVA, keys drawn in every trial)")

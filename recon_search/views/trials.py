@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -20,6 +22,8 @@ from recon_search import artefact
 from recon_search.records import Record, fit
 from recon_search.search.ending import ending_of
 from recon_search.search.importance import importances
+from recon_search.search.measure import Name, measure_of
+from recon_search.search.rungs import last_value, seeds_of
 from recon_search.search.tally import STATES, Tally, seconds, tally
 
 FORMAT = "recon-search/search/1"
@@ -35,7 +39,8 @@ def summarise(study: Study) -> dict[str, Any]:
     """A study as plain values: `study`, `tally`, `best` in words, and its `trials` in order.
 
     `ended` says why it ended before it had its trials, "" where it did not; `importances` which
-    keys mattered.
+    keys mattered. What trials are judged by, `measure`, is the key of their values; of several
+    seeds it is the mean over those trained.
     """
     trials = study.get_trials(deepcopy=False)
     if len(study.directions) > 1:
@@ -49,15 +54,17 @@ def summarise(study: Study) -> dict[str, Any]:
         "best": describe_best(trials),
         "ended": str(ending_of(study) or ""),
         "importances": importances(study),
+        "measure": (measure := measure_of(study)),
         "trials": [
             {
                 "trial": trial.number,
                 "state": describe_state(trial),
                 "is_best": trial.number in best,
-                "delta_m": _last(trial),
+                **{name: last_value(trial) if name == measure else None for name in get_args(Name)},
                 "split": describe_split(trial),
                 "params": trial.params,
                 "seconds": round(seconds(trial), 1),
+                "by_seed": seeds_of(trial.user_attrs),
                 **{name: trial.user_attrs.get(name) for name in ATTRIBUTES},
             }
             for trial in trials
@@ -70,6 +77,8 @@ class _Row(Record):
     state: str
     is_best: bool
     delta_m: float | None
+    loss: float | None = None
+    by_seed: Annotated[list[float], Field(default_factory=list)]
     split: str
     params: dict[str, Any]
     seconds: float
@@ -88,6 +97,7 @@ class _Summary(Record):
     best: str
     ended: str = ""
     importances: dict[str, float] = Field(default_factory=dict)
+    measure: Name = "delta_m"
     trials: list[_Row]
 
 
@@ -113,11 +123,13 @@ def trial_table(summary: dict[str, Any], width: int = sys.maxsize) -> Table:
 
     Columns that have no room in so many are left out, the least telling ones first.
     """
-    rows = sorted(summary["trials"], key=_best_first)
+    measure = summary["measure"]
+    rows = sorted(summary["trials"], key=functools.partial(_best_first, measure))
     columns = {
         "trial": [str(row["trial"]) for row in rows],
         "state": [row["state"] for row in rows],
-        "delta_m %": ["" if row["delta_m"] is None else f"{row['delta_m']:+.2f}" for row in rows],
+        f"{measure} %": [_value(row[measure], row["by_seed"]) for row in rows],
+        "seeds": [str(len(row["by_seed"]) or "") for row in rows],
         "split": [row["split"] for row in rows],
         "layers": ["" if row["layers"] is None else str(len(row["layers"])) for row in rows],
         "parameters": [_short(row["n_parameters"]) for row in rows],
@@ -126,7 +138,7 @@ def trial_table(summary: dict[str, Any], width: int = sys.maxsize) -> Table:
         "seconds": [f"{row['seconds']:.1f}" for row in rows],
     }
     widths = {name: 2 + max(map(cell_len, (name, *own))) for name, own in columns.items()}
-    left_out = [name for name in OPTIONAL if not any(columns[name])]
+    left_out = [name for name in (*OPTIONAL, "seeds") if not any(columns[name])]
     for name in OPTIONAL:
         if sum(widths[each] for each in columns if each not in left_out) > width:
             left_out.append(name)
@@ -214,16 +226,15 @@ def _completed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if t.state == TrialState.COMPLETE and "same_as" not in t.user_attrs]
 
 
-def _last(trial: FrozenTrial) -> float | None:
-    """delta_m at the end, or as far as the trial came."""
-    if trial.state == TrialState.COMPLETE:
-        return float(trial.values[0])
-    steps = trial.intermediate_values
-    return float(steps[max(steps)]) if steps else None
+def _value(value: float | None, seeds: Sequence[float]) -> str:
+    """What a trial is judged by, and how its seeds scatter."""
+    if value is None:
+        return ""
+    return f"{value:+.2f}" + (f" ± {statistics.stdev(seeds):.2f}" if len(seeds) > 1 else "")
 
 
-def _best_first(row: dict[str, Any]) -> tuple[bool, float, int]:
-    value = row["delta_m"]
+def _best_first(measure: str, row: dict[str, Any]) -> tuple[bool, float, int]:
+    value = row[measure]
     is_known = value is not None and not math.isnan(value)
     return row["state"] != "complete", -value if is_known else math.inf, row["trial"]
 

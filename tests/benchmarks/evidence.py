@@ -40,6 +40,7 @@ from recon_search.stages.data import Looked, examine
 from recon_search.stages.split import reading_of
 from recon_search.views.tables import show_p
 from tests.benchmarks.beside import lacking, published_of, sittings, slashed, timed
+from tests.benchmarks.search_table import tables_of
 from tests.benchmarks.summaries import SUMMARIES, interval_of, rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -140,7 +141,7 @@ def origin_of(run: Path, command: str, trainings: Iterable[Path] | None = None) 
     return {
         "command": command,
         "commit": _commit(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": f"{processor()}, {os.cpu_count()} cores",
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "timm")},
         "trainings": len(results),
         "training_seconds": round(sum(result["seconds"] for result in results)),
@@ -164,10 +165,14 @@ def filled(text: str) -> str:
             name: json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in names
         }
         if kind == "result":
-            return mark + "\n".join(map(table_of, results.values())) + end
+            return mark + "\n".join(map(_shown, results.values())) + end
         return mark + SUMMARIES[kind](results) + end
 
     return BLOCK.sub(fill, text)
+
+
+def _shown(result: dict[str, Any]) -> str:
+    return tables_of(result) if result.get("kind") == "search" else table_of(result)
 
 
 def table_of(result: dict[str, Any]) -> str:
@@ -250,7 +255,7 @@ def _commit() -> str:
     return "unknown"
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, where the system tells."""
     path = Path("/proc/cpuinfo")
     if path.is_file():

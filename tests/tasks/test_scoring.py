@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recon_search.tasks.scoring import delta_m, mean_and_deviation, measured
+from recon_search.tasks.scoring import delta_m, loss_gain, mean_and_deviation, measured
 from tests.tasks.contract import LAW
 
 VALUES = st.floats(0.01, 1000)
@@ -136,3 +136,25 @@ def test_a_metric_that_is_nan_is_not_hidden():
     for pair in ((known, unknown), (unknown, known), (unknown, unknown)):
         model, single = ({"a": known, "b": each} for each in pair)
         assert math.isnan(delta_m(model, single, read))
+
+
+def losses(**by_task):
+    return {task: {"loss": value} for task, value in by_task.items()}
+
+
+@LAW
+@given(case=judged())
+def test_the_gain_in_loss_is_delta_m_of_a_metric_that_is_better_low(case):
+    model, single, _ = case
+    as_loss = [
+        {task: {"loss": own["error"]} for task, own in each.items()} for each in (model, single)
+    ]
+    read = {task: {"error": -1} for task in single}
+    assert loss_gain(*as_loss) == pytest.approx(delta_m(model, single, read))
+
+
+def test_the_gain_in_loss_leaves_out_a_task_without_labels():
+    single = losses(a=2.0, b=math.nan)
+    assert loss_gain(losses(a=1.5, b=math.nan), single) == pytest.approx(25.0)
+    assert math.isnan(loss_gain(losses(a=math.nan, b=1.0), losses(a=1.0, b=1.0)))
+    assert math.isnan(loss_gain(losses(b=1.0), losses(b=math.nan)))

@@ -9,6 +9,7 @@ from rich.console import Console
 from recon_search import artefact
 from recon_search.runs.comparison import Comparison
 from recon_search.views.board import entry_table, find_entries
+from recon_search.views.doctor import examine
 from recon_search.views.trials import write_summary
 from tests.command import call
 from tests.views.report.fakes import fake_run
@@ -28,7 +29,7 @@ def runs(tmp_path_factory):
         if row.role == "split":
             row.delta_m[:] = [value + 10 for value in row.delta_m]
     comparison.save(top / "deep/high/comparison.json")
-    origin = {"command": "", "begun": "2026-01-02T03:04:05+00:00", "environment": {}}
+    origin = {"command": "", "begun": "2026-01-02T03:04:05+00:00", "environment": examine()}
     artefact.write_json(top / "low/origin.json", origin)
     text = (top / "broken/comparison.json").read_text()
     (top / "broken/comparison.json").write_text(text.replace('"verdict"', '"verdikt"'))

@@ -10,9 +10,11 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from recon_search.conflict.rules import RULES
+from recon_search.search.measure import note_measure
+from recon_search.search.rungs import BY_SEED
 from recon_search.views.searching import SearchDisplay
 from recon_search.views.trial_plots import pareto, search_plot
-from recon_search.views.trials import summarise, trial_table
+from recon_search.views.trials import read_summary, summarise, trial_table, write_summary
 
 CHOICES = {
     "split.rule": optuna.distributions.CategoricalDistribution(["count", "projection"]),
@@ -79,6 +81,53 @@ def test_the_best_trial_is_the_first_row_and_a_repeated_one_is_named():
     text = printed(study)
     assert "= trial 1" in text
     assert text.index("+3.00") < text.index("+2.00") < text.index("+1.00")
+
+
+def test_a_trial_of_several_seeds_is_one_line_with_their_mean_number_and_spread():
+    study = study_of(
+        (TrialState.PRUNED, None, {BY_SEED: [1.0, 2.0]}),
+        (TrialState.COMPLETE, [4.0], {BY_SEED: [3.0, 4.0, 5.0]}),
+        (TrialState.RUNNING, None, {BY_SEED: [2.5]}),
+    )
+    note_measure(study, "loss")
+    rows = summarise(study)["trials"]
+    assert [row["loss"] for row in rows] == [1.5, 4.0, 2.5]
+    assert {row["delta_m"] for row in rows} == {None}
+    text = printed(study)
+    assert "loss %" in text
+    assert "delta_m" not in text
+    assert "seeds" in text
+    for shown in ("+4.00 ± 1.00", "+1.50 ± 0.71", "+2.50"):
+        assert text.count(shown) == 1
+    ylabels = {axes.get_ylabel() for axes in search_plot(study).axes}
+    assert "validation gain in loss, %" in ylabels
+    assert "validation delta_m, %" not in ylabels
+
+
+def test_a_search_of_one_seed_shows_no_seeds():
+    assert "seeds" not in printed(study_of((TrialState.COMPLETE, [1.0], {})))
+
+
+def test_a_running_trial_says_at_which_seed_it_is():
+    console = Console(force_terminal=True, width=200, file=io.StringIO())
+    study = study_of((TrialState.RUNNING, None, {BY_SEED: [1.0, 2.0]}))
+    with shown("seeds", console) as display:
+        display.show(study.trials, study.directions)
+    assert "seed 2: +1.50 %" in console.file.getvalue()
+
+
+def test_a_summary_is_read_as_it_was_written_and_an_earlier_one_too(tmp_path):
+    study = study_of((TrialState.COMPLETE, [4.0], {BY_SEED: [3.0, 5.0]}))
+    summary = summarise(study)
+    write_summary(summary, tmp_path / "search.json")
+    assert read_summary(tmp_path / "search.json") == summary
+    earlier = {key: value for key, value in summary.items() if key != "measure"}
+    for row in earlier["trials"]:
+        del row["by_seed"], row["loss"]
+    write_summary(earlier, tmp_path / "search.json")
+    found = read_summary(tmp_path / "search.json")
+    assert found["measure"] == "delta_m"
+    assert [row["delta_m"] for row in found["trials"]] == [4.0]
 
 
 def test_a_front_marks_every_trial_that_none_beats():

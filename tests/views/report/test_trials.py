@@ -44,11 +44,15 @@ def test_the_cost_is_that_of_the_objective(summary):
     ],
 )
 def test_without_a_complete_trial_there_is_no_plot(trials):
-    summary = {"importances": {}, "trials": [ROW | own for own in trials]}
+    summary = {"measure": "delta_m", "importances": {}, "trials": [ROW | own for own in trials]}
     assert search_plots(summary, "flops") == {"plots": [], "rules": []}
 
 
 def test_one_trial_of_a_study_of_somebody_elses_is_drawn():
-    summary = {"importances": {}, "trials": [ROW | {"trial": 0, "delta_m": 2.0}]}
+    summary = {
+        "measure": "delta_m",
+        "importances": {},
+        "trials": [ROW | {"trial": 0, "delta_m": 2.0}],
+    }
     (only,) = search_plots(summary, "flops")["plots"]
     assert only[0].startswith("As the search went on")
