@@ -15,7 +15,7 @@ from recon_search.search.importance import importances
 
 COLOURS = (
     *("#c44e52", "#4c72b0", "#55a868", "#8172b3", "#dd8452", "#937860"),
-    *("#da8bc3", "#8c8c8c", "#ccb974"),
+    *("#da8bc3", "#8c8c8c", "#ccb974", "#64b5cd"),
 )
 
 
