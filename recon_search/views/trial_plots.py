@@ -17,7 +17,7 @@ from recon_search.search.rungs import last_value
 
 COLOURS = (
     *("#c44e52", "#4c72b0", "#55a868", "#8172b3", "#dd8452", "#937860"),
-    *("#da8bc3", "#8c8c8c", "#ccb974"),
+    *("#da8bc3", "#8c8c8c", "#ccb974", "#64b5cd"),
 )
 
 

@@ -19,7 +19,7 @@ def test_methods_as_json_and_as_a_table():
     done = CliRunner().invoke(cli, ["ls", "methods", "--json"])
     rows = {row["name"]: row for row in json.loads(done.output)}
     assert list(rows) == list(METHODS)
-    assert rows["cagrad"]["options"] == {"c": 0.5, "norm_eps": 1e-4}
+    assert rows["cagrad"]["options"] == {"c": 0.5, "norm_eps": 1e-4, "tasks_per_step": 0}
     assert rows["cagrad"]["install"] == "torchjd[cagrad]"
     table = CliRunner().invoke(cli, ["ls", "methods"]).output
     for word in ("graddrop", "features", "arXiv 2103.02631", "torchjd[nash_mtl]"):
