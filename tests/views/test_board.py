@@ -29,7 +29,8 @@ def runs(tmp_path_factory):
         if row.role == "split":
             row.delta_m[:] = [value + 10 for value in row.delta_m]
     comparison.save(top / "deep/high/comparison.json")
-    origin = {"command": "", "begun": "2026-01-02T03:04:05+00:00", "environment": examine()}
+    begun = "2026-01-02T03:04:05+00:00"
+    origin = {"command": "", "begun": begun, "device": "cpu", "environment": examine()}
     artefact.write_json(top / "low/origin.json", origin)
     text = (top / "broken/comparison.json").read_text()
     (top / "broken/comparison.json").write_text(text.replace('"verdict"', '"verdikt"'))
