@@ -12,6 +12,7 @@ from recon_search import identity
 from recon_search.errors import RecipeError, TrainingError
 from recon_search.owners import owner
 from recon_search.recipe import parse_recipe
+from recon_search.runs import trainer
 from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
@@ -73,7 +74,7 @@ def trained(monkeypatch):
         )
 
     pretend.before = lambda key: None
-    monkeypatch.setattr(trial, "train", pretend)
+    monkeypatch.setattr(trainer, "train", pretend)
     counts.pretend = pretend
     return counts
 
