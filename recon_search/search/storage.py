@@ -50,6 +50,9 @@ _LASTING = (
 )
 """What a database in a file says that waiting does not mend."""
 
+_SAID = (SQLAlchemyError, StorageInternalError, sqlite3.Error)
+"""By what a database's answers are known."""
+
 _HEARTBEAT = sqlalchemy.text("SELECT 1 FROM trial_heartbeats WHERE trial_id = :trial_id")
 _FORGET = sqlalchemy.text("DELETE FROM trial_heartbeats WHERE trial_id = :trial_id")
 _TOUCH = sqlalchemy.text("UPDATE trials SET state = state WHERE trial_id = :trial_id")
@@ -205,7 +208,11 @@ def plain_errors(url: str) -> Iterator[None]:
         yield
     except ArgumentError:
         raise
-    except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
+    except (*_SAID, AssertionError) as met:
+        # Optuna, ending a trial whose database has just failed, asserts that it has a state.
+        error = met if isinstance(met, _SAID) else met.__context__
+        if not isinstance(error, _SAID):
+            raise
         reason = str(error.__cause__ or error).splitlines()[0]
         advice = "Start it, or check the URL."
         if any(words in reason for words in ("malformed", "not a database")):

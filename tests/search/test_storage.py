@@ -4,12 +4,22 @@ import threading
 import time
 import warnings
 
+import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from recon_search.errors import RecipeError
 from recon_search.owners import owner
-from recon_search.search.storage import fail, open_storage, open_study, recover
+from recon_search.search.storage import (
+    PatientStorage,
+    fail,
+    open_storage,
+    open_study,
+    plain_errors,
+    recover,
+)
 from recon_search.search.tally import tally
 
 GONE = owner().rpartition(":")[0] + ":999999999"
@@ -99,3 +109,17 @@ def test_a_trial_of_another_machine_that_died_before_its_first_heartbeat_is_foun
     monkeypatch.setattr(time, "time", lambda: now + 1000)
     recover(study, storage)
     assert tally(study.trials).running == (1 if has_heartbeat else 0)
+
+
+@pytest.mark.parametrize("hides", [True, False])
+def test_what_a_database_says_at_a_trials_end_is_heard_through_optunas_assertion(url, hides):
+    study = optuna.create_study(storage=open_storage(url, 60, 0))
+
+    def refuse(*_, **__):
+        raise StorageInternalError("database or disk is full") if hides else AssertionError("ours")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PatientStorage, "set_trial_state_values", refuse)
+        error, words = (RecipeError, "disk is full") if hides else (AssertionError, "ours|reach")
+        with pytest.raises(error, match=words), plain_errors(url):
+            study.optimize(lambda trial: 1.0, n_trials=1)
