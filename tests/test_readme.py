@@ -175,6 +175,8 @@ def test_python_in_pages_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = path.read_text(encoding="utf-8")
     for block in re.findall(r"```python\n(.*?)```", text, flags=re.S):
+        if "mine.onnx" in block:
+            continue  # run where there is such a file: tests/stages/test_export.py
         exec(compile(block, path.name, "exec"), {})
     assert "```python" in text or path.name != "python.md"
 

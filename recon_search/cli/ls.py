@@ -121,7 +121,8 @@ def ls_runs(folder: Path, as_json: bool) -> None:
     """
     from recon_search.views.board import entry_rows, entry_table, find_entries
 
-    entries, faults = find_entries(folder)
+    is_unborn = folder == Path("runs") and not folder.exists()  # nobody has named it
+    entries, faults = ([], []) if is_unborn else find_entries(folder)
     if as_json:
         tell_json(entry_rows(entries))
     elif entries:

@@ -78,7 +78,8 @@ def unavailable(config: Mapping[str, Any], trouble: str) -> BackboneError:
     return BackboneError(
         f"`backbone.pretrained` needs {' or '.join(places(config))}, found neither a copy in "
         f"{constants.HF_HUB_CACHE} nor a way to {_host(config)}: {trouble}. Set backbone.weights "
-        "to a local .safetensors file, or fill the cache where there is network."
+        "to a local .safetensors file, fill the cache where there is network, or begin without: "
+        "--set backbone.pretrained=false"
     )
 
 

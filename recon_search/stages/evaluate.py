@@ -72,7 +72,8 @@ def evaluate_model(
     if schema.shape != shape:
         raise DataError(
             f"Images must have the shape that the model was trained on, {shape}, those of the "
-            f"recipe have {schema.shape}. Change their size or channels in [data]."
+            f"recipe have {schema.shape}. Change their size or channels in [data], or name the "
+            "recipe.json of the run, which has what --set has changed."
         )
     known = {spec["name"]: create_task(spec) for spec in model.config["tasks"]}
     matched = _match(schema.tasks, known, names or {})

@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import io
 import itertools
+import json
 import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -21,6 +22,9 @@ from recon_search.model.files import heads_of, load
 from recon_search.model.network import MultiTaskModel
 from recon_search.model.pyramid import pad
 from recon_search.recipe import BackboneConfig
+
+METADATA = "recon-search.json"
+"""Under what name an ONNX file and a program hold how images are made ready, and what is said."""
 
 Exporter = Callable[[MultiTaskModel, str | None, Path], float]
 
@@ -76,10 +80,13 @@ def export_safetensors(model: MultiTaskModel, task: str | None, target: Path) ->
 
 
 def export_program(model: MultiTaskModel, task: str | None, target: Path) -> float:
-    """Write a torch.export program with a dynamic batch: images in, a tuple of outputs out."""
+    """Write a torch.export program with a dynamic batch: images in, a tuple of outputs out.
+
+    Its extra file `METADATA` says how images are made ready and what outputs mean.
+    """
     program = _program(model, task)
     content = io.BytesIO()  # on a full disk torch's own writer ends the process
-    torch.export.save(program, content)
+    torch.export.save(program, content, extra_files={METADATA: _meaning(model, task)})
     artefact.write_bytes(target, content.getvalue())
     written = torch.export.load(target).module()
     return _difference(written, _Deployed(model, task), model)
@@ -88,7 +95,8 @@ def export_program(model: MultiTaskModel, task: str | None, target: Path) -> flo
 def export_onnx(model: MultiTaskModel, task: str | None, target: Path) -> float:
     """Write ONNX with a dynamic batch, input `images` and one output a task, named like it.
 
-    Where a task is called `images`, the input is called `images_`.
+    Where a task is called `images`, the input is called `images_`. The file's metadata `METADATA`
+    say how images are made ready and what outputs mean.
     """
     missing = [
         name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)
@@ -117,6 +125,7 @@ def export_onnx(model: MultiTaskModel, task: str | None, target: Path) -> float:
         )
         assert program is not None
         _rename_inner(program.model.graph, {given, *outputs})
+        program.model.metadata_props[METADATA] = _meaning(model, task)
         program.save(str(temporary), external_data=False)
     session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
 
@@ -227,6 +236,12 @@ def _difference(
 
 def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:
     return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def _meaning(model: MultiTaskModel, task: str | None) -> str:
+    """Say as JSON how images are made ready, and of every task what its output means."""
+    tasks = [each for each in model.config["tasks"] if task in (None, each["name"])]
+    return json.dumps({"input": model.config["input"], "tasks": tasks})
 
 
 def _describe(model: MultiTaskModel, task: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from recon_search.tasks.binary import Binary
 from recon_search.tasks.task import Task
 from recon_search.views.maps import name_pictures, paint, side_by_side
 
@@ -81,6 +82,8 @@ def lines_of(columns: Mapping[str, list[Any]], row: int, tasks: Sequence[Task]) 
         if task.name in columns and task.name not in dense:
             value, probable = columns[task.name][row], f"{task.name} probability"
             share = None if probable in names else columns.get(probable)
+            if share is not None and isinstance(task, Binary) and value == task.class_names[0]:
+                share = [1 - yes for yes in share]  # of what is said
             said = f"{value:.4g}" if isinstance(value, float) else str(value)
             unit = getattr(task, "unit", "")
             certain = "" if share is None else f" ({share[row]:.0%})"

@@ -94,3 +94,8 @@ def test_a_folder_without_runs_says_how_to_make_one(tmp_path):
     missing = call("ls", "runs", "nowhere", cwd=tmp_path)
     assert missing.code == 2
     assert missing.error.startswith("error: nowhere must be read")
+
+
+def test_before_any_run_there_is_none_to_list(tmp_path):
+    assert "Make one" in call("ls", "runs", cwd=tmp_path).output
+    assert call("ls", "runs", "elsewhere", cwd=tmp_path).code == 2
