@@ -19,7 +19,7 @@ from recon_search.runs.deadline import OutOfTime
 from recon_search.runs.lock import held
 from recon_search.runs.run import Run
 from recon_search.search.space import draw
-from recon_search.search.storage import plain_errors
+from recon_search.search.storage import REASONS, plain_errors
 from recon_search.search.tally import tally
 from recon_search.search.urls import is_local
 from recon_search.stages.compare import compare
@@ -140,9 +140,16 @@ def choose_best(study: Study) -> FrozenTrial:
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
-        attributes = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
-        errors = [each["error"] for each in attributes if "error" in each]
-        reason = f"The last trial that failed says: {errors[-1]}" if errors else "None failed."
+        trials = study.get_trials(deepcopy=False)
+        errors = [t.user_attrs["error"] for t in trials if "error" in t.user_attrs]
+        n_given_up = sum(
+            t.state == TrialState.FAIL and not t.user_attrs.keys() & REASONS for t in trials
+        )
+        reason = "None failed."
+        if errors:
+            reason = f"The last trial that failed says: {errors[-1]}"
+        elif n_given_up:
+            reason = f"Workers died in {n_given_up} of them, more often than search.retries allows."
         raise TrainingError(
             f"A search needs one completed trial at least, found none. {reason} Run the same "
             "command again with more --trials or without --timeout."
