@@ -29,6 +29,7 @@ from recon_search.runs.training import Training
 from recon_search.tasks.task import Metrics
 from recon_search.training.checkpoint import (
     CHECKPOINT,
+    delete_checkpoint,
     load_checkpoint,
     n_epochs,
     save_checkpoint,
@@ -84,7 +85,7 @@ def _close(training: Training, run: Run, known: Result) -> Result:
         model = load(known.directory / "model").to(run.device)
         known = replace(known, test=_test(training, model, run, known.history()))
         known.save()
-    (known.directory / CHECKPOINT).unlink(missing_ok=True)
+    delete_checkpoint(known.directory / CHECKPOINT)
     return known
 
 
@@ -134,7 +135,7 @@ def _train(
     if training.until is not None:
         save_checkpoint(directory / STATE, load_checkpoint(directory / CHECKPOINT))
     result.save()
-    (directory / CHECKPOINT).unlink(missing_ok=True)
+    delete_checkpoint(directory / CHECKPOINT)
     return result
 
 

@@ -1,8 +1,15 @@
-"""Training state in one safetensors file: nested state dicts, random states, no pickle."""
+"""Training state in safetensors files: nested state dicts, random states, no pickle.
+
+The sums of conflicts grow with the square of the number of tasks, and stand in a file beside the
+checkpoint, which does not. It is named by its content: as long as a checkpoint stands that speaks
+of it, it stays, and the pair is changed by the one writing of the checkpoint.
+"""
 
 from __future__ import annotations
 
+import glob
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +18,7 @@ import torch
 from torch import Tensor
 
 from recon_search import artefact
+from recon_search.conflict.sums import digest_sums
 from recon_search.errors import ArtefactError, in_one_line
 from recon_search.recipe import TrainConfig
 from recon_search.training.flat import TABLE, write_table
@@ -18,30 +26,50 @@ from recon_search.training.flat import TABLE, write_table
 CHECKPOINT = "checkpoint.safetensors"
 """Name of a training's checkpoint, in its folder."""
 
-FORMAT = "recon-search/checkpoint/3"
+FORMAT = "recon-search/checkpoint/4"
+WHOLE = "recon-search/checkpoint/3"
+"""Sums of conflicts stand in it."""
 PLAIN = "recon-search/checkpoint/2"
 """Sums of conflicts are not packed."""
 UNSEALED = "recon-search/checkpoint/1"
 """Without a digest."""
 
+SUMS = "recon-search/checkpoint-sums/1"
+
 ADVICE = "Delete the file, and this training begins anew."
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
-    """Write nested dicts, lists, tuples, tensors, dtypes and JSON scalars atomically."""
+    """Write nested dicts, lists, tuples, tensors, dtypes and JSON scalars atomically.
+
+    Args:
+        path: of the checkpoint.
+        state: its `scores`, tensors by name, are written to a file beside it, if there are any.
+    """
+    path, state = Path(path), dict(state)
+    metadata: dict[str, Any] = {"format": FORMAT}
+    if "scores" in state:
+        sums = state.pop("scores")
+        metadata["sums"] = digest_sums(None, sums) if sums else None
+        if sums:
+            artefact.write_tensors(_sums_file(path, metadata["sums"]), sums, {"format": SUMS})
     tensors: dict[str, Tensor] = {}
-    skeleton = _pack(state, tensors, "")
-    artefact.write_tensors(path, tensors, {"format": FORMAT, "skeleton": skeleton})
+    metadata["skeleton"] = _pack(state, tensors, "")
+    artefact.write_tensors(path, tensors, metadata)
+    _sweep_sums(path, keep=metadata.get("sums"))
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote; tensors on the CPU.
 
     Raises:
-        ArtefactError: the file is missing, damaged or of another format.
+        ArtefactError: a file is missing, damaged or of another format.
     """
+    path = Path(path)
     try:
-        tensors, metadata = artefact.read_tensors(path, "checkpoint", FORMAT, PLAIN, UNSEALED)
+        tensors, metadata = artefact.read_tensors(
+            path, "checkpoint", FORMAT, WHOLE, PLAIN, UNSEALED
+        )
     except ArtefactError as error:
         raise ArtefactError(f"{error} {ADVICE}") from None
     try:
@@ -50,7 +78,15 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise refusal(path, error) from None
     if not isinstance(state, dict):
         raise refusal(path, TypeError("no names"))
+    if "sums" in metadata:
+        state["scores"] = _read_sums(path, metadata["sums"])
     return state
+
+
+def delete_checkpoint(path: str | Path) -> None:
+    """Delete a checkpoint, if there is one, and what stands beside it."""
+    Path(path).unlink(missing_ok=True)
+    _sweep_sums(Path(path), keep=None)
 
 
 def n_epochs(path: str | Path) -> int:
@@ -125,6 +161,32 @@ def restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
     for device, own in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(own, device)
+
+
+def _sums_file(path: Path, digest: str) -> Path:
+    return path.with_name(f"{path.stem}-sums-{digest}.safetensors")
+
+
+def _read_sums(path: Path, digest: object) -> dict[str, Tensor]:
+    if digest is None:
+        return {}
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{16}", digest):
+        raise refusal(path, ValueError(f"its sums are named {digest!r}"))
+    file = _sums_file(path, digest)
+    try:
+        sums, _ = artefact.read_tensors(file, "sums", SUMS)
+    except ArtefactError as error:
+        raise refusal(path, error) from None
+    if digest_sums(None, sums) != digest:
+        raise refusal(path, ValueError(f"{file.name} holds other sums than it had"))
+    return sums
+
+
+def _sweep_sums(path: Path, *, keep: str | None) -> None:
+    """Delete the sums that no checkpoint speaks of any more."""
+    for file in path.parent.glob(f"{glob.escape(path.stem)}-sums-*.safetensors"):
+        if keep is None or file != _sums_file(path, keep):
+            file.unlink(missing_ok=True)
 
 
 def _pack(value: Any, tensors: dict[str, Tensor], path: str) -> Any:

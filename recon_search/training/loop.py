@@ -211,7 +211,7 @@ def _go_on(
         if state.begun is not None:
             state.begun.seconds = before + time.perf_counter() - started
             check_parameters(model, config, n_updates * epoch + state.begun.update)
-            if checkpoint is not None:
+            if checkpoint is not None and parallel.is_first():
                 save(checkpoint, stepper, state)
             interruption.check()
         check_parameters(model, config, n_updates * (epoch + 1))

@@ -68,7 +68,7 @@ WIDTHS = [16, 64, 256]
 """Numbers of a random gradient, by layer in turn: cosines spread by 0.25, 0.125 and 0.06."""
 
 FILES = {
-    "scores": 2, "scores in checkpoint": 2, "checkpoint": 1, "write": 2, "join": 2, "keep": 2
+    "scores": 2, "sums beside": 2, "checkpoint": 1, "write": 2, "join": 2, "keep": 2
 }  # fmt: skip
 """What is measured of files, with digits to print."""
 
@@ -196,6 +196,7 @@ def write_files(arguments: argparse.Namespace, n_tasks: int) -> dict[str, float]
     with tempfile.TemporaryDirectory() as folder:
         file, small, whole = (Path(folder) / name for name in ("scores", "small", "whole"))
         save_checkpoint(whole, {**state, "scores": scores.state()})
+        sums = list(Path(folder).glob("whole-sums-*"))
         return {
             "write": _seconds(lambda: scores.save(file), arguments.repeats),
             "join": _seconds(lambda: ConflictScores.load(file).digest, arguments.repeats),
@@ -203,7 +204,7 @@ def write_files(arguments: argparse.Namespace, n_tasks: int) -> dict[str, float]
                 lambda: save_checkpoint(small, {"scores": scores.state()}), arguments.repeats
             ),
             "scores": file.stat().st_size / 1e6,
-            "scores in checkpoint": small.stat().st_size / 1e6,
+            "sums beside": sum(each.stat().st_size for each in sums) / 1e6,
             "checkpoint": whole.stat().st_size / 1e6,
         }
 

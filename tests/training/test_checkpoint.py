@@ -4,12 +4,15 @@ import pytest
 import torch
 
 from recon_search import artefact
+from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import ArtefactError
 from recon_search.training.checkpoint import (
     FORMAT,
     PLAIN,
     UNSEALED,
+    WHOLE,
     check_progress,
+    delete_checkpoint,
     load_checkpoint,
     restore_random_state,
     save_checkpoint,
@@ -22,17 +25,92 @@ def records(n):
     return [{"epoch": k, "train": {}, "validation": {}} for k in range(1, n + 1)]
 
 
+def measured(n_steps, n_tasks=2):
+    """Packed sums of some steps without conflict."""
+    scores = ConflictScores(["stem", "block"], [f"task {k}" for k in range(n_tasks)])
+    for _ in range(n_steps):
+        scores.update(torch.eye(n_tasks).expand(2, n_tasks, n_tasks))
+    return scores.state()
+
+
+def same(found, expected):
+    return found.keys() == expected.keys() and all(
+        torch.equal(found[name], expected[name]) for name in found
+    )
+
+
 def test_state_is_read_as_it_was_written(tmp_path):
     save_checkpoint(tmp_path / "c", STATE)
     assert repr(load_checkpoint(tmp_path / "c")) == repr(STATE)
 
 
-@pytest.mark.parametrize("kind", [PLAIN, UNSEALED])
-def test_former_checkpoints_are_read(tmp_path, kind):
-    save_checkpoint(tmp_path / "c", STATE)
+@pytest.mark.parametrize("kind", [WHOLE, PLAIN, UNSEALED])
+def test_former_checkpoints_are_read_with_their_sums(tmp_path, kind):
+    save_checkpoint(tmp_path / "c", {"state": {**STATE, "scores": measured(1)}})
     tensors, metadata = artefact.read_tensors(tmp_path / "c", "checkpoint", FORMAT)
-    artefact.write_tensors(tmp_path / "c", tensors, {**metadata, "format": kind})
-    assert repr(load_checkpoint(tmp_path / "c")) == repr(STATE)
+    _, whole = metadata["skeleton"]["dict"][0]
+    artefact.write_tensors(tmp_path / "c", tensors, {"format": kind, "skeleton": whole})
+    found = load_checkpoint(tmp_path / "c")
+    assert same(found.pop("scores"), measured(1))
+    assert repr(found) == repr(STATE)
+
+
+def test_sums_stand_beside_the_checkpoint_which_does_not_grow_with_the_pairs(tmp_path):
+    sizes = []
+    for n_tasks in (2, 40):
+        path = tmp_path / f"{n_tasks}.safetensors"
+        save_checkpoint(path, {**STATE, "scores": measured(1, n_tasks)})
+        assert same(load_checkpoint(path)["scores"], measured(1, n_tasks))
+        sizes.append(path.stat().st_size)
+    assert sizes[0] == sizes[1]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_of_sums_only_those_stay_that_the_checkpoint_speaks_of(tmp_path):
+    other = tmp_path / "other-sums-0123456789abcdef.safetensors"
+    other.touch()
+    for n_steps in (1, 2, 2):
+        save_checkpoint(tmp_path / "c.safetensors", {**STATE, "scores": measured(n_steps)})
+        assert same(load_checkpoint(tmp_path / "c.safetensors")["scores"], measured(n_steps))
+        assert len(list(tmp_path.glob("c-sums-*"))) == 1
+    delete_checkpoint(tmp_path / "c.safetensors")
+    delete_checkpoint(tmp_path / "c.safetensors")
+    assert list(tmp_path.iterdir()) == [other]
+
+
+@pytest.mark.parametrize("dies_at", [0, 1])
+def test_a_death_between_sums_and_checkpoint_leaves_the_last_pair(tmp_path, monkeypatch, dies_at):
+    path, writes = tmp_path / "c.safetensors", []
+    save_checkpoint(path, {**STATE, "scores": measured(1)})
+    write = artefact.write_tensors
+
+    def die(*arguments):
+        writes.append(arguments)
+        if len(writes) > dies_at:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    monkeypatch.setattr(artefact, "write_tensors", die)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, {**STATE, "scores": measured(2)})
+    assert same(load_checkpoint(path)["scores"], measured(1))
+
+
+def test_sums_that_are_gone_or_of_others_are_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, {**STATE, "scores": measured(1)})
+    (sums,) = tmp_path.glob("c-sums-*")
+    save_checkpoint(tmp_path / "d.safetensors", {**STATE, "scores": measured(2)})
+    (others,) = tmp_path.glob("d-sums-*")
+    others.replace(sums)
+    with pytest.raises(ArtefactError, match=r"holds other sums.*Delete the file"):
+        load_checkpoint(path)
+    sums.unlink()
+    with pytest.raises(ArtefactError, match=r"found no file at .*-sums-.*Delete the file"):
+        load_checkpoint(path)
+    artefact.write_tensors(path, {}, {"format": FORMAT, "skeleton": {"dict": []}, "sums": "../c"})
+    with pytest.raises(ArtefactError, match=r"its sums are named '\.\./c'"):
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize(
