@@ -73,14 +73,14 @@ class Rule:
         evaluate: gives each layer its value, float64 (L,), the worst the highest; -inf excludes.
         reads: what it looks at.
         is_control: whether it is there to be beaten.
-        label: in tables, with `{name}` and `{k}`, the number of layers.
+        label: in tables, with `{name}`, and `{k}` or `{layers}`, their number.
     """
 
     name: str
     evaluate: Callable[[ConflictScores, Reading], Tensor]
     reads: frozenset[Reads]
     is_control: bool = False
-    label: str = "rule {name}, {k} layers"
+    label: str = "rule {name}, {layers}"
 
     @property
     def measures(self) -> bool:
@@ -104,7 +104,12 @@ class Rule:
 
     def describe(self, k: int) -> str:
         """Name a split of k layers chosen by it, for tables."""
-        return self.label.format(name=self.name, k=k)
+        return self.label.format(name=self.name, k=k, layers=count_layers(k))
+
+
+def count_layers(k: int) -> str:
+    """Say how many layers."""
+    return f"{k} layer" if k == 1 else f"{k} layers"
 
 
 def count(scores: ConflictScores, reading: Reading) -> Tensor:
@@ -185,10 +190,10 @@ RULES: dict[str, Rule] = {
         _rule("mass", mass, "sums"),
         _rule("gain", gain, "sums"),
         _rule("least", least, "counts", control="least conflict {k}"),
-        _rule("first-k", first_k, "order", control="first {k} layers"),
-        _rule("last-k", last_k, "order", control="last {k} layers"),
-        _rule("random", random, "seed", control="random {k} layers"),
-        _rule("smallest-first", smallest_first, "sizes", control="smallest {k} layers"),
+        _rule("first-k", first_k, "order", control="first {layers}"),
+        _rule("last-k", last_k, "order", control="last {layers}"),
+        _rule("random", random, "seed", control="random {layers}"),
+        _rule("smallest-first", smallest_first, "sizes", control="smallest {layers}"),
         _rule("norm-only", norm_only, "types", "order", control="norm layers only"),
     )
 }

@@ -87,6 +87,11 @@ class Row:
             return "level"
         return "beaten" if self.minus_split.mean < 0 else "better"
 
+    def repeats(self, other: Row) -> bool:
+        """Whether it is of the same trainings, as of two rules that choose the same layers."""
+        ours, theirs = ((each.metrics, each.delta_m, each.n_parameters) for each in (self, other))
+        return ours == theirs
+
 
 @dataclass(frozen=True)
 class Best:
@@ -198,7 +203,10 @@ def by_rule(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:
-    """Take the differences to the split; the rows of a role are a family of comparisons."""
+    """Take the differences to the split.
+
+    The rows of a role are a family of comparisons, in which one that others repeat counts once.
+    """
     ours = next((place for place, row in enumerate(rows) if row.role == "split"), None)
     if ours is None:
         return list(rows)
@@ -208,8 +216,14 @@ def compared(rows: Sequence[Row]) -> list[Row]:
     ]
     for role in get_args(Role):
         family = [place for place, row in enumerate(rows) if row.role == role]
-        for place, own in zip(family, adjust([found[place] for place in family]), strict=True):
-            found[place] = own
+        first = {
+            place: next(each for each in family if rows[place].repeats(rows[each]))
+            for place in family
+        }
+        distinct = sorted(set(first.values()))
+        own = dict(zip(distinct, adjust([found[place] for place in distinct]), strict=True))
+        for place in family:
+            found[place] = own[first[place]]
     return [replace(row, minus_split=own) for row, own in zip(rows, found, strict=True)]
 
 

@@ -19,6 +19,14 @@ AGAINST = {
 }
 """What a sentence compares the split with, by role."""
 
+FEW = 2
+"""Rows of which the same is said are described one by one up to here."""
+
+BEATS, LOSES, NO_BETTER = "beats", "loses to", "is no better than"
+UNCLEAR, SAME = "cannot be told from", "is the same as"
+VERBS = BEATS, LOSES, NO_BETTER, UNCLEAR, SAME
+"""In the order in which they are said."""
+
 
 def verdict(rows: Sequence[Row], relevant: float = RELEVANT) -> str:
     """Say in a few plain sentences whether the split was worth it.
@@ -35,32 +43,76 @@ def verdict(rows: Sequence[Row], relevant: float = RELEVANT) -> str:
     for role, what in AGAINST.items():
         others = [row for row in rows if row.role == role]
         if others:
-            said = "; ".join(_describe(row, relevant) for row in others)
+            said = "; ".join(_describe_all(others, split, relevant))
             sentences.append(f'Against {what}, "{split.name}" {said}.')
     return " ".join([*sentences, *_describe_price(split, rows)])
 
 
-def _describe(row: Row, relevant: float) -> str:
-    """Say how the split does against one row."""
-    found = row.minus_split
-    assert found is not None
-    mean, name = -found.mean, f'"{row.name}"'
+def _describe_all(others: Sequence[Row], split: Row, relevant: float) -> Iterator[str]:
+    """Say how the split does against the rows of a role, those of which the same is said at once.
+
+    Up to `FEW` are said one by one.
+    """
+    alike: dict[str, list[Row]] = {verb: [] for verb in VERBS}
+    for row in others:
+        alike[_verb(row, split, relevant)].append(row)
+    for verb, rows in alike.items():
+        if len(rows) <= FEW:
+            yield from (f'{verb} "{row.name}"{_detail(row, verb)}' for row in rows)
+            continue
+        names = ", ".join(
+            f'"{row.name}"' if verb == SAME else f'"{row.name}" ({-_found(row).mean:+.2f})'
+            for row in rows
+        )
+        yield f"{verb} {len(rows)}: {names}{_range(rows, verb)}"
+
+
+def _verb(row: Row, split: Row, relevant: float) -> str:
+    found = _found(row)
     if row.outcome != "level":
-        verb = "beats" if row.outcome == "beaten" else "loses to"
-        return f"{verb} {name} by {abs(mean):.2f} points of delta_m ({_doubt(found)})"
+        return BEATS if row.outcome == "beaten" else LOSES
+    if row.repeats(split):
+        return SAME
+    is_small = found.interval is not None and -found.interval[0] < relevant
+    return NO_BETTER if is_small else UNCLEAR
+
+
+def _detail(row: Row, verb: str) -> str:
+    """Return what follows the name of a row that is described alone."""
+    found = _found(row)
+    if verb == SAME:
+        return ""
     if found.interval is None:
-        return f"cannot be told from {name} ({mean:+.2f}, no interval: train over more seeds)"
-    if -found.interval[0] < relevant:
-        return f"is no better than {name} ({mean:+.2f}, {_interval(found)})"
-    return (
-        f"cannot be told from {name} ({mean:+.2f}, {_doubt(found)}; detectable were "
-        f"{found.detectable:.2f})"
-    )
+        return f" ({-found.mean:+.2f}, no interval: train over more seeds)"
+    if verb in (BEATS, LOSES):
+        return f" by {abs(found.mean):.2f} points of delta_m ({_doubt(found)})"
+    if verb == NO_BETTER:
+        return f" ({-found.mean:+.2f}, {_interval(found)})"
+    return f" ({-found.mean:+.2f}, {_doubt(found)}; detectable were {found.detectable:.2f})"
+
+
+def _range(rows: Sequence[Row], verb: str) -> str:
+    """Return what follows the names of rows that are described together."""
+    if verb in (BEATS, LOSES):
+        return f"; p at most {max(_p_value(_found(row)) or 0.0 for row in rows):.2g}"
+    known = [_found(row).detectable for row in rows]
+    told = sorted(each for each in known if each is not None)
+    if verb != UNCLEAR or not told:
+        return ""
+    return f"; detectable were {told[0]:.2f} to {told[-1]:.2f}"
+
+
+def _found(row: Row) -> Difference:
+    assert row.minus_split is not None
+    return row.minus_split
+
+
+def _p_value(found: Difference) -> float | None:
+    return found.p_value if found.adjusted is None else found.adjusted
 
 
 def _doubt(found: Difference) -> str:
-    p = found.p_value if found.adjusted is None else found.adjusted
-    return f"{_interval(found)}, p {p:.2g}"
+    return f"{_interval(found)}, p {_p_value(found):.2g}"
 
 
 def _interval(found: Difference) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from recon_search.conflict.rules import count_layers
 from recon_search.conflict.scores import ConflictScores
 from recon_search.graph.split import Split
 from recon_search.model.source import untrained
@@ -216,7 +217,7 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
         def take(seed: int, rule: str = rule, k: int = k) -> Split:
             return choose_by_rule(recipe, scores, rule, k, seed)
 
-        lines.append(line(f"rule {rule}, {k} layers", "rule", take))
+        lines.append(line(f"rule {rule}, {count_layers(k)}", "rule", take))
     for rule, budget in itertools.product(recipe.compare.rules, recipe.compare.budgets):
 
         def fill(seed: int, rule: str = rule, budget: str = budget) -> Split:

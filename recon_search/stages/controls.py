@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from recon_search.artefact import digest
-from recon_search.conflict.rules import find_rule, rank, within_budget
+from recon_search.conflict.rules import count_layers, find_rule, rank, within_budget
 from recon_search.conflict.scores import ConflictScores
 from recon_search.data.source import Schema
 from recon_search.graph.split import Split
@@ -101,7 +101,7 @@ def control_name(control: str, recipe: Recipe, split: Split) -> str:
     k = len(split.layers)
     names = {
         RANDOM_PARAMS: "random, same parameters",
-        RANDOM_FLOPS: f"random {k} layers, nearly the same FLOPs",
+        RANDOM_FLOPS: f"random {count_layers(k)}, nearly the same FLOPs",
         GATED: "norm layers only, gated",
         "sparse": f"unsplit, {recipe.compare.update_share:.0%} of the weights trained",
         "low-rank": f"the split, low-rank copies of rank {recipe.split.rank}",

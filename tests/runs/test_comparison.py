@@ -206,6 +206,22 @@ def test_the_rows_of_a_role_are_a_family():
     assert y.adjusted == pytest.approx(max(y.p_value, 2 * x.p_value))
 
 
+def test_a_row_that_others_repeat_is_compared_once():
+    """Three rules that choose the same layers train one network: one hypothesis, not three."""
+    split = line("s", "split", (60.0, 20.0), (61.0, 20.0), (65.0, 20.0))
+    x, y = ((50.0, 20.0), (52.0, 20.0), (51.0, 20.0)), ((58.0, 20.0), (64.0, 20.0), (66.0, 20.0))
+
+    def p_values(lines):
+        rows = make_rows([line("joint", "joint", *x), split, *lines], singles(3), JUDGED_BY)
+        return [each.minus_split.adjusted for each in rows if each.role == "rule"]
+
+    once = p_values([line("x", "rule", *x), line("y", "rule", *y)])
+    again = [line(name, "rule", *x) for name in ("same", "too")]
+    same = line("the split", "rule", (60.0, 20.0), (61.0, 20.0), (65.0, 20.0))
+    found = p_values([line("x", "rule", *x), *again, line("y", "rule", *y), same])
+    assert found == [once[0], once[0], once[0], once[1], None]
+
+
 def test_a_price_is_the_height_above_the_line_to_separate_networks():
     """Half-way in cost between joint (10) and separate (20), the line is half of joint's loss."""
     lines = [

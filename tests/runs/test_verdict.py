@@ -13,7 +13,8 @@ def row(name, role, mean=None, low=None, high=None, p=None, prices=None):
     if mean is not None:
         interval = None if low is None else (low, high)
         found = Difference(mean, 1.0, interval, p, p, None if low is None else 2.5)
-    return Row(name, role, "joint", {}, [0.0], 1, 1, None, found, [], prices or {})
+    delta_m = [0.0 if mean is None else mean]
+    return Row(name, role, "joint", {}, delta_m, 1, 1, None, found, [], prices or {})
 
 
 def test_what_is_beaten_lost_to_no_better_and_unclear_are_kept_apart():
@@ -34,6 +35,26 @@ def test_what_is_beaten_lost_to_no_better_and_unclear_are_kept_apart():
         "detectable were 2.50). "
         'Against splits by rule, "joint, split" cannot be told from "mass" (+2.00, no interval: '
         "train over more seeds)."
+    )
+
+
+def test_of_many_what_is_alike_is_said_at_once():
+    def several(names, means, spread, p):
+        for name, mean in zip(names, means, strict=True):
+            yield row(name, "rule", -mean, -mean - spread, -mean + spread, p)
+
+    rows = [
+        row("s", "split"),
+        *several("abc", (2, 3, 4), 1, 0.01),
+        *several("def", (1, 2, 3), 9, 0.5),
+        *several("ghi", (-0.5, -0.5, -0.5), 0.5, 0.2),
+        *(row(name, "rule", 0.0) for name in "jkl"),
+    ]
+    assert verdict(rows) == (
+        'Against splits by rule, "s" beats 3: "a" (+2.00), "b" (+3.00), "c" (+4.00); p at most '
+        '0.01; is no better than 3: "g" (-0.50), "h" (-0.50), "i" (-0.50); cannot be told from 3: '
+        '"d" (+1.00), "e" (+2.00), "f" (+3.00); detectable were 2.50 to 2.50; is the same as 3: '
+        '"j", "k", "l".'
     )
 
 
