@@ -8,7 +8,7 @@ import pytest
 from recon_search.errors import TrainingError
 from recon_search.recipe import BackboneConfig
 from recon_search.runs import deadline, timing
-from tests.benchmarks import bench_step, table_one
+from tests.benchmarks import bench_step, table_one, table_one_recipe
 from tests.benchmarks.beside import PUBLISHED
 from tests.benchmarks.evidence import table_of
 from tests.idx import write_item_set
@@ -89,10 +89,10 @@ def test_the_whole_table_in_short_sittings(sit, tmp_path, capsys, monkeypatch):
     found = sit(minutes=1000)
     assert found["left"] == 0
     names = [row["name"] for row in found["rows"]]
-    for method in table_one.METHODS:
+    for method in table_one_recipe.METHODS:
         for kind in ("unsplit", "split", table_one.IN_PUBLISHED_ORDER):
             assert f"{method}, {kind}" in names
-    assert len(names) == 3 * len(table_one.METHODS) + len(table_one.CONTROLS) + 1 + 1
+    assert len(names) == 3 * len(table_one_recipe.METHODS) + len(table_one_recipe.CONTROLS) + 1 + 1
     assert names[-1] == "separate networks"
 
     folders = list(tmp_path.glob("out/trainings/*"))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,27 @@ from torchjd.aggregation import (
 from torchjd.scalarization import FAMO, Constant
 
 from recon_search.errors import nearest
+
+
+def without_tasks(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a factory that does not ask for its tasks one that is handed them."""
+    return lambda tasks, **options: factory(**options)
+
+
+def counting(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a factory that asks for the number of tasks one that is handed the tasks."""
+    return lambda tasks, **options: factory(len(tasks), **options)
+
+
+def sampled(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a factory one that is handed the tasks and how many are drawn, which `Sampling` does."""
+
+    def create(tasks: tuple[str, ...], tasks_per_step: int, **options: Any) -> Any:
+        if tasks_per_step < 0:
+            raise ValueError(f"`tasks_per_step` must be at least 0, got {tasks_per_step}.")
+        return factory(**options)
+
+    return create
 
 
 class NashMTLWeighting(nn.Module):

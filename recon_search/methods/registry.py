@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from torchjd import aggregation, scalarization
 
 from recon_search.errors import RecipeError, nearest
 from recon_search.methods import adapters
+from recon_search.methods.adapters import counting, sampled, without_tasks
 from recon_search.methods.method import Method
 from recon_search.methods.rotograd import RotoGrad
 
@@ -83,27 +84,6 @@ def find_inner(method: Method, options: Mapping[str, Any], where: str = "options
     return inner
 
 
-def _on(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a factory that does not ask for its tasks one that is handed them."""
-    return lambda tasks, **options: factory(**options)
-
-
-def _counting(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a factory that asks for the number of tasks one that is handed the tasks."""
-    return lambda tasks, **options: factory(len(tasks), **options)
-
-
-def _sampled(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a factory one that is handed the tasks and how many are drawn, which `Sampling` does."""
-
-    def create(tasks: tuple[str, ...], tasks_per_step: int, **options: Any) -> Any:
-        if tasks_per_step < 0:
-            raise ValueError(f"`tasks_per_step` must be at least 0, got {tasks_per_step}.")
-        return factory(**options)
-
-    return create
-
-
 def _smoothed(tasks: tuple[str, ...], weighting: str, alpha: float) -> Any:
     inner = find_method(weighting)
     if inner.needs != "Gramian" or weighting == "cr-mogm":
@@ -138,7 +118,7 @@ METHODS: dict[str, Method] = _by_name(
             "nothing",
             "Multitask Learning (sum of losses)",
             "ML 28, 1997",
-            _on(scalarization.Sum),
+            without_tasks(scalarization.Sum),
         ),
         # On losses: one backward pass; the weights reach heads and private copies too.
         Method(
@@ -146,15 +126,15 @@ METHODS: dict[str, Method] = _by_name(
             "losses",
             "Multi-Task Learning Using Uncertainty to Weigh Losses",
             "arXiv 1705.07115",
-            _counting(scalarization.UW),
+            counting(scalarization.UW),
         ),
-        Method("imtl-l", "losses", _IMTL, "ICLR 2021", _counting(scalarization.IMTLL)),
+        Method("imtl-l", "losses", _IMTL, "ICLR 2021", counting(scalarization.IMTLL)),
         Method(
             "dwa",
             "losses",
             "End-to-End Multi-Task Learning with Attention",
             "arXiv 1803.10704",
-            _on(scalarization.DWA),
+            without_tasks(scalarization.DWA),
             {"temperature": 2.0},
         ),
         Method(
@@ -162,7 +142,7 @@ METHODS: dict[str, Method] = _by_name(
             "losses",
             "FAMO: Fast Adaptive Multitask Optimization",
             "arXiv 2306.03792",
-            _counting(adapters.EagerFAMO),
+            counting(adapters.EagerFAMO),
             {"lr": 0.025, "weight_decay": 1e-3},
         ),
         Method(
@@ -170,17 +150,17 @@ METHODS: dict[str, Method] = _by_name(
             "losses",
             "MultiNet++: Geometric Loss Strategy for Multi-Task Learning",
             "arXiv 1904.08492",
-            _on(scalarization.GeometricMean),
+            without_tasks(scalarization.GeometricMean),
         ),
         Method(
             "stch",
             "losses",
             "Smooth Tchebycheff Scalarization for Multi-Objective Optimization",
             "arXiv 2402.19078",
-            _on(scalarization.STCH),
+            without_tasks(scalarization.STCH),
             {"mu": 0.1},
         ),
-        Method("rlw", "losses", _RANDOM, "arXiv 2111.10603", _on(scalarization.Random)),
+        Method("rlw", "losses", _RANDOM, "arXiv 2111.10603", without_tasks(scalarization.Random)),
         Method(
             "constant",
             "losses",
@@ -191,22 +171,32 @@ METHODS: dict[str, Method] = _by_name(
         ),
         # On the Gramian of what is shared: what a task owns keeps that task's own gradient.
         Method(
-            "mean", "Gramian", _JACOBIAN_DESCENT, "arXiv 2406.16232", _on(aggregation.MeanWeighting)
+            "mean",
+            "Gramian",
+            _JACOBIAN_DESCENT,
+            "arXiv 2406.16232",
+            without_tasks(aggregation.MeanWeighting),
         ),
-        Method("random", "Gramian", _RANDOM, "arXiv 2111.10603", _on(aggregation.RandomWeighting)),
+        Method(
+            "random",
+            "Gramian",
+            _RANDOM,
+            "arXiv 2111.10603",
+            without_tasks(aggregation.RandomWeighting),
+        ),
         Method(
             "pcgrad",
             "Gramian",
             "Gradient Surgery for Multi-Task Learning",
             "arXiv 2001.06782",
-            _on(aggregation.PCGradWeighting),
+            without_tasks(aggregation.PCGradWeighting),
         ),
         Method(
             "gradvac",
             "Gramian",
             "Gradient Vaccine: Multi-task Optimization in Multilingual Models",
             "arXiv 2010.05874",
-            _on(aggregation.GradVacWeighting),
+            without_tasks(aggregation.GradVacWeighting),
             {"beta": 0.5, "eps": 1e-8},
         ),
         Method(
@@ -214,7 +204,7 @@ METHODS: dict[str, Method] = _by_name(
             "Gramian",
             "Multi-Task Learning as Multi-Objective Optimization",
             "arXiv 1810.04650",
-            _on(aggregation.MGDAWeighting),
+            without_tasks(aggregation.MGDAWeighting),
             {"epsilon": 1e-3, "max_iters": 100},
         ),
         Method(
@@ -222,7 +212,7 @@ METHODS: dict[str, Method] = _by_name(
             "Gramian",
             "Conflict-Averse Gradient Descent for Multi-task Learning",
             "arXiv 2110.14048",
-            _sampled(aggregation.CAGradWeighting),
+            sampled(aggregation.CAGradWeighting),
             {"c": 0.5, "norm_eps": 1e-4, "tasks_per_step": 0},
             install="torchjd[cagrad]",
             others="mean",
@@ -232,17 +222,17 @@ METHODS: dict[str, Method] = _by_name(
             "Gramian",
             "Multi-Task Learning as a Bargaining Game",
             "arXiv 2202.01017",
-            _counting(adapters.NashMTLWeighting),
+            counting(adapters.NashMTLWeighting),
             {"max_norm": 1.0, "update_weights_every": 1, "optim_niter": 20},
             install="torchjd[nash_mtl]",
         ),
-        Method("imtl-g", "Gramian", _IMTL, "ICLR 2021", _on(aggregation.IMTLGWeighting)),
+        Method("imtl-g", "Gramian", _IMTL, "ICLR 2021", without_tasks(aggregation.IMTLGWeighting)),
         Method(
             "aligned-mtl",
             "Gramian",
             "Independent Component Alignment for Multi-Task Learning",
             "arXiv 2305.19000",
-            _on(aggregation.AlignedMTLWeighting),
+            without_tasks(aggregation.AlignedMTLWeighting),
             {"scale_mode": "min"},
         ),
         Method(
@@ -259,7 +249,7 @@ METHODS: dict[str, Method] = _by_name(
             "Gramian",
             _JACOBIAN_DESCENT,
             "arXiv 2406.16232",
-            _sampled(aggregation.UPGradWeighting),
+            sampled(aggregation.UPGradWeighting),
             {"tasks_per_step": 0},
             install=_QUADPROG,
             others="nothing",
@@ -269,7 +259,7 @@ METHODS: dict[str, Method] = _by_name(
             "Gramian",
             "Gradient Episodic Memory for Continual Learning",
             "arXiv 1706.08840",
-            _on(aggregation.DualProjWeighting),
+            without_tasks(aggregation.DualProjWeighting),
             install=_QUADPROG,
         ),
         Method(
@@ -277,7 +267,7 @@ METHODS: dict[str, Method] = _by_name(
             "Gramian",
             "Not All Objectives Are Born Equal: Priority-Constrained Descent",
             "arXiv 2606.29521",
-            _on(aggregation.PCDWeighting),
+            without_tasks(aggregation.PCDWeighting),
             {"tau": 0.02, "beta": 0.999, "eps": 1e-8},
         ),
         Method(
@@ -302,7 +292,7 @@ METHODS: dict[str, Method] = _by_name(
             "gradients",
             "Just Pick a Sign: Gradient Sign Dropout",
             "arXiv 2010.06808",
-            _counting(adapters.grad_drop),
+            counting(adapters.grad_drop),
             {"leak": 0.0},
         ),
         Method(
@@ -310,14 +300,14 @@ METHODS: dict[str, Method] = _by_name(
             "gradients",
             "ConFIG: Conflict-free Training of Physics Informed Neural Networks",
             "arXiv 2408.11104",
-            _on(aggregation.ConFIG),
+            without_tasks(aggregation.ConFIG),
         ),
         Method(
             "excess-mtl",
             "gradients",
             "Robust Multi-Task Learning with Excess Risks",
             "arXiv 2402.02009",
-            _on(aggregation.ExcessMTL),
+            without_tasks(aggregation.ExcessMTL),
             {"robust_step_size": 1.0, "n_warmup_steps": 0},
         ),
         Method(

@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +36,6 @@ from recon_search.cli.options import choose_device
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import ReconSearchError, TrainingError
 from recon_search.interruption import Stopped
-from recon_search.recipe import Recipe, load_recipe
 from recon_search.runs.deadline import Deadline
 from recon_search.runs.folder import open_folder
 from recon_search.runs.listener import Listener, Listeners
@@ -58,7 +56,7 @@ from recon_search.views.display import ConsoleListener
 from recon_search.views.lines import duration
 from recon_search.views.plan import as_json
 from tests.benchmarks import bench_step
-from tests.benchmarks.evidence import RESULTS, ROOT, origin_of, record_of
+from tests.benchmarks.evidence import origin_of, record_of
 from tests.benchmarks.sittings import (
     Log,
     Sitting,
@@ -67,32 +65,7 @@ from tests.benchmarks.sittings import (
     epochs_done,
     read_sittings,
 )
-
-RECIPE = ROOT / "recipes" / "multi-fashion-mnist.toml"
-PUBLISHED = "published:recon-multi-fashion-mnist"
-IN_PUBLISHED_ORDER = "split in the published order"
-
-METHODS = ["joint", "mgda", "pcgrad", "graddrop", "cagrad", "rotograd"]
-CONTROLS = [
-    "norm-only",
-    "norm-gates",
-    "random",
-    "random-params",
-    "random-flops",
-    "first-k",
-    "least",
-]
-CONTROLS += ["smallest-first", "wider", "sparse", "low-rank", "tuned-weights"]
-
-KEYS = {
-    "split.rule": "projection",
-    "compare.methods": METHODS,
-    "compare.controls": CONTROLS,
-    "compare.rules": ["count"],  # Recon's own, read from our probe
-    "train.method": "cagrad",  # whose options these are; rows name their methods themselves
-    "train.options": {"c": 0.2},  # the paper's alpha on this benchmark
-}
-"""What the table asks for beyond the recipe."""
+from tests.benchmarks.table_one_recipe import IN_PUBLISHED_ORDER, PUBLISHED, parse, recipe_of
 
 NEEDS_NO_PROBE = ("single", "joint", "borrowed", "trial")
 """Roles of rows whose networks are known before layers are ranked."""
@@ -116,24 +89,6 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("recipe", nargs="?", default=RECIPE, type=Path)
-    parser.add_argument("--data-root", type=Path, help="folder with mnist and fashion-mnist")
-    parser.add_argument("--out", type=Path, default=Path("runs/table-one"))
-    parser.add_argument("--results", type=Path, default=RESULTS / "table-one.json")
-    parser.add_argument("--max-minutes", type=float, help="end in order before that")
-    parser.add_argument("--workers", type=int, help="trainings at once [1 on a GPU]")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
-    parser.add_argument("--list", action="store_true", help="train nothing, say what is left")
-    options = parser.parse_args(arguments)
-    options.command = shlex.join(["python", "-m", "tests.benchmarks.table_one", *arguments])
-    return options
-
-
 def _main(options: argparse.Namespace) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     table = TableOne.open(options, ConsoleListener(console))
@@ -147,16 +102,6 @@ def _main(options: argparse.Namespace) -> None:
         table.write(options.results, options.command)
     show(table, console)
     console.print(said, soft_wrap=True, highlight=False, markup=False)
-
-
-def recipe_of(options: argparse.Namespace) -> Recipe:
-    """The recipe with the rows of the table."""
-    given = [*options.set, f"compare.seeds={options.seeds}"]
-    if options.data_root is not None:
-        given.append(f"data.root={json.dumps(str(options.data_root.resolve()))}")
-    k = load_recipe(options.recipe, given).split.k
-    keys = {**KEYS, "compare.ks": [k]}
-    return load_recipe(options.recipe, [*(f"{key}={_toml(v)}" for key, v in keys.items()), *given])
 
 
 @dataclass
@@ -405,13 +350,6 @@ def show(table: TableOne, console: Console) -> None:
         )
     console.print(shown)
     console.print(describe_rest(left, total, read_sittings(table.log.path)), soft_wrap=True)
-
-
-def _toml(value: Any) -> str:
-    """A value as `--set` reads it."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
-    return json.dumps(value)
 
 
 if __name__ == "__main__":
