@@ -49,7 +49,7 @@ def plan(
     from recon_search.conflict.scores import ConflictScores
     from recon_search.runs.run import Run
     from recon_search.stages.ablate import plan as ablations
-    from recon_search.stages.check import check
+    from recon_search.stages.check import check, remark
     from recon_search.stages.plan import make_plan
     from recon_search.stages.split import check_scores
     from recon_search.views.counting import counting
@@ -72,3 +72,5 @@ def plan(
     console.print(plan_table(found))
     console.print(step_table(found))
     tell(describe(found))
+    if said := remark(recipe):
+        tell(said)
