@@ -177,6 +177,7 @@ def test_images_that_do_not_decode_are_all_named_and_end_with_exit_code_2(
         f"error: labels.csv row {row + 2} ({photos[row]['file']})" for row in rows
     ]
     assert all("must be a whole image" in line for line in errors)
+    assert f"The tables leave out {len(rows)}, named below, that cannot be read." in done.output
     assert "Written: my-data.png" in done.output
     as_json = invoke("data", "my.toml", "--json")
     assert as_json.code == 2
