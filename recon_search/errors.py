@@ -20,6 +20,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+NEAR = 0.6
+"""Share of letters, in order, that a name has in common with one that may have been meant."""
+
 
 class ReconSearchError(Exception):
     """Base of every error a user can cause and mend: one line and exit code 2 in the CLI."""
@@ -34,7 +37,13 @@ class DataError(ReconSearchError):
 
 
 class LabelError(DataError):
-    """A label is of no use to its task; whoever reads it says in which file and row."""
+    """A label is of no use to its task; whoever reads it says in which file and row.
+
+    Attributes:
+        cell: the one that is wrong only beside others; None where it is wrong alone, or all are.
+    """
+
+    cell: object = None
 
 
 class BackboneError(ReconSearchError):
@@ -74,13 +83,30 @@ class ProcessError(ReconSearchError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'a' or 'b'?" with up to three near names, or "" where none is near.
 
+    Capitals do not count, and a name may be cut short. What is much farther than the nearest, a
+    number for another number, and the name itself are not proposed.
+
     Examples:
         >>> nearest("acuracy", ["accuracy", "error", "f1"])
         " Did you mean 'accuracy'?"
-        >>> nearest("x", ["accuracy"])
-        ''
+        >>> nearest("acc", ["accuracy"]), nearest("rl", ["lr"]), nearest("Size", ["size"])
+        (" Did you mean 'accuracy'?", " Did you mean 'lr'?", " Did you mean 'size'?")
+        >>> nearest("age", ["shape"]), nearest("6", ["36"]), nearest("x", ["x"])
+        ('', '', '')
     """
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    if not any(letter.isalpha() for letter in name):
+        return ""
+    given = name.casefold()
+    shares: dict[str, float] = {}
+    for each in known:
+        other = each.casefold()
+        is_cut = 3 <= len(given) >= len(other) / 3 and other.startswith(given)
+        if each != name and (is_cut or sorted(given) == sorted(other)):
+            shares[each] = 1.0
+        elif each != name and difflib.get_close_matches(given, [other], cutoff=NEAR):
+            shares[each] = difflib.SequenceMatcher(None, other, given).ratio()
+    least = max(shares.values(), default=0.0) - 0.15
+    close = sorted((each for each in shares if shares[each] >= least), key=lambda e: -shares[e])[:3]
     if not close:
         return ""
     return " Did you mean " + " or ".join(f"'{match}'" for match in close) + "?"

@@ -120,9 +120,24 @@ def test_three_layers_are_split_where_nothing_else_is_said(tiny):
 def test_missing_and_unreadable_files(tmp_path):
     with pytest.raises(RecipeError, match="found no file at"):
         load_recipe(tmp_path / "absent.toml")
-    (tmp_path / "bad.toml").write_text("a = [")
-    with pytest.raises(RecipeError, match="A recipe must be TOML"):
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = 1\n\n  epochs 3  # of all\n", "line 3, .*, which reads 'epochs 3  # of all'"),
+        ("seed = 1\na = [", "at end of document., which reads 'a = .'"),
+        ("name = 'oak", 'which reads "name = \'oak"'),
+        ("a = 1\na = 2\n", "which reads 'a = 2'"),
+        ("", "is needed and missing"),
+    ],
+)
+def test_the_line_that_is_no_toml_is_quoted(tmp_path, text, message):
+    (tmp_path / "bad.toml").write_text(text)
+    with pytest.raises(RecipeError, match=message) as error:
         load_recipe(tmp_path / "bad.toml")
+    assert "A recipe must be TOML" in str(error.value) or not text
+    assert "\n" not in str(error.value) or not text
 
 
 HUGE = 10**20

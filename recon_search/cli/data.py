@@ -90,9 +90,11 @@ def _show(recipe: Recipe, found: Examination, tables: Any, doubles: list[str]) -
     config = recipe.data
     where = f" in {config.root}" if config.root else ""
     channels, height, width = found.shape
+    n = len(found.unreadable)
     tell(
         f"{config.name}{where}: {sum(found.samples.values()):,} samples, brought to "
-        f"{height} x {width} in {channels} channel{'s' * (channels > 1)}"
+        f"{height} x {width} in {channels} channel{'s' * (channels > 1)}."
+        + (f" The tables leave out {n:,}, named below, that cannot be read." if n else "")
     )
     console = make_console(minimum=100)
     for table in tables:

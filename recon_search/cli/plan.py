@@ -49,8 +49,9 @@ def plan(
     from recon_search.conflict.scores import ConflictScores
     from recon_search.runs.run import Run
     from recon_search.stages.ablate import plan as ablations
-    from recon_search.stages.check import check
+    from recon_search.stages.check import check, remark
     from recon_search.stages.plan import make_plan
+    from recon_search.stages.rehearsal import check_measured
     from recon_search.stages.split import check_scores
     from recon_search.views.counting import counting
     from recon_search.views.plan import as_json as values
@@ -59,6 +60,7 @@ def plan(
     folder = run_directory({**options, "out": out})
     run = Run(recipe, folder, choose_device(device), workers)
     check(run)
+    check_measured(run)
     scores = None if scores_path is None else ConflictScores.load(scores_path)
     if scores is not None:
         check_scores(scores, run)
@@ -72,3 +74,5 @@ def plan(
     console.print(plan_table(found))
     console.print(step_table(found))
     tell(describe(found))
+    if said := remark(recipe):
+        tell(said)

@@ -60,12 +60,13 @@ def validate(quick: bool, **options: Any) -> None:
     recipe = load_overridden(options)
 
     from recon_search.runs.run import Run
-    from recon_search.stages.check import check
-    from recon_search.stages.rehearsal import rehearse
+    from recon_search.stages.check import check, remark
+    from recon_search.stages.rehearsal import check_measured, rehearse
 
     run = Run(recipe, Path())
     n_layers = check(run)
+    check_measured(run)
     untried = "" if quick else rehearse(run)
     click.echo(f"Valid. {recipe.backbone.name} has {n_layers} splittable layers.")
-    if untried:
-        click.echo(untried)
+    for line in filter(None, (untried, remark(recipe))):
+        click.echo(line)

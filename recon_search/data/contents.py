@@ -16,14 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from recon_search import artefact, seals
-from recon_search.data.pictures import read_size
+from recon_search.data.pictures import read_picture, read_size
 from recon_search.disk import special
 from recon_search.errors import ArtefactError, DataError, FileError
 
 KEPT_FROM = 64 * 1024**2
 """Bytes that must have been read before digests are kept: less is read again in no time."""
 
-FORMAT = "recon-search/contents/1"
+FORMAT = "recon-search/contents/2"
+
+_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
+"""How files of the commonest kinds, JPEG and PNG, begin and end."""
+
+_TAIL = 1024
+"""Bytes at a file's end among which its last ones are: some cameras write behind them."""
 
 _SETTLED = 2.0
 """Seconds after which a change to a file shows in its times."""
@@ -36,7 +42,7 @@ class Content:
     Attributes:
         digest: of its bytes.
         size: (H, W) of the image, upright.
-        fault: why it is no image, as far as its first bytes show; empty if it may be one.
+        fault: why it is no image, as far as its first and last bytes show; empty if it may be one.
     """
 
     digest: str
@@ -99,9 +105,19 @@ def one_size(contents: Iterable[Content]) -> tuple[int, int] | None:
 
 def _look(content: bytes) -> tuple[tuple[int, int], str]:
     try:
-        return read_size(content, "the file"), ""
+        size = read_size(content, "the file")
+        if _seems_cut(content):
+            read_picture(content, "the file", 3)
+        return size, ""
     except DataError as error:
         return (0, 0), str(error)
+
+
+def _seems_cut(content: bytes) -> bool:
+    """Whether a file lacks its end, as after a transfer that broke off; some decode without."""
+    return any(
+        content.startswith(first) and last not in content[-_TAIL:] for first, last in _ENDS.items()
+    )
 
 
 def _cache_folder() -> Path:

@@ -21,6 +21,7 @@ from recon_search.data.table import Files, find_root
 from recon_search.data.task_data import TaskData
 from recon_search.errors import DataError, RecipeError, nearest
 from recon_search.recipe import DataConfig, TaskConfig
+from recon_search.tasks import cells
 
 LABEL = "label"
 """What the task is called where a recipe names none."""
@@ -105,6 +106,13 @@ def _collect(root: Path, trees: Mapping[str, str], *, joined: bool) -> Places:
                     faults.add(
                         f"{name}: an image must stand in the folder of its class, found it beside "
                         "them. Move it."
+                    )
+                    continue
+                own = path.relative_to(folder).parts[0]
+                if (meant := cells.text(own)) != own:
+                    faults.add(
+                        f"{name}: a folder's name must be that of a class as it stands, {own!r} "
+                        f"would be read as {meant or 'no label'}. Rename it."
                     )
                     continue
                 files = where.setdefault((part, below if joined else name), {})

@@ -104,7 +104,8 @@ def assemble(listing: Listing, config: DataConfig, tables: Mapping[str, TaskConf
         DataError: a part is empty, a label is of no use, or a part has no label of a task.
         RecipeError: a task's options are of no use.
     """
-    without = _once(functools.partial(without_missing, missing=config.missing))
+    missing = [each for given in config.missing for each in (given, cells.text(given)) if each]
+    without = _once(functools.partial(without_missing, missing=missing))
     found = {task: [without(cell) for cell in column] for task, column in listing.cells.items()}
     rows = _cut(listing, config, tables, found)
     faults = Faults()
@@ -233,8 +234,12 @@ def _cut(
         rows[part].append(row)
     if empty := [part for part in PARTS if not rows[part]]:
         counts = ", ".join(f"{len(rows[part])} {part}" for part in PARTS)
+        whole = ""
+        if groups is not None:
+            n = len(set(groups))
+            whole = f", of {n} group{'s' * (n != 1)} that stand{'s' * (n == 1)} in one part each"
         raise DataError(
-            f"{listing.name} must have samples for every part, found {counts}. Add some to "
+            f"{listing.name} must have samples for every part, found {counts}{whole}. Add some to "
             f"{' and '.join(empty)}, or change `data.ratio`."
         )
     _check_groups(listing, found)
@@ -275,7 +280,10 @@ def _fit(
             return fit_task(name, [column[row] for row in left], options)
         except LabelError as error:
             wrong = _rows_of(str(error), lambda cell: fit_task(name, [cell], options), column, left)
-            if not wrong or len(wrong) == len(left):
+            if error.cell is not None:
+                wrong = [row for row in left if column[row] is error.cell][:1]
+            labelled = sum(column[row] is not None for row in left)
+            if not wrong or len(wrong) in (labelled, len(left)):
                 if len(left) == len(rows):  # else it is but what remains that is of no use
                     faults.add(f"{listing.name}: {error}")
                 return None

@@ -5,7 +5,9 @@ Of a task of pixels the column holds the path of a label's file below the root: 
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from PIL.Image import Image
 
 from recon_search.artefact import digest
 from recon_search.data import parts
-from recon_search.data.contents import digest_of, one_size, read_contents
+from recon_search.data.contents import Content, digest_of, one_size, read_contents
 from recon_search.data.listing import (
     SHOWN,
     Faults,
@@ -73,7 +75,7 @@ def read_images_and_table(config: DataConfig, tables: Mapping[str, TaskConfig]) 
         raise RecipeError(f"`data.{key}` is needed for '{config.name}' data and missing. Set it.")
     path = root / Path(config.file).expanduser()  # of an absolute one, itself
     table = read_table(path, wanted_columns(config, tables), config.delimiter)
-    names = _find_images(table, config.image, root)
+    names, contents = _find_images(table, config.image, root)
     places = [f"{table.places[row]} ({name})" for row, name in enumerate(names)]
     labels = {
         name: _find_labels(table, name, own, config, root)
@@ -81,12 +83,7 @@ def read_images_and_table(config: DataConfig, tables: Mapping[str, TaskConfig]) 
         if reads_pixels(own.kind, name)
     }
     named = dict.fromkeys(label for column in labels.values() for label in column if label)
-    contents = read_contents(root, dict.fromkeys([*names, *named]))
-    faults = Faults()
-    for place, name in zip(places, names, strict=True):
-        if fault := contents[name].fault:
-            faults.add(f"{place}: {fault}")
-    faults.check()
+    contents |= read_contents(root, [label for label in named if label not in contents])
     parts_of_digest: list[Any] = [
         digest_of(path.read_bytes()),
         {name: contents[name].digest for name in names},
@@ -202,26 +199,38 @@ def read_groups(table: Table, column: str | None) -> list[str] | None:
     return found
 
 
-def _find_images(table: Table, column: str, root: Path) -> list[str]:
-    """Find the image of every row, by its name below the root."""
-    faults = Faults()
-    names: list[str] = []
-    first: dict[str, int] = {}
-    for row, cell in enumerate(table.columns[column]):
+def _find_images(table: Table, column: str, root: Path) -> tuple[list[str], dict[str, Content]]:
+    """Find the image of every row, by its name below the root, and what the files hold.
+
+    Raises:
+        DataError: names rows whose image is missing, and those whose image is none, in turns.
+    """
+    missing: list[str] = []
+    found: dict[str, int] = {}
+    for row, (cell, place) in enumerate(zip(table.columns[column], table.places, strict=True)):
         try:
-            name = _find_image(cell, column, root, look_near=len(faults) < SHOWN)
+            name = _find_image(cell, column, root, look_near=len(missing) < SHOWN)
         except DataError as error:
-            faults.add(f"{table.places[row]}: {error}")
+            missing.append(f"{place}: {error}")
             continue
-        other = first.setdefault(name, row)
+        other = found.setdefault(name, row)
         if other != row:
-            faults.add(
-                f"{table.places[row]}: an image must have one row, {name} has another, "
+            missing.append(
+                f"{place}: an image must have one row, {name} has another, "
                 f"{table.places[other]}. Keep one."
             )
-        names.append(name)
+    contents = read_contents(root, found)
+    damaged = [
+        f"{table.places[row]} ({name}): {contents[name].fault}"
+        for name, row in found.items()
+        if contents[name].fault
+    ]
+    faults = Faults()
+    for pair in itertools.zip_longest(missing, damaged):
+        for line in filter(None, pair):
+            faults.add(line)
     faults.check()
-    return names
+    return list(found), contents
 
 
 def _find_labels(
@@ -264,11 +273,27 @@ def _find_image(
         )
     path = root / name
     if not os.path.isfile(path):
-        folder = path.parent
-        is_listed = look_near and os.path.isdir(folder)
-        known = [each.name for each in folder.iterdir()] if is_listed else []
+        if os.path.isdir(path) or os.path.islink(path):
+            found = "a folder" if os.path.isdir(path) else "a link to nothing"
+            raise DataError(f"{what} must be a file, found {found} at {path}. Check the cell.")
+        is_listed = look_near and os.path.isdir(path.parent)
         raise DataError(
-            f"{what} must exist, found none at {path}.{nearest(path.name, known[:1000])} Check "
-            "the cell, or --data-root."
+            f"{what} must exist, found none at {path}."
+            f"{_near(path) if is_listed else ''} Check the cell, or --data-root."
         )
     return name
+
+
+def _near(path: Path) -> str:
+    """Propose files of a folder: of the same numbers, for others are other images."""
+    own = _numbers(path.name)
+    names = (each.name for each in path.parent.iterdir())
+    near = list(itertools.islice((name for name in names if _numbers(name) == own), 1000))
+    if cut := [name for name in near if Path(name).stem == path.name]:
+        return f" Did you mean '{cut[0]}'?"
+    return nearest(path.name, near)
+
+
+def _numbers(name: str) -> list[str]:
+    """The numbers in a name, without the zeros they begin with."""
+    return [number.lstrip("0") for number in re.findall(r"\d+", name)]

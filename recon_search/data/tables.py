@@ -12,12 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from recon_search.data.listing import Faults
-from recon_search.errors import DataError, in_one_line, nearest
+from recon_search.errors import DataError, in_one_line, nearest, shortened
 
 DELIMITERS = (",", ";", "\t", "|")
 """What separates the cells of a CSV file, the commonest first; the header shows which it is."""
 
 _COLUMNS_SHOWN = 12
+
+_NO_TEXT = {
+    b"PK": "an Excel, OpenDocument or ZIP file",
+    b"\xd0\xcf\x11\xe0": "an Excel file",
+    b"\x1f\x8b": "a gzip file",
+    b"PAR1": "a Parquet file of another name",
+    b"\x89PNG": "an image",
+    b"\xff\xd8": "an image",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+}
+"""What a table may be that is none, by its first bytes."""
 
 _TOLD = re.compile(r"sep=(.)\r?\n")
 
@@ -87,6 +99,12 @@ def _read_csv(path: Path, wanted: Mapping[str, str], delimiter: str | None) -> T
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = 1 + error.object[: error.start].count(b"\n")
+        for begin, what in _NO_TEXT.items():
+            if error.object.startswith(begin):
+                raise DataError(
+                    f"{path.name} must be a table in CSV, or Parquet of a name in .parquet, this is"
+                    f" {what}. Save it as CSV in UTF-8."
+                ) from None
         raise DataError(
             f"{path.name} row {line}: a table must be UTF-8, found the byte "
             f"0x{error.object[error.start]:02x}. Save it as UTF-8."
@@ -107,6 +125,7 @@ def _read_csv(path: Path, wanted: Mapping[str, str], delimiter: str | None) -> T
         strict=True,
     )
     start = 1 + first
+    limit = csv.field_size_limit(len(text))  # a cell may be as long as it is
     try:
         for record in reader:
             row, start = start, first + reader.line_num + 1
@@ -114,6 +133,12 @@ def _read_csv(path: Path, wanted: Mapping[str, str], delimiter: str | None) -> T
                 continue  # an empty line
             if header is None:
                 header = [name.strip() for name in record]
+                if len(header) == 1 < len(wanted):
+                    raise DataError(
+                        f"{path.name} row {row}: a header must name {len(wanted)} columns or more, "
+                        f"found one, {shortened(header[0], 80)!r}. Begin with the header, or set "
+                        "`data.delimiter` to what stands between its names."
+                    )
                 check_columns(path.name, header, wanted)
                 continue
             if len(record) != len(header):
@@ -130,6 +155,8 @@ def _read_csv(path: Path, wanted: Mapping[str, str], delimiter: str | None) -> T
         raise DataError(
             f"{path.name} row {start}: a table must be CSV, this is not ({error}). Correct it."
         ) from None
+    finally:
+        csv.field_size_limit(limit)
     faults.check()
     if header is None or not records:
         raise DataError(f"{path.name} must have a header and rows, found none. Fill it.")

@@ -132,7 +132,8 @@ def feature_width(backbone: nn.Module, config: BackboneConfig, shape: Sequence[i
     except Exception as error:  # whatever a model stumbles over
         raise BackboneError(
             f"{config.name} must take images of shape {(shape[0], *size)}, got "
-            f"{in_one_line(error)}. Set backbone.args.img_size where it has one, or data.canvas."
+            f"{in_one_line(error)}. Set backbone.args.img_size where it has one, data.image_size "
+            "or, of composed data, data.canvas."
         ) from None
     for output in outputs:
         if not isinstance(output, Tensor) or output.ndim != 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -111,6 +112,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = find_recipe(path)
     refuse_special(path)
+    text = ""
     try:
         if path.exists() and not path.is_file():
             raise ValueError("it is no regular file")
@@ -123,7 +125,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise RecipeError(f"A recipe must be {kind}, could not read {path}: {error}.") from None
+        raise RecipeError(
+            f"A recipe must be {kind}, could not read {path}: {error}{_quote(error, text)}."
+        ) from None
     if not isinstance(raw, dict):
         raise RecipeError(f"A recipe must be a table of sections, {path} holds none. Write one.")
     if path.suffix == ".json":
@@ -131,6 +135,16 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _override(raw, override)
     return parse_recipe(raw, str(path))
+
+
+def _quote(error: Exception, text: str) -> str:
+    """Quote the line of a text that an error names; "" where it names none."""
+    lines = text.splitlines()
+    named = re.search(r"at line (\d+)", str(error))
+    number = len(lines) if "at end of document" in str(error) else int(named[1]) if named else 0
+    if not 1 <= number <= len(lines):
+        return ""
+    return f", which reads {shortened(lines[number - 1].strip(), 160)!r}"
 
 
 def parse_recipe(raw: Any, source: str = "recipe") -> Recipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,9 +16,11 @@ from recon_search.chance import forked
 from recon_search.data.source import PartName, Step
 from recon_search.data.view import FeedView
 from recon_search.model.network import MultiTaskModel
+from recon_search.recipe.training import TrainConfig
 from recon_search.runs.fitting import fit_training
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training
+from recon_search.training.checkpoint import CHECKPOINT, save_checkpoint
 from recon_search.training.evaluation import LEAST_SIZE, evaluate
 
 NOWHERE = Path("nowhere")
@@ -74,6 +77,34 @@ def time_judging(model: MultiTaskModel, run: Run, part: PartName) -> Span:
     size = max(run.recipe.train.batch_size, LEAST_SIZE)
     measured = watched.seconds[1:] or watched.seconds
     return Span.of(measured) * run.feed.select(model.tasks).n_steps(part, size, shuffled=False)
+
+
+def time_opening(run: Run) -> Span:
+    """Time what every training does before its first step: reading what is kept of the images.
+
+    That is 0 where it has been done in this process.
+    """
+    started = time.perf_counter()
+    with forked():
+        assert run.feed.inputs is not None
+        next(run.feed.steps("train", run.recipe.train.batch_size, (run.recipe.seed, 0)))
+    seconds = time.perf_counter() - started
+    return Span(seconds, seconds, seconds)
+
+
+def time_saving(model: MultiTaskModel, config: TrainConfig) -> Span:
+    """Time a checkpoint after an epoch: the weights, and what optimiser and average keep of them.
+
+    It is written beside other temporary files, and removed.
+    """
+    state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    n_sets = (2 if config.optimizer.endswith("sgd") else 3) + bool(config.ema) + config.keeps_best
+    sets = {str(number): state for number in range(n_sets)}
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        save_checkpoint(Path(folder) / CHECKPOINT, sets)
+        seconds = time.perf_counter() - started
+    return Span(seconds, seconds, seconds)
 
 
 class _Enough(Exception):  # noqa: N818 - no error

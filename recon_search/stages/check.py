@@ -11,6 +11,7 @@ from recon_search.model.heads import create_heads
 from recon_search.model.room import check_room
 from recon_search.model.rotation import refuse_pyramids
 from recon_search.recipe import Recipe
+from recon_search.runs.paired import detectable
 from recon_search.runs.run import Run
 from recon_search.search.space import check_space
 from recon_search.stages.baselines import judged_tasks
@@ -18,6 +19,9 @@ from recon_search.stages.borrow import borrowed_splits
 from recon_search.stages.split import check_k, reading_of
 from recon_search.training.branching import check_goes_on
 from recon_search.training.optimisation import check_optimizer
+
+MOST_UNTOLD = 2
+"""Seeds with which hardly any difference is told from chance."""
 
 
 def check(run: Run) -> int:
@@ -68,6 +72,24 @@ def check(run: Run) -> int:
         check_k(each, n_layers)
     borrowed_splits(run)
     return n_layers
+
+
+def remark(recipe: Recipe) -> str:
+    """Say what a recipe's comparison cannot tell, before it is trained; "" where nothing is."""
+    n = recipe.compare.seeds
+    if n > MOST_UNTOLD:
+        return ""
+    if n == 1:
+        can = "no difference has an interval, so none is told from chance"
+    else:
+        can = (
+            "a difference is found in four of five runs only where it is "
+            f"{detectable(1.0, n):.0f} times as large as it scatters from seed to seed"
+        )
+    return (
+        f"Note: with `compare.seeds` = {n} {can}. That is enough to try things out; take 3 or more "
+        "to compare."
+    )
 
 
 def _check_names(recipe: Recipe) -> None:

@@ -24,7 +24,7 @@ from recon_search.runs.fitting import count_flops
 from recon_search.runs.pool import n_workers
 from recon_search.runs.result import Result
 from recon_search.runs.run import Run
-from recon_search.runs.timing import Span, time_judging, time_steps
+from recon_search.runs.timing import Span, time_judging, time_opening, time_saving, time_steps
 from recon_search.runs.training import Training, empty_scores
 from recon_search.stages.compare import Line, first_parts, plan
 from recon_search.stages.planned import Plan, Planned, StepCost
@@ -81,6 +81,7 @@ class _Planner:
         self.run, self.is_probed, self.wanted = run, scores is not None, wanted
         self.scores = even_scores(run) if scores is None else scores
         self.split = choose_split(run.recipe, self.scores, schema=run.schema)
+        self.opening = time_opening(run)
         self.steps: dict[tuple[str, str, bool, int, int], StepCost] = {}
         self._networks: dict[str, _Network] = {}
 
@@ -163,16 +164,17 @@ class _Planner:
         return cost.total_parameters + more, cost.total_flops + network.flops
 
     def _seconds(self, training: Training, *, is_tested: bool) -> Span:
-        """Seconds of one training: its steps, its evaluations, and making the network."""
+        """Seconds of one training: making ready, its steps, and what ends its epochs."""
         config, network = training.train, self._network(training)
         feed = self.run.feed.select(training.tasks)
         n_inputs = feed.n_steps("train", config.batch_size, shuffled=True)
         n_steps = _n_epochs(training) * -(-n_inputs // config.accumulate)
         n_measured = -(-n_steps // config.measure_every) if config.measure_every else 0
-        seconds = self._step(training, False) * (n_steps - n_measured) + network.setup
+        seconds = self._step(training, False) * (n_steps - n_measured)
+        seconds += network.setup + self.opening
         if n_measured:
             seconds += self._step(training, True) * n_measured
-        seconds += network.validation * _n_epochs(training)
+        seconds += (network.validation + network.saving) * _n_epochs(training)
         return seconds + network.test if is_tested else seconds
 
     def _step(self, training: Training, measured: bool) -> Span:
@@ -250,6 +252,7 @@ class _Network:
         setup: seconds to make it.
         validation: seconds to evaluate it on that part.
         test: likewise.
+        saving: seconds to write a checkpoint.
     """
 
     parameters: int
@@ -257,6 +260,7 @@ class _Network:
     setup: Span
     validation: Span
     test: Span
+    saving: Span
 
     @classmethod
     def of(cls, training: Training, run: Run) -> _Network:
@@ -282,6 +286,7 @@ class _Network:
             Span(setup, setup, setup),
             time_judging(model, run, "validation"),
             time_judging(model, run, "test"),
+            time_saving(model, training.train),
         )
 
 

@@ -108,9 +108,11 @@ def check_window(run: Run) -> None:
     first, last = recipe.probe.window
     measured = [step / n_steps for step in range(0, n_steps, recipe.probe.every)]
     if not any(first <= at < last for at in measured):
+        lower = "Lower it, or raise" if recipe.probe.every > 1 else "Raise"
         raise RecipeError(
             f"The probe must measure a step in its window {[first, last]}, `probe.every` = "
-            f"{recipe.probe.every} gives none of its {n_steps}. Lower it, or raise probe.epochs."
+            f"{recipe.probe.every} gives none of its {n_steps}. {lower} probe.epochs, or widen "
+            "probe.window."
         )
 
 

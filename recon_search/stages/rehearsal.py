@@ -56,10 +56,7 @@ def rehearse(run: Run) -> str:
         ReconSearchError: what the run would end with.
     """
     names, name = run.schema.names, run.recipe.backbone.name
-    if run.recipe.split.when == "before":
-        check_window(run)
-    if run.recipe.split.when == "during" or run.recipe.compare.during:
-        check_first_part(run)
+    check_measured(run)
     facts = run.facts
     trainings = list(_trainings(run, list(facts.analysis.layers)))
     n_images = _affordable(facts, names, len(trainings), apart=run.schema.apart)
@@ -84,6 +81,18 @@ def rehearse(run: Run) -> str:
                     "command to see where."
                 ) from error
     return ""
+
+
+def check_measured(run: Run) -> None:
+    """Refuse a recipe by which no step would be measured where one must be.
+
+    Raises:
+        RecipeError: with the number of steps.
+    """
+    if run.recipe.split.when == "before":
+        check_window(run)
+    if run.recipe.split.when == "during" or run.recipe.compare.during:
+        check_first_part(run)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Self, TypeGuard, TypeVar
 
@@ -26,8 +27,10 @@ def settle(task: Any, known: Mapping[str, int]) -> None:
         task: a frozen dataclass that is being made.
         known: its metrics with their directions.
     """
-    if not isinstance(task.name, str) or not task.name.strip():
-        raise refusal(task.name, "name", "a text that is not empty", task.name, "Name the task.")
+    is_text = isinstance(task.name, str) and bool(task.name.strip())
+    if not is_text or any(unicodedata.category(letter) == "Cc" for letter in task.name):
+        rule = "a text that is not empty, in one line"
+        raise refusal(cells.show(task.name)[1:-1], "name", rule, task.name, "Name the task.")
     number(task.name, "weight", task.weight, lambda value: value > 0, "above 0")
     chosen = [task.metrics] if isinstance(task.metrics, str) else task.metrics
     named = [*chosen] if isinstance(chosen, Iterable) else []

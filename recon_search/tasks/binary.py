@@ -18,6 +18,8 @@ from recon_search.tasks.cells import (
     enumerate_names,
     flag,
     index_of,
+    show,
+    single,
     sort_names,
     text,
 )
@@ -95,7 +97,7 @@ class Binary:
             LabelError: there is not both yes and no, or a cell is neither.
             RecipeError: an option is unknown, or of no use.
         """
-        counts = count(cells, arguments.ignored(options.get("ignore", ())))
+        counts = count(cells, arguments.ignored(options.get("ignore", ())), name)
         names = arguments.classes(name, classes)
         if not names or not counts:
             names = _names(name, counts)
@@ -117,7 +119,7 @@ class Binary:
 
     def target(self, cell: Any) -> Tensor:
         """Read whether a sample is one."""
-        found = text(cell)
+        found = text(single(cell, self.name))
         if found is None or found in self.ignore:
             return torch.tensor(IGNORED)
         meant = self._read(found)
@@ -173,6 +175,12 @@ def _names(task: str, found: Collection[str]) -> tuple[str, ...]:
             return tuple(sorted(spelled, key=lambda text: flag(text) or 0))
     elif len(found) == 2:
         return sort_names(found)
+    if len(found) == 1:
+        raise LabelError(
+            f"Task '{task}' must have yes and no, or two other values, in the training part, found "
+            f"only {show(*found)}. An empty cell is no label: write no where that is meant, name "
+            "both in `classes`, or leave the task out."
+        )
     raise LabelError(
         f"Task '{task}' must have yes and no, or two other values, in the training part, found "
         f"{enumerate_names(sort_names(found)) or 'no label'}. Name two in `classes`, name those "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import math
 import re
 from collections import Counter
@@ -19,6 +21,9 @@ FLAGS = {"0": 0, "false": 0, "no": 0, "n": 0, "f": 0, "1": 1, "true": 1, "yes": 
 OPPOSITES = (("0", "1"), ("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"))
 """Those that belong together."""
 
+LARGEST = 1e100
+"""Size of a number from which on its square, or the sum of many, may be none."""
+
 SHOWN = 5
 """Classes that an error names, of those that are known."""
 
@@ -31,14 +36,47 @@ def plain(cell: Any) -> Any:
 def entries(cell: Any, separator: str) -> list[Any] | None:
     """Return what a cell of several entries holds, None where it is no label.
 
-    A list is taken as it is; text is cut at the separator; anything else is one entry.
+    A list is taken as it is, also one that is written as in JSON or Python, `["a", "b"]`; other
+    text is cut at the separator; anything else is one entry.
     """
     cell = plain(cell)
+    if isinstance(cell, str) and (written := _written_list(cell)) is not None:
+        return written
     if isinstance(cell, (list, tuple, set, frozenset)):
         return [plain(entry) for entry in cell]
     if text(cell) is None:
         return None
     return cell.split(separator) if isinstance(cell, str) else [cell]
+
+
+def _written_list(cell: str) -> list[Any] | None:
+    """Return the list that a text writes down, None for any other text."""
+    cell = cell.strip()
+    if not (cell.startswith("[") and cell.endswith("]")):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found: list[Any] = read(cell)
+            return found
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return None
+
+
+def single(cell: Any, task: str) -> Any:
+    """Return a cell that holds one entry at most.
+
+    Raises:
+        LabelError: it holds several, or fields.
+    """
+    found = plain(cell)
+    if isinstance(found, (list, tuple, set, frozenset, dict)):
+        what = "fields" if isinstance(found, dict) else "a list"
+        raise LabelError(
+            f"Task '{task}' must be given one entry a cell, found {what}, {show(found)}. Name a "
+            'column of single entries; lists are for kind = "labels" and "values".'
+        )
+    return cell
 
 
 def text(cell: Any) -> str | None:
@@ -58,9 +96,14 @@ def text(cell: Any) -> str | None:
     return None if found in MISSING else found
 
 
-def count(column: Iterable[Any], ignored: Collection[str]) -> Counter[str]:
-    """Count the names in cells, without those that are no label."""
-    counts = Counter(found for cell in column if (found := text(cell)) is not None)
+def count(column: Iterable[Any], ignored: Collection[str], task: str) -> Counter[str]:
+    """Count the names in cells, without those that are no label.
+
+    Raises:
+        LabelError: a cell holds a list.
+    """
+    names = (text(single(cell, task)) for cell in column)
+    counts = Counter(name for name in names if name is not None)
     for each in ignored:
         counts.pop(each, None)
     return counts
@@ -89,6 +132,11 @@ def number(cell: Any, task: str) -> float:
         raise LabelError(
             f"Task '{task}' must be given finite numbers, found {show(cell)}. Write a number like "
             "12 or 0.5, leave the cell empty, or name it in `ignore`."
+        )
+    if abs(value) > LARGEST:
+        raise LabelError(
+            f"Task '{task}' must be given numbers up to {LARGEST:g}, found {show(cell)}. Choose a "
+            "larger unit, leave the cell empty, or name it in `ignore`."
         )
     return value
 

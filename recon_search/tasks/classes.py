@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recon_search.errors import LabelError
 from recon_search.tasks import arguments, metrics
-from recon_search.tasks.cells import count, index_of, plain, sort_names, text
+from recon_search.tasks.cells import count, index_of, plain, single, sort_names, text
 from recon_search.tasks.meter import Meter
 from recon_search.tasks.metrics import IGNORED
 
@@ -96,7 +96,7 @@ class Classes:
             LabelError: there are not two classes, or a cell holds none of `classes`.
             RecipeError: an option is unknown, or of no use.
         """
-        counts = count(cells, arguments.ignored(options.get("ignore", ())))
+        counts = count(cells, arguments.ignored(options.get("ignore", ())), name)
         names = arguments.classes(name, classes) or sort_names(counts)
         arguments.check_named(name, counts, names)
         if not counts or len(names) < 2:
@@ -121,7 +121,7 @@ class Classes:
 
     def target(self, cell: Any) -> Tensor:
         """Read the class of one sample."""
-        found = text(cell)
+        found = text(single(cell, self.name))
         is_missing = found is None or found in self.ignore
         return torch.tensor(
             IGNORED if is_missing else index_of(str(found), self.class_names, self.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -15,6 +15,9 @@ from recon_search.tasks import arguments, losses, metrics
 from recon_search.tasks.cells import entries, flag, index_of, show, sort_names, text
 from recon_search.tasks.meter import Meter
 from recon_search.tasks.metrics import IGNORED
+
+OTHER_SEPARATORS = (",", ";", "\n")
+"""What may stand between labels where a recipe says nothing and no cell has the usual one."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Labels:
         *,
         classes: Sequence[Any] = (),
         positive_weights: Sequence[float] | Literal["balanced"] = (),
-        separator: str = "|",
+        separator: str | None = None,
         flags: bool | None = None,
         none: str = "",
         **options: Any,
@@ -96,7 +99,8 @@ class Labels:
             cells: in any order.
             classes: all labels in their order; else those that are found, sorted.
             positive_weights: one a label; or "balanced", for as many times as no is more frequent.
-            separator: as the attribute.
+            separator: as the attribute; if not said, "|", and cells that look cut by another
+                character are refused.
             flags: as the attribute; if not said, whether that is what cells look like.
             none: as the attribute.
             options: other attributes.
@@ -105,6 +109,7 @@ class Labels:
             LabelError: there is no label, or a cell holds none of `classes`.
             RecipeError: an option is unknown, or of no use.
         """
+        is_said, separator = separator is not None, "|" if separator is None else separator
         arguments.separator(name, separator)
         nothing, ignored = text(none) or "", arguments.ignored(options.get("ignore", ()))
         found = (_row(cell, separator, nothing, ignored, name) for cell in cells)
@@ -113,6 +118,8 @@ class Labels:
             flags = _are_flags(rows)
         labels = {label for row in rows for label in row if label is not None}
         names = arguments.classes(name, classes)
+        if not (names or flags or is_said) and max(map(len, rows), default=0) < 2:
+            _check_cut(name, labels)
         if names:
             arguments.check_named(name, () if flags else sort_names(labels), names)
         elif flags:
@@ -208,6 +215,12 @@ def _row(
     found = entries(cell, separator)
     if found is None:
         return None
+    for entry in found:
+        if isinstance(entry, (list, dict, tuple)):
+            raise LabelError(
+                f"Task '{task}' must be given a list of labels a cell, found {show(cell)}. Write "
+                'texts such as "a|b", lists of texts, or a column a label.'
+            )
     row = [None if (name := text(entry)) in ignored else name for entry in found]
     if none in row:
         if len(row) > 1:
@@ -217,6 +230,23 @@ def _row(
             )
         return []
     return row if not row or any(entry is not None for entry in row) else None
+
+
+def _check_cut(task: str, labels: Set[str]) -> None:
+    """Refuse labels that seem to be several: cut by another character, their pieces are labels.
+
+    Raises:
+        LabelError: names one, and the character.
+    """
+    for separator in OTHER_SEPARATORS:
+        for label in sorted(labels):
+            pieces = [piece.strip() for piece in label.split(separator)]
+            if len(pieces) > 1 and not labels.isdisjoint(pieces):
+                raise LabelError(
+                    f"Task '{task}' must have labels with '|' between them if nothing else is said,"
+                    f" found {show(label)}, of which a part is a label too. Set separator = "
+                    f"{separator!r}, or name all labels in `classes`."
+                )
 
 
 def _are_flags(rows: Sequence[Sequence[str | None]]) -> bool:

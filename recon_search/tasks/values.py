@@ -162,7 +162,8 @@ class Values:
         rows = (output.detach().double() * std + mean).tolist()
         if self.n_values == 1:
             return {"": [row[0] for row in rows]}
-        found: dict[str, list[Any]] = {"": [self.separator.join(map(repr, row)) for row in rows]}
+        texts = [[str(float(f"{number:.6g}")) for number in row] for row in rows]
+        found: dict[str, list[Any]] = {"": [self.separator.join(text) for text in texts]}
         for index in range(self.n_values):
             found[str(index + 1)] = [row[index] for row in rows]
         return found
@@ -195,18 +196,23 @@ def _moments(task: str, column: Sequence[float]) -> tuple[float, float]:
     mean = math.fsum(known) / len(known)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in known) / len(known))
     if std <= 1e-12 * max(map(abs, known)):
+        least, most = min(known), max(known)
+        found = f"{least:g} in all" if least == most else f"no more than {most - least:g} between"
         raise LabelError(
-            f"Task '{task}' must have numbers that differ in the training part, found "
-            f"{known[0]:g} in all {len(known)} cells that have one. Leave the task out."
+            f"Task '{task}' must have numbers that differ in the training part, found {found} "
+            f"{len(known)} cells that have one. Leave the task out"
+            + (", or subtract what they share." if least < most else ".")
         )
     return mean, std
 
 
 def _uneven(task: str, expected: int, cell: Any) -> LabelError:
-    return LabelError(
+    error = LabelError(
         f"Task '{task}' must be given {expected} number{'s' * (expected > 1)} a cell, found "
         f"{show(cell)}. Write as many everywhere; an entry may be empty."
     )
+    error.cell = cell
+    return error
 
 
 def _empty(task: str) -> LabelError:

@@ -17,6 +17,8 @@ from recon_search.errors import ReconSearchError
 Columns = Mapping[str, list[Any]]
 Write = Callable[[Columns], None]
 ENDINGS = (".csv", ".jsonl", ".parquet")
+DIGITS = 6
+"""Of a number that is no whole one: single precision has no more."""
 
 
 def check_ending(path: Path) -> None:
@@ -56,7 +58,8 @@ def _csv(path: Path) -> Iterator[Write]:
             if is_new:
                 writer.writerow(columns)
             is_new = False
-            writer.writerows(zip(*columns.values(), strict=True))
+            for values in zip(*columns.values(), strict=True):
+                writer.writerow(map(rounded, values))
 
         yield write
 
@@ -83,7 +86,8 @@ def _parquet(path: Path) -> Iterator[Write]:
     def write(columns: Columns) -> None:
         nonlocal writer
         schema = None if writer is None else writer.schema
-        table = pyarrow.Table.from_pydict(dict(columns), schema=schema)
+        values = {name: list(map(rounded, column)) for name, column in columns.items()}
+        table = pyarrow.Table.from_pydict(values, schema=schema)
         if writer is None:
             writer = parquet.ParquetWriter(path, table.schema)
         writer.write_table(table)
@@ -95,5 +99,10 @@ def _parquet(path: Path) -> Iterator[Write]:
             writer.close()
 
 
+def rounded(value: Any) -> Any:
+    """Return a number with no more digits than single precision has, and anything else as it is."""
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
 def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else rounded(value)

@@ -20,6 +20,11 @@ def encoded(seed=0, kind="PNG", **options):
     return file.getvalue()
 
 
+def spoilt(content):
+    """The bytes of a PNG file that lacks its middle, and has both its ends."""
+    return content[:150] + content[-12:]
+
+
 def write_image(path, seed=0, **options):
     """Write a PNG or JPEG file, as its name says."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -181,6 +181,14 @@ BAD_TREES = {
         lambda root: (root / "train/cat/3.png").write_bytes(b"no image"),
         r"^train/cat/3\.png: .*it is none that Pillow knows",
     ),
+    "a class that reads as no label": (
+        copy("train/cat/0.png", "train/nan/0.png"),
+        r"^train/nan/0\.png: a folder's name must be .* 'nan' would be read as no label",
+    ),
+    "two classes of one number": (
+        copy("train/cat/0.png", "train/1.0/0.png"),
+        r"^train/1\.0/0\.png: a folder's name must be .* '1\.0' would be read as 1\. Rename",
+    ),
     "an empty part": (
         lambda root: shutil.rmtree(root / "test/cat") or shutil.rmtree(root / "test/dog"),
         r"must have a test part",

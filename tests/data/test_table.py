@@ -14,7 +14,15 @@ from recon_search.data.source import PARTS
 from recon_search.errors import DataError, RecipeError
 from recon_search.recipe import DataConfig, TaskConfig
 from recon_search.tasks.classes import IGNORED
-from tests.data.files import photo_rows, picture, write_csv, write_image, write_photos
+from tests.data.files import (
+    encoded,
+    photo_rows,
+    picture,
+    spoilt,
+    write_csv,
+    write_image,
+    write_photos,
+)
 
 TASKS = {
     "species": TaskConfig(kind="classes"),
@@ -254,7 +262,7 @@ BAD_ROWS = {
         r"labels\.csv row 4: an image must exist, found none at .*a/002\.png.*Did you mean '02",
     ),
     "an empty image": (change(5, file=" "), r"labels\.csv row 5: column 'file' must name an image"),
-    "a folder": (change(5, file="a"), r"labels\.csv row 5: an image must exist"),
+    "a folder": (change(5, file="a"), r"labels\.csv row 5: an image must be a file, found a"),
     "an image outside": (
         change(3, file="../../etc/passwd"),
         r"labels\.csv row 3: an image must lie in the data root, \.\./\.\./etc/passwd lies outside",
@@ -344,10 +352,34 @@ def test_a_file_that_is_no_image_is_found_before_anything_is_trained(tmp_path, c
         read(tmp_path, split="part")
 
 
-def test_an_image_that_is_cut_short_is_named_when_it_is_read(tmp_path):
+def test_rows_without_an_image_and_with_a_bad_one_are_named_together(tmp_path):
+    """Some of each, and how many more there are."""
+    rows = write_photos(tmp_path)
+    for row in (0, 1, 2, 3):
+        rows[row]["file"] = f"gone{row}.png"
+    (tmp_path / rows[5]["file"]).write_bytes(b"no image")
+    (tmp_path / rows[6]["file"]).write_bytes(encoded(6)[:-60])
+    (tmp_path / rows[8]["file"]).write_bytes(encoded(8, "JPEG", size=(64, 64))[:-200])
+    write_csv(tmp_path / "labels.csv", rows)
+    with pytest.raises(DataError, match="row 2: an image must exist") as error:
+        read(tmp_path, split="part")
+    *lines, last = str(error.value).splitlines()
+    assert [int(re.search(r"row (\d+)", line)[1]) for line in lines] == [2, 7, 3, 8, 4]
+    assert "must be an image" in lines[1]
+    assert "must be a whole image" in lines[3]
+    assert last == "And 2 more of these. Mend them, too."
+
+
+def test_an_image_with_something_behind_its_end_is_one(tmp_path):
+    rows = write_photos(tmp_path)
+    (tmp_path / rows[0]["file"]).write_bytes(encoded(0) + b"camera" * 1000)
+    assert len(read(tmp_path, split="part").parts["train"])
+
+
+def test_an_image_that_is_damaged_within_is_named_when_it_is_read(tmp_path):
     write_photos(tmp_path)
     path = tmp_path / "b/03.png"
-    path.write_bytes(path.read_bytes()[:150])
+    path.write_bytes(spoilt(path.read_bytes()))
     data = read(tmp_path, split="part")
     with pytest.raises(DataError, match=r"labels\.csv row 5 \(b/03\.png\) must be a whole image"):
         data.parts["train"][3]
@@ -394,6 +426,10 @@ BAD_FILES = {
         r"row 4: a table must be CSV",
     ),
     "nothing": (lambda lines: [], r"must have a header and rows, found none"),
+    "names between which nothing known stands": (
+        lambda lines: [line.replace(",", " ") for line in lines],
+        r"row 1: a header must name 5 columns or more, found one, 'file part.*`data\.delimiter`",
+    ),
     "a header alone": (lambda lines: lines[:1], r"must have a header and rows, found none"),
 }
 
@@ -415,6 +451,70 @@ def test_a_table_that_is_not_utf8_is_refused_by_its_row(tmp_path):
     write_csv(tmp_path / "labels.csv", rows, encoding="latin-1")
     with pytest.raises(DataError, match=r"labels\.csv row 3: a table must be UTF-8, .*0xe4"):
         read(tmp_path, split="part")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"PK\3\4\xff", "an Excel, "),
+        (b"\x1f\x8b\0", "a gzip file"),
+        (b"\xff\xfef\0", "text in UTF-16"),
+    ],
+)
+def test_a_file_that_is_no_text_is_called_what_it_is(tmp_path, content, what):
+    write_photos(tmp_path)
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(DataError, match=rf"labels\.csv must be a table in CSV.*this is {what}"):
+        read(tmp_path, split="part")
+
+
+def test_a_cell_may_be_long(tmp_path):
+    rows = write_photos(tmp_path)
+    for row in rows:
+        row["site"] += "x" * 150_000 * (row is rows[3])
+    write_csv(tmp_path / "labels.csv", rows)
+    assert len(read(tmp_path, split="part").parts["train"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells", "message"),
+    [
+        ("binary", ["x", ""], "only 'x'"),
+        ("classes", ["oak", ""], "only 'oak'"),
+        ("values", ["", ""], "found none"),
+        ("values", ["5", ""], "found 5 in all"),
+    ],
+)
+def test_what_is_wrong_with_a_column_is_said_once_also_if_some_of_its_cells_are_empty(
+    tmp_path, kind, cells, message
+):
+    rows = write_photos(tmp_path)
+    for number, row in enumerate(rows):
+        row["age"] = cells[number // 2 % 2]
+    write_csv(tmp_path / "labels.csv", rows)
+    with pytest.raises(DataError, match=rf"^labels\.csv: Task 'age' .*{message}") as error:
+        read(tmp_path, {"age": TaskConfig(kind=kind)}, split="part")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_cell_of_more_numbers_than_others_is_named_by_its_row(tmp_path):
+    rows = write_photos(tmp_path)
+    rows[4]["age"] = "1|2"
+    write_csv(tmp_path / "labels.csv", rows)
+    with pytest.raises(DataError, match=r"^labels\.csv row 6 \(a/04\.png\): .*1 number a cell"):
+        read(tmp_path, split="part")
+
+
+@pytest.mark.parametrize("missing", ["-9", "-9.0"])
+@pytest.mark.parametrize("cell", ["-9", "-9.0", " -9.00"])
+def test_a_missing_number_may_be_written_in_any_way(tmp_path, missing, cell):
+    rows = write_photos(tmp_path)
+    rows[4]["age"] = cell
+    write_csv(tmp_path / "labels.csv", rows)
+    (age,) = read(tmp_path, {"age": TaskConfig(kind="values")}, missing=[missing]).tasks
+    assert age.mean[0] > 0
+    least = read(tmp_path, {"age": TaskConfig(kind="values")}, missing=[missing], split="part")
+    assert torch.stack([own["age"] for _, own in least.parts["train"]]).nan_to_num().min() >= 0
 
 
 def test_missing_columns_are_named_together_with_near_ones_and_all_there_are(tmp_path):

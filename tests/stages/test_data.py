@@ -15,7 +15,7 @@ from recon_search.stages.findings import Column, Overlap, advise
 from recon_search.tasks.classes import Classes
 from recon_search.views.data import bars, shorten
 from recon_search.views.sheet import contact_sheet, describe
-from tests.data.files import encoded, photo_rows, write_csv, write_image, write_photos
+from tests.data.files import encoded, photo_rows, spoilt, write_csv, write_image, write_photos
 from tests.stages.recipes import TINY
 
 REST = TINY.partition("[backbone]")[1] + TINY.partition("[backbone]")[2]
@@ -169,7 +169,7 @@ def test_images_that_do_not_decode_are_all_named_and_end_with_exit_code_2(
     """Also the first of a part, and the first of all."""
     for row in rows:
         path = tmp_path / "photos" / photos[row]["file"]
-        path.write_bytes(path.read_bytes()[:150])
+        path.write_bytes(spoilt(path.read_bytes()))
     done = invoke("data", "my.toml")
     assert done.code == 2
     errors = done.error.splitlines()
@@ -177,6 +177,7 @@ def test_images_that_do_not_decode_are_all_named_and_end_with_exit_code_2(
         f"error: labels.csv row {row + 2} ({photos[row]['file']})" for row in rows
     ]
     assert all("must be a whole image" in line for line in errors)
+    assert f"The tables leave out {len(rows)}, named below, that cannot be read." in done.output
     assert "Written: my-data.png" in done.output
     as_json = invoke("data", "my.toml", "--json")
     assert as_json.code == 2
@@ -262,7 +263,7 @@ def test_the_sheet_shows_training_images_as_they_are_trained_on_with_their_label
 
 def test_a_sheet_leaves_out_what_cannot_be_read(tmp_path):
     rows = write_photos(tmp_path / "photos")
-    (tmp_path / "photos" / rows[0]["file"]).write_bytes(encoded(0)[:150])
+    (tmp_path / "photos" / rows[0]["file"]).write_bytes(spoilt(encoded(0)))
     _, figure = sheet_of(tmp_path)
     assert sum(bool(axes.images) for axes in figure.axes) == 11
 

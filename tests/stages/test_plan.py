@@ -89,6 +89,30 @@ def test_the_time_is_of_the_order_of_what_the_run_took(ran):
     assert planned.seconds.low <= planned.seconds.middle <= planned.seconds.high
 
 
+def test_reading_images_and_writing_checkpoints_take_time(ran):
+    """Of weights and two moments of each a checkpoint is three times as large as the weights."""
+    run, _ = ran
+    fresh = Run(run.recipe, run.out, workers=1)
+    planner = _Planner(fresh, None)
+    assert planner.opening.middle > 0
+    training = probe_training(fresh, 0)
+    network = planner._network(training)
+    assert network.saving.middle > 0
+    once = planner._seconds(training, is_tested=False).middle
+    longer = training.train.model_copy(update={"epochs": training.train.epochs + 1})
+    twice = planner._seconds(replace(training, train=longer), is_tested=False).middle
+    epoch = network.validation.middle + network.saving.middle
+    assert once > planner.opening.middle + network.setup.middle + epoch
+    assert twice - once > epoch
+
+
+def test_a_plan_says_what_is_not_in_it_and_that_its_machine_counts(ran):
+    _, planned = ran
+    text = describe(planned)
+    assert "Not in it: starting processes, export and report" in text
+    assert "may make it several times as long" in text
+
+
 def test_every_kind_of_step_is_timed_once_and_measuring_costs(ran):
     _, planned = ran
     kinds = [(step.network, step.method, step.measured) for step in planned.steps]

@@ -76,16 +76,16 @@ def test_every_column_is_what_the_outputs_mean_in_the_users_terms(given):
         shares = np.exp(found["kind of $ tree"][index])
         shares /= shares.sum()
         assert row["kind of $ tree"] == ("oak", "beech", "fir")[shares.argmax()]
-        assert float(row["kind of $ tree probability"]) == pytest.approx(shares.max())
+        assert float(row["kind of $ tree probability"]) == pytest.approx(shares.max(), rel=1e-5)
         yes = 1 / (1 + np.exp(-found["healthy"][index, 0]))
         assert row["healthy"] == ("yes" if yes > 0.5 else "no")
-        assert float(row["healthy probability"]) == pytest.approx(yes)
+        assert float(row["healthy probability"]) == pytest.approx(yes, rel=1e-5)
         chances = 1 / (1 + np.exp(-found["seen"][index]))
         named = [n for n, p in zip(("bird", "nest"), chances, strict=True) if p > 0.5]
         assert row["seen"] == ("|".join(named) or "nothing")
-        assert float(row["seen probability nest"]) == pytest.approx(chances[1])
-        assert float(row["age"]) == pytest.approx(40 + 3 * found["age"][index, 0])
-        assert float(row["place 2"]) == pytest.approx(2 + 4 * found["place"][index, 1])
+        assert float(row["seen probability nest"]) == pytest.approx(chances[1], rel=1e-5)
+        assert float(row["age"]) == pytest.approx(40 + 3 * found["age"][index, 0], rel=1e-5)
+        assert float(row["place 2"]) == pytest.approx(2 + 4 * found["place"][index, 1], rel=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
@@ -110,6 +110,9 @@ def test_every_ending_holds_the_same_rows(given):
     lines = [json.loads(line) for line in (folder / "p.jsonl").read_text().splitlines()]
     assert lines == pyarrow.parquet.read_table(folder / "p.parquet").to_pylist()
     assert [{k: str(v) for k, v in line.items()} for line in lines] == rows_of(folder / "p.csv")
+    numbers = [value for line in lines for value in line.values() if isinstance(value, float)]
+    assert len(numbers) > len(lines)
+    assert all(value == float(f"{value:.6g}") for value in numbers)
     for name in ("oak", "beech", "fir"):
         assert all(0 < line[f"kind of $ tree probability {name}"] < 1 for line in lines)
 

@@ -14,8 +14,8 @@ from recon_search.recipe import DataConfig, parse_recipe
 from recon_search.runs import run as running
 from recon_search.runs.run import Run
 from recon_search.stages import rehearsal
-from recon_search.stages.check import check
-from recon_search.stages.rehearsal import rehearse
+from recon_search.stages.check import check, remark
+from recon_search.stages.rehearsal import check_measured, rehearse
 from recon_search.training import loop
 from tests.stages.recipes import TINY
 
@@ -160,3 +160,27 @@ def test_data_given_from_python_are_rehearsed_with(tmp_path):
     data = TaskData([rs.Classes("hue", 10), rs.Classes("right", 10)], parts)
     recipe = given.recipe.model_copy(update={"data": DataConfig(name="given", channels=1)})
     assert rehearse(Run(recipe, tmp_path / "out", data=data)) == ""
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [(1, "= 1 no difference has an interval"), (2, "only where it is 12 times"), (3, "")],
+)
+def test_seeds_that_tell_nothing_are_remarked_on(tmp_path, seeds, said):
+    found = remark(make_run(tmp_path, compare={"seeds": seeds}).recipe)
+    assert said in found
+    assert ("take 3 or more" in found) == bool(said)
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("every", "step"), [(99, "Lower it, or raise probe.epochs"), (1, "none of its 1. Raise probe")]
+)
+def test_a_probe_that_would_measure_nothing_is_told_what_helps(tmp_path, every, step):
+    run = make_run(
+        tmp_path,
+        probe={"every": every, "window": [0.6, 1.0], "epochs": 1},
+        train={"batch_size": 128},
+    )
+    with pytest.raises(RecipeError, match=step):
+        check_measured(run)

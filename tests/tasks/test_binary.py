@@ -123,7 +123,7 @@ def test_what_is_yes_can_be_said():
         (["yes", "y", ""], {}, "must have yes and no.*, found y, yes"),
         ([-1, 0, 1], {}, "found -1, 0, 1. Name two in `classes`"),
         (["a", "b", "c"], {}, "found a, b, c"),
-        (["a"], {}, "found a"),
+        (["a"], {}, "found only 'a'. An empty cell is no label"),
         (["yes", "maybe", "no"], {}, "found maybe, no, yes"),
         (
             ["a", "b", "c"],

@@ -130,7 +130,6 @@ def test_names_that_are_numbers_from_0_are_not_in_the_spec():
         ("bird", "found 'bird', which does not occur in the training part. Correct it"),
         (3.0, "found '3'"),
         ("Cat", "found 'Cat'.*Did you mean 'cat'"),
-        (["cat"], "found"),
         ("a\nb", r"found 'a\\nb'"),
     ],
 )
@@ -139,6 +138,14 @@ def test_a_class_that_is_not_in_the_training_part_is_one_line(cell, message):
     with pytest.raises(LabelError, match=f"Task 'species' must be given one of .*{message}") as e:
         task.target(cell)
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("cell", [["cat"], [], ("cat", "dog"), {"name": "cat"}])
+def test_a_cell_of_several_entries_is_no_class(cell):
+    task = Classes.fit("a", ["cat", "dog"])
+    for make in (task.target, lambda cell: Classes.fit("a", ["cat", "dog", cell])):
+        with pytest.raises(LabelError, match="Task 'a' must be given one entry a cell, found "):
+            make(cell)
 
 
 def test_of_many_classes_an_error_names_the_first():
@@ -195,7 +202,8 @@ def test_weights_are_1_on_average_over_the_training_part():
         ({"metrics": ["top-5"]}, "top-5 asks for more than 5 classes, got 3"),
         ({"metrics": ["mae"]}, "`metrics` must be among accuracy, .*, got 'mae'"),
         ({"name": ""}, "`name` must be a text that is not empty"),
-        ({"name": 3}, "`name` must be a text that is not empty, got 3"),
+        ({"name": "a\nb"}, r"Task 'a\\nb': `name` must be .* in one line, got 'a\\nb'"),
+        ({"name": 3}, "`name` must be a text that is not empty, in one line, got 3"),
     ],
 )
 def test_an_argument_that_is_of_no_use_is_one_line(arguments, message):

@@ -1,5 +1,6 @@
 """Any number of labels an image obeys the contract of tasks."""
 
+import json
 import math
 
 import numpy as np
@@ -165,6 +166,32 @@ def test_none_of_the_labels_is_not_an_empty_cell():
     assert fitted == task
     with pytest.raises(LabelError, match="labels or 'No Finding', found both in 'x"):
         task.target("x|No Finding")
+
+
+@pytest.mark.parametrize("write", [json.dumps, str, list])
+def test_lists_are_read_as_other_programs_write_them(write):
+    cells = [write(["cat", "dog"]), write(["dog"]), write([])]
+    task = Labels.fit("a", [*cells, ""])
+    assert task.class_names == ("cat", "dog")
+    assert [task.target(cell).tolist() for cell in cells] == [[1, 1], [0, 1], [0, 0]]
+
+
+@pytest.mark.parametrize("separator", [",", "; "])
+def test_labels_between_which_something_else_stands_are_refused_unless_that_is_said(separator):
+    cells = [f"cat{separator}dog", "dog", "bird"]
+    with pytest.raises(LabelError, match=f"found 'cat{separator}dog', .* separator = '.'"):
+        Labels.fit("a", cells)
+    assert Labels.fit("a", cells, separator=separator[0]).class_names == ("bird", "cat", "dog")
+    assert Labels.fit("a", cells, separator="|").n_classes == 3, "that is said"
+    assert Labels.fit("a", cells, classes=sorted(cells)).n_classes == 3
+    assert Labels.fit("a", [*cells, "bird|dog"]).n_classes == 3, "| is what stands between them"
+    assert Labels.fit("a", ["cat, black", "dog"]).n_classes == 2
+
+
+@pytest.mark.parametrize("cell", [{"cat": True}, [["cat"]], [("cat", 1)]])
+def test_a_list_of_anything_but_labels_is_one_line(cell):
+    with pytest.raises(LabelError, match="'a' must be given a list of labels a cell, found"):
+        Labels.fit("a", [cell, "dog"])
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,23 @@ def test_what_is_no_number_is_one_line(cell):
         Values.fit("age", [1, 2, cell])
 
 
+@pytest.mark.parametrize("cell", ["1e300", -1e101, [1e200]])
+def test_a_number_whose_square_may_be_none_is_one_line(cell):
+    with pytest.raises(LabelError, match=r"'age' must be given numbers up to 1e\+100, found"):
+        Values.fit("age", [1, 2, cell])
+
+
+def test_numbers_that_differ_by_rounding_alone_are_not_called_equal():
+    with pytest.raises(LabelError, match="found no more than 1e-200 between 2 cells"):
+        Values.fit("a", [1e-200, 2e-200])
+
+
+def test_lists_are_read_as_other_programs_write_them():
+    task = Values.fit("box", ["[1, 2]", "[3.5, null]", [4, 5], "6|7"])
+    assert task.n_values == 2
+    assert task.target("[1, 2.5]").tolist() == [1, 2.5]
+
+
 def test_of_several_numbers_some_can_be_missing():
     task = Values("box", 3, ignore=-1)
     cells = [
