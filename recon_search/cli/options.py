@@ -107,7 +107,10 @@ def _read_pairs(context: Any, option: Any, pairs: tuple[str, ...]) -> dict[str, 
         new, separator, old = pair.partition("=")
         if not (new and separator and old):
             raise click.UsageError(f"--map must be NEW=OLD, got '{pair}'. Example: --map kind=tree")
-        found[new] = old
+        if found.setdefault(new, old) != old:
+            raise click.UsageError(
+                f"--map must name each NEW once, got '{new}={found[new]}' and '{pair}'. Drop one."
+            )
     return found
 
 
