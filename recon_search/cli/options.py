@@ -102,7 +102,7 @@ def map_splits(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _read_pairs(context: Any, option: Any, pairs: tuple[str, ...]) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for pair in pairs:
         new, separator, old = pair.partition("=")
         if not (new and separator and old):
