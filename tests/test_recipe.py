@@ -90,6 +90,7 @@ def test_two_rules_of_one_section_are_both_reported(tiny):
         ("compare.controls=['nothing']", r"`compare.controls.0`"),
         ("split.max_params='1.2x'", r"exclude each other"),
         ("split.max_params='lots'", r"`split.max_params`"),
+        ("split.max_flops='0.5x'", r"`split.max_flops`: value error, must be at least 1x"),
         ("probe.confidence=0", r"`probe.confidence`: input should be greater than 0"),
         ("probe.confidence=1.5", r"`probe.confidence`: input should be less than or equal to 1"),
         (

@@ -102,12 +102,15 @@ def map_splits(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _read_pairs(context: Any, option: Any, pairs: tuple[str, ...]) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for pair in pairs:
         new, separator, old = pair.partition("=")
         if not (new and separator and old):
             raise click.UsageError(f"--map must be NEW=OLD, got '{pair}'. Example: --map kind=tree")
-        found[new] = old
+        if found.setdefault(new, old) != old:
+            raise click.UsageError(
+                f"--map must name each NEW once, got '{new}={found[new]}' and '{pair}'. Drop one."
+            )
     return found
 
 

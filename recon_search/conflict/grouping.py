@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.cluster.hierarchy import cut_tree, fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from recon_search.conflict.scores import ConflictScores
@@ -110,7 +110,8 @@ def cluster_tasks(
     if max_groups is None:
         labels = fcluster(tree, 1 - threshold, criterion="distance")
     else:
-        labels = fcluster(tree, max_groups, criterion="maxclust")
+        n = min(max_groups, len(scores.tasks))
+        labels = cut_tree(tree, n_clusters=n)[:, 0]  # fcluster makes fewer of equal affinities
     groups: dict[int, list[str]] = {}
     for task, label in zip(scores.tasks, labels.tolist(), strict=True):
         groups.setdefault(label, []).append(task)

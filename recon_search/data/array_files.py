@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
@@ -68,6 +68,8 @@ def _read(source: Path | Stored) -> tuple[NDArray[Any], bool]:
         raise
     except Exception as error:  # of files, of numpy, of decoders
         reason = in_one_line(error)
+        if isinstance(error, UnidentifiedImageError):  # which names an object in memory
+            reason = "Pillow knows no such picture" if content else "it is empty"
         if "pickle" in reason:  # numpy says how it could be loaded all the same
             reason = "it holds Python objects, which are never unpickled"
         raise DataError(

@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import TVTensor
 
 from recon_search.artefact import digest
+from recon_search.data.dense_transforms import DepthMap, InverseDepthMap, zoom
 from recon_search.data.draws import Draws
 from recon_search.data.transforms import Preparation, to_tensor
 from recon_search.errors import RecipeError, in_one_line
@@ -79,7 +80,7 @@ class Augmentation:
                 self._draws.below(most - side + 1)
                 for most, side in zip((height, width), sides, strict=True)
             ]
-            yield self._crop(corner + sides)
+            yield self._crop(corner + sides, factor)
         elif config.crops:
             scale, ratio = config.scale or WHOLE, config.ratio or SQUARE
             height, width = functional.get_size(image)
@@ -91,16 +92,21 @@ class Augmentation:
         if config.flip and self._draws.chance(config.flip):
             yield functional.horizontal_flip
 
-    def _crop(self, box: Sequence[int]) -> Callable[[Any], Any]:
-        """Cut a box (top, left, height, width) out and bring it to the size of all."""
-        preparation = self._preparation
-        return lambda each: functional.resized_crop(
-            each,
-            *box,
-            list(preparation.size),
-            InterpolationMode(preparation.interpolation),
-            antialias=True,
-        )
+    def _crop(self, box: Sequence[int], factor: float | None = None) -> Callable[[Any], Any]:
+        """Cut a box (top, left, height, width) out and bring it to the size of all.
+
+        Args:
+            box: to be cut out.
+            factor: by which depths come nearer; None takes that of the box.
+        """
+        size, mode = self._preparation.size, InterpolationMode(self._preparation.interpolation)
+
+        def change(each: Any) -> Any:
+            if factor is not None and isinstance(each, DepthMap | InverseDepthMap):
+                return zoom(each, box, size, factor)
+            return functional.resized_crop(each, *box, list(size), mode, antialias=True)
+
+        return change
 
     @cached_property
     def _jitter(self) -> v2.Transform:

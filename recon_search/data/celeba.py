@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recon_search.artefact import digest
 from recon_search.data.benchmark import Benchmark
 from recon_search.data.contents import digest_of, one_size, read_contents
-from recon_search.data.listing import Faults, Listing, assemble
+from recon_search.data.listing import Faults, Listing, assemble, read_lines
 from recon_search.data.source import PARTS, PartName
 from recon_search.data.table import Files
 from recon_search.data.tables import Table, read_table
 from recon_search.data.task_data import TaskData
 from recon_search.errors import DataError, in_one_line
 from recon_search.recipe import DataConfig, TaskConfig
+from recon_search.tasks.cells import text
 
 ATTRIBUTES = (
     *("5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs"),
@@ -77,11 +78,8 @@ def read_celeba(config: DataConfig, tables: Mapping[str, TaskConfig]) -> TaskDat
     for place, name in zip(places, names, strict=True):
         if fault := contents[name].fault:
             faults.add(f"{place}: {fault}")
+    cells = {task: _read_answers(attributes.columns[task], task, places, faults) for task in tables}
     faults.check()
-    cells = {
-        task: [ANSWERS.get(cell, f"{cell}, not -1 or 1") for cell in attributes.columns[task]]
-        for task in tables
-    }
     listing = Listing(
         name=attributes.name,
         keys=names,
@@ -100,6 +98,17 @@ def read_celeba(config: DataConfig, tables: Mapping[str, TaskConfig]) -> TaskDat
     return assemble(listing, config, tables)
 
 
+def _read_answers(
+    column: Sequence[str], task: str, places: Sequence[str], faults: Faults
+) -> list[str | None]:
+    """Read what cells say; 1.0 is 1, as tables are written that were read as fractions."""
+    found = [ANSWERS.get(text(cell) or "") for cell in column]
+    for cell, answer, place in zip(column, found, places, strict=True):
+        if answer is None:
+            faults.add(f"{place}: {task} must be -1 or 1, found {cell!r}. Fetch the file again.")
+    return found
+
+
 def _find_images(root: Path) -> Path:
     """The folder of the images; some copies have it twice, one in the other."""
     places = [
@@ -114,10 +123,7 @@ def _read(path: Path, wanted: Mapping[str, str]) -> Table:
     """Read columns of a list: of a CSV file with a header, or of text parted by blanks."""
     if path.suffix == ".csv":
         return read_table(path, wanted, ",")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} must be a text file, it is not ({in_one_line(error)}).") from None
+    lines = read_lines(path)
     header, first = ["image_id", "partition"], 0
     if "partition" not in wanted:
         header, first = ["image_id", *(lines[1].split() if len(lines) > 1 else [])], 2
@@ -151,10 +157,20 @@ def _name_images(
     attributes: Table, parts: Table, images: Path, root: Path
 ) -> tuple[list[str], list[PartName]]:
     """Return the image of every row below the root, and its part."""
-    numbers = dict(zip(parts.columns["image_id"], parts.columns["partition"], strict=True))
+    faults = Faults()
+    for table in (attributes, parts):
+        first: dict[str, str] = {}
+        for place, name in zip(table.places, table.columns["image_id"], strict=True):
+            if (other := first.setdefault(name, place)) != place:
+                faults.add(
+                    f"{place}: an image must have one row, {name} has another, {other}. Keep one."
+                )
+    faults.check()
+    numbers = dict(
+        zip(parts.columns["image_id"], map(text, parts.columns["partition"]), strict=True)
+    )
     folder = images.relative_to(root).as_posix()
     there = {path.name for path in images.iterdir()}
-    faults = Faults()
     names: list[str] = []
     given: list[PartName] = []
     for place, name in zip(attributes.places, attributes.columns["image_id"], strict=True):

@@ -14,12 +14,13 @@ from PIL.Image import Image
 from recon_search.artefact import digest
 from recon_search.data.benchmark import Benchmark
 from recon_search.data.contents import digest_of, one_size, read_contents
-from recon_search.data.listing import Faults, Listing, assemble
+from recon_search.data.listing import Faults, Listing, assemble, read_lines
 from recon_search.data.pictures import MODES, read_picture
 from recon_search.data.source import PartName
+from recon_search.data.table import read_groups
 from recon_search.data.tables import Table, read_table
 from recon_search.data.task_data import TaskData
-from recon_search.errors import DataError, in_one_line, nearest
+from recon_search.errors import nearest
 from recon_search.recipe import DataConfig, TaskConfig
 
 FINDINGS = (
@@ -45,7 +46,7 @@ CHESTXRAY14 = Benchmark(
 )
 
 _WANTED = ("Image Index", "Finding Labels", "Patient ID")
-"""Columns; what follows the seventh has commas in its names and is not to be relied on."""
+"""Columns; those with commas in their names follow, of which copies have more or fewer cells."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def read_chestxray14(config: DataConfig, tables: Mapping[str, TaskConfig]) -> Ta
         "train": CHESTXRAY14.find(root, "train_val_list.txt"),
         "test": CHESTXRAY14.find(root, "test_list.txt"),
     }
-    table = read_table(path, dict.fromkeys(_WANTED, "data.name"), ",")
+    table = read_table(path, dict.fromkeys(_WANTED, "data.name"), ",", is_ragged=True)
     names, given = _name_images(table, root, lists)
     places = [f"{at} ({name})" for at, name in zip(table.places, names, strict=True)]
     contents = read_contents(root, names)
@@ -108,7 +109,7 @@ def read_chestxray14(config: DataConfig, tables: Mapping[str, TaskConfig]) -> Ta
         pictures=Radiographs(root, names, places, config.channels),
         cells={task: ["yes" if task in own else "no" for own in found] for task in tables},
         given=given,
-        groups=table.columns["Patient ID"],
+        groups=read_groups(table, "Patient ID"),
         fingerprint=digest(
             [
                 *(digest_of(each.read_bytes()) for each in (path, *lists.values())),
@@ -128,13 +129,9 @@ def _name_images(
     faults = Faults()
     rows = dict(zip(table.columns["Image Index"], table.places, strict=True))
     for part, path in lists.items():
-        try:
-            lines = path.read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{path} must be a list of names, it is not ({in_one_line(error)})."
-            ) from None
-        for number, name in enumerate(lines, 1):
+        for number, line in enumerate(read_lines(path), 1):
+            if not (name := line.strip()):
+                continue
             if name not in rows or name in parts:
                 fault = "a row" if name not in rows else "one place in the lists"
                 faults.add(

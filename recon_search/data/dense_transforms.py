@@ -7,7 +7,7 @@ way: none is interpolated. A class stays one, and what is unknown stays unknown.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -67,6 +67,17 @@ def _zoom_inverse(
 ) -> InverseDepthMap:
     found, scale = _cut_out(depth, (top, left, height, width), size)
     return InverseDepthMap(found * scale)
+
+
+def zoom(
+    depth: DepthMap | InverseDepthMap, box: Sequence[int], size: Sequence[int], factor: float
+) -> DepthMap | InverseDepthMap:
+    """Cut out a box (top, left, height, width) that is seen so many times larger.
+
+    Whole pixels show that only nearly: 128 / 1.2 are 106. Published code divides by the factor.
+    """
+    cut = functional.resized_crop_mask(depth.as_subclass(Tensor), *box, list(size))
+    return DepthMap(cut / factor) if isinstance(depth, DepthMap) else InverseDepthMap(cut * factor)
 
 
 def _cut_out(

@@ -37,6 +37,9 @@ SMALL = 2**30
 GPU_SHARE = 0.25
 """Share of a GPU's free memory that it takes at most."""
 
+SLACK = 0.5
+"""By how much images of fractions may leave [0, 1]: resizing overshoots by less."""
+
 MOST_WORKERS = 8
 """Processes that read images for a GPU where the recipe does not say how many."""
 
@@ -101,7 +104,8 @@ class Images:
         channels = self.reader.preparation.channels
         if len(mean) != channels:
             mean, std = (each.mean().repeat(channels) for each in (mean, std))
-        return Inputs(mean, std)
+        is_levels = self.reader.preparation.dtype == torch.uint8
+        return Inputs(mean, std, 255.0 if is_levels else 1.0)
 
     def open(self, device: torch.device, say: Say = silent) -> ImageFeed:
         """Make it ready to be read; images are read with the first step."""
@@ -126,6 +130,14 @@ class Images:
                 "`data.augment` may change colours of images in levels from 0 to 255 only, got "
                 "tensors of float32. Leave color_jitter and auto_augment out."
             )
+        if dtype == torch.float32 and self._pretraining is not None and first.numel():
+            least, most = first.min().item(), first.max().item()
+            if least < -SLACK or most > 1 + SLACK:
+                raise DataError(
+                    "Images of fractions must be from 0 to 1 to be normalised as a backbone's "
+                    f"weights want it, the first of training are from {least:.3g} to {most:.3g}. "
+                    'Convert them, or set data.statistics = "data".'
+                )
         dense = [task.name for task in self.data.tasks if isinstance(task, PixelTask)]
         if config.augment.pad and dense:
             raise RecipeError(

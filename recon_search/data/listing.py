@@ -16,7 +16,7 @@ from recon_search.data.array_files import Labels, Stored
 from recon_search.data.listed import ListedSamples, Pictures
 from recon_search.data.source import PARTS, PartName
 from recon_search.data.task_data import TaskData
-from recon_search.errors import DataError, LabelError, RecipeError
+from recon_search.errors import DataError, LabelError, RecipeError, in_one_line
 from recon_search.recipe import DataConfig, TaskConfig
 from recon_search.tasks import cells
 from recon_search.tasks.registry import fit_pixels, fit_task
@@ -173,6 +173,20 @@ def _pick(
     own = {task.name: labels[task.name][index] for task in tasks if task.name in labels}
     dense = [task for task in tasks if task.name in listing.files and isinstance(task, PixelTask)]
     return ListedSamples(listing.pictures, rows, own, listing.files, dense)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a list in UTF-8, with or without a mark that says so.
+
+    Raises:
+        DataError: it is no text, or cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} must be a list in UTF-8, it is not ({in_one_line(error)}). Fetch it again."
+        ) from None
 
 
 def without_missing(cell: Any, missing: Sequence[str]) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from recon_search.artefact import digest
 from recon_search.data.contents import one_size, read_contents
 from recon_search.data.image_folder import images_below
-from recon_search.data.listing import Faults, Listing, assemble
+from recon_search.data.listing import Faults, Listing, assemble, read_lines
 from recon_search.data.source import PARTS, PartName
 from recon_search.data.table import Files, find_root
 from recon_search.data.task_data import TaskData
@@ -197,11 +197,7 @@ def _read_lists(
     first: dict[str, str] = {}
     for (domain, part), file in lists.items():
         folder = _find_domain(office, base, domain)
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{file} must be a readable list, got {error}. Replace it.") from None
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(read_lines(file), 1):
             if not line.strip():
                 continue
             try:
@@ -219,7 +215,7 @@ def _read_lists(
 
 def _read_line(office: Office, folder: Path, domain: str, line: str) -> tuple[Path, str]:
     """Return the file and the class that a line names, and check that both agree."""
-    name, _, number = line.strip().rpartition(" ")
+    name, number = (*line.rsplit(maxsplit=1), "")[:2]
     start, *inner, label, file = name.split("/") if name.count("/") > 1 else ("", "", "")
     if start not in office.domains[domain] or "/".join(inner) != office.inner or ".." in name:
         wanted = "/".join(each for each in (domain, office.inner, "CLASS/FILE NUMBER") if each)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from recon_search.data.array_files import read_array
 from recon_search.data.arrays import Row, make_data
 from recon_search.data.benchmark import Benchmark
-from recon_search.data.listing import Faults
+from recon_search.data.listing import Faults, read_lines
 from recon_search.data.source import PartName
 from recon_search.data.task_data import TaskData
 from recon_search.data.thinning import thin
@@ -116,7 +116,8 @@ def read_pascal_context(config: DataConfig, tables: Mapping[str, TaskConfig]) ->
         "train": PASCAL_CONTEXT.find(root, "ImageSets/Context/train.txt"),
         "test": PASCAL_CONTEXT.find(root, "ImageSets/Context/val.txt"),
     }
-    rows = {part: _list(path, root, tables) for part, path in lists.items()}
+    first: dict[str, str] = {}
+    rows = {part: _list(path, root, tables, first) for part, path in lists.items()}
     return make_data(rows, root, config, tables, read_target, is_fitted=True)
 
 
@@ -134,7 +135,11 @@ def read_target(task: str, path: Path) -> NDArray[Any]:
     if task != "normals":
         return found
     classes = _read_classes(_classes_of(path))
-    if found.ndim == 3 and found.shape[:2] != classes.shape:
+    if found.ndim != 3:  # before it is broadcast
+        raise DataError(
+            f"{path} must hold three numbers a pixel, (H, W, 3), found {found.shape}. Replace it."
+        )
+    if found.shape[:2] != classes.shape:
         down, right = (
             np.arange(n) * m // n for n, m in zip(found.shape[:2], classes.shape, strict=True)
         )
@@ -143,28 +148,28 @@ def read_target(task: str, path: Path) -> NDArray[Any]:
     return np.where(np.isin(classes, [*FACING])[..., None], found, np.zeros_like(found))
 
 
-def _list(path: Path, root: Path, tables: Mapping[str, TaskConfig]) -> list[Row]:
-    """Find the files of the images that a list names."""
-    try:
-        names = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} must be a list of names, it is not ({in_one_line(error)})."
-        ) from None
+def _list(
+    path: Path, root: Path, tables: Mapping[str, TaskConfig], first: dict[str, str]
+) -> list[Row]:
+    """Find the files of the images that a list names; `first` says where each was listed."""
+    names = [
+        (number, name) for number, line in enumerate(read_lines(path), 1) if (name := line.strip())
+    ]
     if not names:
         raise DataError(f"{path} must name images, found none. {PASCAL_CONTEXT.home}")
     faults = Faults()
     rows = []
-    for number, name in enumerate(names, 1):
+    for number, name in names:
+        place = f"{path.name} row {number}"
+        if (other := first.setdefault(name, place)) != place:
+            faults.add(f"{place}: an image must be listed once, {name} is in {other}. Keep one.")
 
-        def find(patterns: tuple[str, ...], name: str = name, number: int = number) -> Path:
+        def find(patterns: tuple[str, ...], name: str = name, place: str = place) -> Path:
             for pattern in patterns:
                 if (file := root / pattern.format(name)).is_file():
                     return file
             places = " and ".join(str(root / pattern.format(name)) for pattern in patterns)
-            faults.add(
-                f"{path.name} row {number}: a file must exist, found none at {places}. Add it."
-            )
+            faults.add(f"{place}: a file must exist, found none at {places}. Add it.")
             return root
 
         labels = {task: find(_FILES[task]) for task in tables}
@@ -192,12 +197,16 @@ def _read_matlab(path: Path, variable: str) -> Any:
 
 def _read_classes(path: Path) -> NDArray[Any]:
     found = np.asarray(_read_matlab(path, "LabelMap"))
-    if found.ndim != 2 or found.dtype.kind not in "uif":
+    if found.ndim != 2 or found.dtype.kind not in "uif" or not _is_whole(found):
         raise DataError(
             f"{path} must hold a class a pixel in LabelMap, (H, W), found {found.dtype} "
             f"{found.shape}. Replace it."
         )
     return found
+
+
+def _is_whole(numbers: NDArray[Any]) -> bool:
+    return bool((np.isfinite(numbers) & (numbers == np.round(numbers))).all())
 
 
 def _find_borders(classes: NDArray[Any]) -> NDArray[np.uint8]:

@@ -49,13 +49,21 @@ class Table:
     places: Sequence[str]
 
 
-def read_table(path: Path, wanted: Mapping[str, str], delimiter: str | None = None) -> Table:
+def read_table(
+    path: Path,
+    wanted: Mapping[str, str],
+    delimiter: str | None = None,
+    *,
+    is_ragged: bool = False,
+) -> Table:
     """Read columns of a table.
 
     Args:
         path: a file; `.parquet` or `.pq`, anything else is CSV in UTF-8 with a header.
         wanted: columns, and for errors the key of the recipe that names each.
         delimiter: of a CSV file; None finds it in the header.
+        is_ragged: what follows the last of the wanted columns of a CSV file is not looked at; else
+            every row must have as many cells as the header.
 
     Raises:
         DataError: the file is missing, malformed or empty, or has no such column.
@@ -65,7 +73,7 @@ def read_table(path: Path, wanted: Mapping[str, str], delimiter: str | None = No
         raise DataError(f"`data.file` must be a table, found no file at {path}.{near} Check it.")
     if path.suffix.lower() in (".parquet", ".pq"):
         return _read_parquet(path, wanted)
-    return _read_csv(path, wanted, delimiter)
+    return _read_csv(path, wanted, delimiter, is_ragged=is_ragged)
 
 
 def check_columns(name: str, found: Sequence[str], wanted: Mapping[str, str]) -> None:
@@ -94,7 +102,9 @@ def _names_in(folder: Path) -> list[str]:
     return [each.name for each in folder.iterdir()] if folder.is_dir() else []
 
 
-def _read_csv(path: Path, wanted: Mapping[str, str], delimiter: str | None) -> Table:
+def _read_csv(
+    path: Path, wanted: Mapping[str, str], delimiter: str | None, *, is_ragged: bool
+) -> Table:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -140,7 +150,11 @@ def _read_csv(path: Path, wanted: Mapping[str, str], delimiter: str | None) -> T
                         "`data.delimiter` to what stands between its names."
                     )
                 check_columns(path.name, header, wanted)
+                if is_ragged:
+                    header = header[: 1 + max(header.index(name) for name in wanted)]
                 continue
+            if is_ragged:
+                record = record[: len(header)]
             if len(record) != len(header):
                 few = "few" if len(record) < len(header) else "many"
                 faults.add(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from recon_search.recipe.section import MOST_SEEDS, Count, Section
 
@@ -15,7 +15,13 @@ DEFAULT_K = 3
 """Layers that are split where a recipe says neither how many nor how large."""
 
 
-Factor = Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$")]
+def _check_factor(text: str) -> str:
+    if float(text[:-1]) < 1:
+        raise ValueError("must be at least 1x, what the unsplit backbone takes")
+    return text
+
+
+Factor = Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$"), AfterValidator(_check_factor)]
 """A multiple of the unsplit backbone, as "1.3x"."""
 
 

@@ -21,7 +21,7 @@ from recon_search.runs.fitting import fit_training
 from recon_search.runs.run import Run
 from recon_search.runs.training import Training
 from recon_search.training.checkpoint import CHECKPOINT, save_checkpoint
-from recon_search.training.evaluation import LEAST_SIZE, evaluate
+from recon_search.training.evaluation import batch_size, evaluate
 
 NOWHERE = Path("nowhere")
 """A run folder that holds no checkpoint; none is written, for no epoch ends."""
@@ -74,7 +74,7 @@ def time_judging(model: MultiTaskModel, run: Run, part: PartName) -> Span:
     watched = _Watched(run.feed, 1)
     with contextlib.suppress(_Enough):
         evaluate(model, watched, part, run.recipe.train)
-    size = max(run.recipe.train.batch_size, LEAST_SIZE)
+    size = batch_size(run.schema, run.recipe.train)
     measured = watched.seconds[1:] or watched.seconds
     return Span.of(measured) * run.feed.select(model.tasks).n_steps(part, size, shuffled=False)
 

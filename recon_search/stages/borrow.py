@@ -134,7 +134,14 @@ def _carry(split: Split, tasks: tuple[str, ...], mapping: Mapping[str, str] | No
             f"'{missing[0]}', since layer '{shared[0]}' has the groups {groups}. Pass --map "
             f"'{missing[0]}'=NAME, or set `compare.map`."
         )
-    return split.for_tasks(tasks, None if missing else matched)
+    carried = split.for_tasks(tasks, None if missing else matched)
+    if split.layers and not carried.layers:
+        pairs = ", ".join(f"{task} = {matched.get(task, '?')}" for task in tasks)
+        raise SplitError(
+            "A split must leave some layer with two copies for the recipe's tasks, those that they "
+            f"stand for share every copy ({pairs}). Map them otherwise."
+        )
+    return carried
 
 
 def _is_table(path: Path) -> bool:

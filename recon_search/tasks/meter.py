@@ -17,7 +17,8 @@ class Meter:
     Args:
         loss: the task's loss, mean over labelled entries.
         n_labels: counts labelled entries.
-        metrics: from torchmetrics, by name; they ignore what has no label.
+        metrics: from torchmetrics, by name; they ignore what has no label, and see no batch that is
+            all without unless they have `counts_all`.
         percent: names of those that are shares, reported in percent.
         names: of the values, where a metric returns several by name.
     """
@@ -43,12 +44,15 @@ class Meter:
         self._n = 0
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Take in a batch; one without a label changes nothing."""
+        """Take in a batch; one without a label changes no value of samples that have one."""
         n = int(self._n_labels(target))
-        if n == 0:
-            return
         if not self._n:
             self._metrics.to(output.device)
+        if n == 0:
+            for metric in self._metrics.values():
+                if getattr(metric, "counts_all", False):
+                    metric.update(output, target)
+            return
         self._n += n
         self._metrics.update(output, target)
         self._total += n * float(self._loss(output, target))

@@ -180,7 +180,8 @@ class OverBatches(PixelMetric):
     """Means of another metric's values over batches of a fixed size, as published code takes them.
 
     Whatever comes at once, so many samples are a batch, in order; of the last, what is left. A
-    batch without a label does not count. With batches of 1 each image weighs alike.
+    batch without a label does not count, a sample without one takes its place in one. With batches
+    of 1 each image weighs alike.
 
     Args:
         metric: computes the values of a batch.
@@ -188,6 +189,7 @@ class OverBatches(PixelMetric):
         n_labels: counts labels.
     """
 
+    counts_all = True
     sums: Tensor
     n: Tensor
     outputs: list[Tensor]

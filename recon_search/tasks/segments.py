@@ -18,6 +18,9 @@ from recon_search.tasks.classes import balance
 from recon_search.tasks.meter import Meter
 from recon_search.tasks.metrics import IGNORED
 
+BYTE = 256
+"""Values of a picture, of which the last mostly stands for no label."""
+
 MOST_CLASSES = 2**15
 """Those that masks may have of which nobody says the number."""
 
@@ -85,7 +88,8 @@ class Segments:
             name: of the task.
             pictures: masks (H, W), in any order.
             classes: the names of all, in the order of their values.
-            n_classes: their number; without it and names, one more than the largest value.
+            n_classes: their number; without it and names, one more than the largest value. Of
+                masks that hold 255 and no 254, it or `ignore_index` must be said.
             class_weights: one a class; or "balanced", by which a class weighs as it is rare.
             options: other attributes.
 
@@ -100,6 +104,13 @@ class Segments:
             ignored = options.get("ignore_index", (-1,))
             ignored = arguments.whole_numbers(name, "ignore_index", ignored)
             counts = _count(name, pictures, ignored)
+            if len(counts) == BYTE and not counts[-2]:
+                raise LabelError(
+                    f"Task '{name}' must be told what {BYTE - 1} means, found it in "
+                    f"{counts[-1]} pixels of the masks of the training part, and "
+                    f"{BYTE - 2} in none. Set `ignore_index` = {BYTE - 1} if it is no label, or "
+                    f"`n_classes` = {BYTE} if it is a class."
+                )
             if len(counts) < 2:
                 raise LabelError(
                     f"Task '{name}' must have at least two classes in the masks of the training "

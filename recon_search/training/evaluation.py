@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from recon_search.data.source import Batch, Feed, PartName, Step
+from recon_search.data.source import Batch, Feed, PartName, Schema, Step
 from recon_search.memory import is_exhausted
 from recon_search.model.network import MultiTaskModel
 from recon_search.recipe import TrainConfig
@@ -16,6 +17,17 @@ from recon_search.training.step import autocast, forward
 
 LEAST_SIZE = 256
 """Inputs of a batch, if training takes no more."""
+
+MOST_PIXELS = 2**22
+"""Of all inputs of such a batch, where tasks say something of each pixel: 1,024 of 64 x 64."""
+
+
+def batch_size(schema: Schema, config: TrainConfig) -> int:
+    """Return how many inputs are evaluated at once."""
+    least = LEAST_SIZE
+    if any(task.reads == "pyramid" for task in schema.tasks):
+        least = min(least, MOST_PIXELS // math.prod(schema.shape[1:]))
+    return max(config.batch_size, least)
 
 
 @torch.no_grad()
@@ -44,7 +56,7 @@ def answers(
     another, so that this changes no result.
     """
     names = tuple(name for name in model.tasks if name in feed.schema.names)
-    for step in feed.steps(part, max(config.batch_size, LEAST_SIZE)):
+    for step in feed.steps(part, batch_size(feed.schema, config)):
         yield from _answers(model, step, feed, names, config)
 
 

@@ -142,6 +142,13 @@ def test_those_that_agree_share_a_copy(threshold, max_groups, groups):
     assert cluster_tasks(scores, ["x", "y"], threshold, max_groups) == groups
 
 
+@given(n=st.integers(2, 6), cosine=st.sampled_from([1.0, 0.5, 0.0, -0.1]), most=st.integers(2, 8))
+def test_there_are_as_many_groups_as_wanted_where_all_agree_alike(n, cosine, most):
+    scores = ConflictScores(["layer"], [f"t{task}" for task in range(n)])
+    scores.update((cosine + (1 - cosine) * torch.eye(n))[None])
+    assert len(cluster_tasks(scores, ["layer"], 0.0, most)) == min(most, n)
+
+
 def test_each_layer_counts():
     """Where two layers disagree it is the mean that decides."""
     scores = ConflictScores(["x", "y"], TASKS)

@@ -137,6 +137,37 @@ def test_a_zoom_is_drawn_of_those_named(zoom):
     assert (plain.targets["depth"] == 6).all()
 
 
+@pytest.mark.parametrize("size", [(16, 32), (7, 11)])
+@pytest.mark.parametrize("way", ["divide", "multiply"])
+def test_a_zoom_is_that_of_published_code(size, way):
+    """Of sides that it does not divide, too: floor(side / s) pixels, the nearest, depth over s."""
+    (height, width), s = size, 1.2
+    down, right = int(height / s), int(width / s)
+    generator = np.random.default_rng(height)
+    depth = generator.uniform(1, 9, size).astype(np.float32)
+    normal = generator.normal(size=(3, *size)).astype(np.float32)
+    tasks = [Depth("depth", zoom=way), Normals("normals")]
+    targets = {"depth": torch.from_numpy(depth), "normals": torch.from_numpy(normal)}
+    parts = dict.fromkeys(
+        ("train", "validation", "test"), Listed([(torch.zeros(3, *size), targets)] * 4)
+    )
+    feed = open_feed(TaskData(tasks, parts), augment={"zoom": [s], "flip": 0.5})
+    ((batch,),) = feed.steps("train", 4, (0, 0))
+    rows, columns = np.arange(height) * down // height, np.arange(width) * right // width
+    for found, facing in zip(batch.targets["depth"], batch.targets["normals"], strict=True):
+        assert any(
+            np.allclose(found, cut / s if way == "divide" else cut * s, rtol=1e-6)
+            and np.array_equal(facing, turned)
+            for top in range(height - down + 1)
+            for left in range(width - right + 1)
+            for sign in (1, -1)
+            for cut in [depth[top + rows][:, left + columns][:, ::sign]]
+            if np.isclose(found[0, 0], cut[0, 0] / s if way == "divide" else cut[0, 0] * s)
+            for plain in [normal[:, top + rows][:, :, left + columns][:, :, ::sign]]
+            for turned in [plain * np.array([sign, 1, 1], np.float32)[:, None, None]]
+        )
+
+
 @pytest.mark.parametrize("augment", [{"zoom": [0.5]}, {"zoom": [1.2], "scale": [0.5, 1.0]}])
 def test_a_zoom_that_is_of_no_use_is_one_line(augment):
     with pytest.raises(RecipeError, match=r"`data\.augment\.zoom") as caught:

@@ -129,6 +129,15 @@ def test_a_line_that_is_of_no_use_is_named(line, message, tmp_path):
         source(tmp_path)
 
 
+@pytest.mark.parametrize("between", ["  ", "\t"])
+def test_what_parts_path_and_number_may_be_any_blank(between, tmp_path):
+    write_office(tmp_path)
+    before = source(tmp_path).schema.fingerprint
+    for path in (tmp_path / "data_txt").rglob("*.txt"):
+        path.write_text(path.read_text().replace(" ", between), encoding="utf-8-sig")
+    assert source(tmp_path).schema.fingerprint == before
+
+
 def test_an_image_that_does_not_decode_is_named_by_file_and_line(tmp_path):
     write_office(tmp_path)
     path = tmp_path / "Clipart/Calendar/00001.jpg"

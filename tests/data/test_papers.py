@@ -285,6 +285,18 @@ class TestCelebA(PaperContract):
             ("Anno/list_attr_celeba.txt", " Young", " Old", "row 2: must name .* called Young"),
             ("Eval/list_eval_partition.txt", "000003.jpg 1", "000003.jpg 4", "000003.jpg, found 4"),
             ("Eval/list_eval_partition.txt", "000003.jpg 1\n", "", "000003.jpg, found None"),
+            (
+                "Eval/list_eval_partition.txt",
+                "000003.jpg 1",
+                "000003.jpg 1\n000003.jpg 0",
+                r"partition.txt row 4: .* one row, 000003.jpg has .*partition.txt row 3",
+            ),
+            (
+                "Anno/list_attr_celeba.txt",
+                "\n000003.jpg",
+                "\n000002.jpg",
+                r"attr_celeba.txt row 5: .* one row, 000002.jpg has .*celeba.txt row 4",
+            ),
         ],
     )
     def test_a_list_that_is_of_no_use_is_named_with_its_row(
@@ -297,6 +309,18 @@ class TestCelebA(PaperContract):
         with pytest.raises(DataError, match=message) as caught:
             source("celeba", tmp_path)
         assert "\n" not in str(caught.value)
+
+    def test_lists_that_other_tools_saved_say_the_same(self, tmp_path):
+        """With a mark of UTF-8, and of tables the answers as fractions."""
+        papers.write_celeba(tmp_path, "csv")
+        before = read(source("celeba", tmp_path), "train")[1]
+        path = tmp_path / "list_attr_celeba.csv"
+        path.write_text(re.sub(r",(-?1)", r",\1.0 ", path.read_text()), encoding="utf-8-sig")
+        after = read(source("celeba", tmp_path), "train")[1]
+        assert all(torch.equal(before[name], after[name]) for name in ATTRIBUTES)
+        path.write_text(path.read_text(encoding="utf-8-sig").replace("3.jpg,-1.0", "3.jpg,"))
+        with pytest.raises(DataError, match=r"csv row 4 .*5_o_Clock_Shadow must be -1 or 1, found"):
+            source("celeba", tmp_path)
 
     def test_an_image_that_is_none_is_named_with_its_row(self, tmp_path):
         papers.write_celeba(tmp_path)
@@ -388,6 +412,38 @@ class TestChestXray14(PaperContract):
         with pytest.raises(DataError, match=message):
             source("chestxray14", tmp_path)
 
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            (r",\n(?=\d|$)", "\n"),
+            (r",2682.*", ""),
+            (r"(OriginalImage\S+?\]),(\S+?\]),", r'"\1","\2"'),
+            (r"^", "\ufeff"),
+        ],
+    )
+    def test_the_broken_header_may_have_any_rows(self, found, tmp_path, old, new):
+        """Without the last comma, without sizes, with the brackets quoted, with a mark of UTF-8."""
+        papers.write_chestxray14(tmp_path)
+        for name in ("Data_Entry_2017.csv", "test_list.txt"):
+            path = tmp_path / name
+            path.write_text(re.sub(old, new, path.read_text()))
+        other = source("chestxray14", tmp_path)
+        assert all(
+            torch.equal(own, read(found, "test")[1][name])
+            for name, own in read(other, "test")[1].items()
+        )
+
+    @pytest.mark.parametrize(
+        ("patient", "message"),
+        [("", "row 16: .* group in column 'Patient ID'"), ("1.0", "group '1' must stand in one")],
+    )
+    def test_patients_are_known_however_they_are_written(self, tmp_path, patient, message):
+        papers.write_chestxray14(tmp_path)
+        path = tmp_path / "Data_Entry_2017.csv"
+        path.write_text(path.read_text().replace(",8,58", f",{patient},58"))
+        with pytest.raises(DataError, match=message):
+            source("chestxray14", tmp_path)
+
     def test_a_missing_or_damaged_image_is_named(self, tmp_path):
         papers.write_chestxray14(tmp_path)
         path = tmp_path / "images/00000008_001.png"
@@ -440,6 +496,10 @@ class TestPascalContext(PaperContract):
             ("human_parts/2008_000007.mat", lambda p: scipy.io.savemat(p, {"b": 3}), "with anno"),
             ("pascal-context/trainval/2008_000007.mat",
              lambda p: scipy.io.savemat(p, {"LabelMap": "x"}), "a class a pixel in LabelMap"),
+            ("pascal-context/trainval/2008_000007.mat",
+             lambda p: scipy.io.savemat(p, {"LabelMap": np.full((H, W), np.nan)}), "class a pixel"),
+            ("normals_distill/2008_000007.png",
+             lambda p: Image.fromarray(np.ones((H, W), np.uint8)).save(p), "three numbers a pixel"),
             ("sal_distill/2008_000007.png", lambda p: p.write_bytes(b""), "does not load"),
         ],
     )  # fmt: skip
@@ -450,6 +510,14 @@ class TestPascalContext(PaperContract):
             source("pascal-context", tmp_path)
         assert str(tmp_path / file) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(("part", "row"), [("train", 7), ("val", 3)])
+    def test_an_image_is_listed_once(self, tmp_path, part, row):
+        papers.write_pascal_context(tmp_path)
+        path = tmp_path / f"ImageSets/Context/{part}.txt"
+        path.write_text(path.read_text() + "2008_000001\n")
+        with pytest.raises(DataError, match=rf"{part}.txt row {row}: .* is in train.txt row 1"):
+            source("pascal-context", tmp_path)
 
     def test_a_file_that_is_missing_is_named_with_its_row(self, tmp_path):
         papers.write_pascal_context(tmp_path)

@@ -147,6 +147,20 @@ def test_numbers_are_made_ready_without_scaling():
         prepare(image.byte(), config)
 
 
+def test_fractions_are_normalised_as_weights_want_it_without_scaling():
+    known = Pretraining((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    assert open_feed(of_tensors(), pretraining=known).inputs.scale == 255
+    data = of_tensors(dtype=torch.float32)
+    with pytest.raises(DataError, match=r"from 0 to 1 .* the first of training are from .* to 2"):
+        open_feed(data, pretraining=known)
+    for image, _ in (sample for samples in data.parts.values() for sample in samples):
+        image.div_(255)
+    feed = open_feed(data, pretraining=known)
+    ((batch,),) = feed.steps("test", 100)
+    mean, std = (torch.tensor(each)[:, None, None] for each in (known.mean, known.std))
+    torch.testing.assert_close(feed.inputs.normalise(batch.inputs), (batch.inputs - mean) / std)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_statistics_of_weights_go_first_and_are_averaged_over_other_channels(tmp_path, channels):
     known = Pretraining((0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "bicubic")

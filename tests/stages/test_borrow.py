@@ -149,6 +149,16 @@ def test_a_mapping_that_does_not_fit_is_one_line(grouped, mapping, message):
     assert "\n" not in str(caught.value)
 
 
+def test_tasks_that_share_every_copy_of_what_they_map_to_are_one_line(tmp_path, identity):
+    groups = {"conv1": (("seg", "depth"), ("normals",))}
+    path = save(Split(THREE, groups, backbone=identity), tmp_path)
+    with pytest.raises(
+        SplitError, match=r"share every copy \(left = seg, right = depth\)"
+    ) as caught:
+        load_split(path, run_with(), {"left": "seg", "right": "depth"})
+    assert "\n" not in str(caught.value)
+
+
 # Scores, folders and tables of counts
 
 
@@ -261,6 +271,14 @@ def test_train_takes_the_mapping_of_its_split(grouped, invoke, tmp_path):
     )
     assert done.code == 0, done.error
     assert Split.load(tmp_path / "out/model/split.json") == Split.private(["bn1"], TASKS)
+
+
+def test_a_task_is_mapped_once(grouped, invoke, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    pairs = ["--map", "left=seg", "--map", "right=depth", "--map", "left=normals"]
+    code, _, error = invoke("train", "tiny.toml", "--split", grouped, *pairs, "--out", "out")
+    assert code == 2
+    assert "once, got 'left=seg' and 'left=normals'" in error
 
 
 def test_a_run_goes_on_whatever_it_is_compared_with(grouped):

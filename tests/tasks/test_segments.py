@@ -186,6 +186,16 @@ def test_masks_are_not_looked_at_where_classes_are_named():
     fit_pixels("a", pictures(), {"kind": "segments", "n_classes": 3})
 
 
+def test_a_lonely_255_is_asked_about():
+    mask = np.array([[0, 1], [2, 255]])
+    with pytest.raises(LabelError, match="told what 255 means, found it in 1 pixels") as caught:
+        fit_pixels("a", [mask], {"kind": "segments"})
+    assert "\n" not in str(caught.value)
+    assert fit_pixels("a", [mask], {"kind": "segments", "ignore_index": 255}).n_classes == 3
+    assert fit_pixels("a", [mask], {"kind": "segments", "n_classes": 256}).n_classes == 256
+    assert fit_pixels("a", [mask, mask - 1], {"kind": "segments"}).n_classes == 256
+
+
 @pytest.mark.parametrize("masks", [[], [np.array([[-1, -1]])], [np.zeros((2, 2))]])
 def test_masks_of_less_than_two_classes_are_one_line(masks):
     with pytest.raises(LabelError, match="must have at least two classes in the masks"):

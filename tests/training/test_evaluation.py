@@ -11,6 +11,7 @@ from recon_search.data.resident import Part, ResidentFeed
 from recon_search.data.source import Batch, Inputs, Schema
 from recon_search.model.network import build_model
 from recon_search.tasks.classes import IGNORED, Classes
+from recon_search.tasks.depth import Depth
 from recon_search.training import evaluation
 from recon_search.training.evaluation import evaluate
 from tests.conftest import BACKBONE, HEAD
@@ -94,6 +95,19 @@ def test_larger_batches_of_training_are_used(model, feed, train_config, monkeypa
     for batch_size in (1, 512):
         evaluate(model, feed, "test", train_config.model_copy(update={"batch_size": batch_size}))
     assert sizes == [256, 512]
+
+
+@pytest.mark.parametrize(
+    ("side", "trained", "size"), [(64, 8, 256), (256, 8, 64), (256, 100, 100), (4096, 2, 2)]
+)
+def test_batches_of_large_images_are_small_where_pixels_are_told_of(
+    side, trained, size, train_config
+):
+    config = train_config.model_copy(update={"batch_size": trained})
+    schemas = [
+        Schema((task,), (3, side, side), frozenset()) for task in (Depth("a"), Classes("a", 2))
+    ]
+    assert [evaluation.batch_size(schema, config) for schema in schemas] == [size, 256]
 
 
 def test_it_is_in_eval_mode_and_leaves_the_model_as_it_was(model, feed, train_config):
