@@ -302,3 +302,23 @@ def test_the_disk_behind_standard_output_and_closed_streams_are_no_tracebacks(tm
     assert done.stderr.count(b"\n") == 1
     assert shell("init quickstart >&- 2>&- <&-").returncode == 0
     assert b"Written" not in (tmp_path / "quickstart.toml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("split", "tiny.toml", "--counts", "counts.json", "--out", "counts.json"),
+        ("split", "tiny.toml", "--counts", "counts.json", "--out", "tiny.toml"),
+        ("convert", "in.safetensors", "in.safetensors"),
+        ("data", "tiny.toml", "--out", "tiny.toml"),
+    ],
+    ids=" ".join,
+)
+def test_what_a_command_reads_it_does_not_write_over(tmp_path, invoke, command):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    (tmp_path / "counts.json").write_text('{"bn1": 1}')
+    torch.save({"weight": torch.ones(3)}, tmp_path / "in.safetensors")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    done = invoke(*command)
+    assert (done.code, len(done.error.splitlines())) == (2, 1)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

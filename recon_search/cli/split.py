@@ -67,9 +67,8 @@ def split(
     if (scores_path is None) == (counts_path is None):
         raise click.UsageError("Give one of --scores and --counts.")
     out = out or Path("split.json")
-    if out.suffix != ".json":
-        raise click.UsageError(f"--out must end in .json, got '{out}'. Change the ending.")
-    refuse_same(out, "--out", [counts_path] if counts_path is not None else [])
+    read = (options["recipe_path"], scores_path, counts_path)
+    refuse_same(out, "--out", [path for path in read if path is not None])
     recipe = load_overridden(options)
 
     from recon_search.conflict.scores import ConflictScores
