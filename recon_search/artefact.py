@@ -7,6 +7,7 @@ carry a digest of their content (see `seals`), which is checked.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -23,7 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from recon_search import json_text, owners, seals
-from recon_search.disk import describe, explained, refuse_special
+from recon_search.disk import describe, explained, followed, refuse_special
 from recon_search.errors import ArtefactError, FileError
 from recon_search.seals import digest as digest
 
@@ -47,8 +48,8 @@ def atomic(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """
     path = Path(path)
     refuse_special(path)
-    if os.path.islink(path):
-        path = path.resolve()
+    with explained(path, "written"):
+        path = followed(path)
     with explained(path, "written", *path.parents):
         path.parent.mkdir(parents=True, exist_ok=True)
     _sweep_once(path.parent)
@@ -104,19 +105,27 @@ def folder_beside(path: Path) -> Iterator[Path]:
 def bring(folder: Path, target: Path) -> None:
     """Move all that is below a folder to the same places below another; others there stay.
 
-    Files of the same names are replaced, all of them or, where one is no regular file, none.
+    Files of the same names are replaced, all of them or, where one is no regular file, none. Links
+    are followed.
 
     Raises:
         FileError: the disk refuses, or a place is taken by a device or a pipe.
     """
     found = sorted(folder.rglob("*"))
     places = [target / path.relative_to(folder) for path in found]
-    for place in places:
+    for path, place in zip(found, places, strict=True):
         refuse_special(place)
+        with explained(place, "written"):
+            if followed(place).exists() and path.is_dir() != place.is_dir():
+                taken = errno.EEXIST if path.is_dir() else errno.EISDIR
+                raise OSError(taken, os.strerror(taken))
     for path, place in zip(found, places, strict=True):
         with explained(place, "written", path):
             if path.is_dir():
                 place.mkdir(parents=True, exist_ok=True)
+            elif place.is_symlink():  # perhaps to another disk
+                with atomic(place) as temporary:
+                    shutil.copyfile(path, temporary)
             else:
                 path.replace(place)
 

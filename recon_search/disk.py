@@ -6,7 +6,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from recon_search.errors import FileError
@@ -25,6 +26,7 @@ _ADVICE = {
     errno.EEXIST: "A file stands where a folder is needed; choose another place",
     errno.EISDIR: "A folder has that name; choose another",
     errno.ENOENT: "Check the path",
+    errno.ELOOP: "Links lead in a circle there; choose another place",
     errno.EMFILE: "Raise `ulimit -n`",
     errno.ENFILE: "Close other programs",
 }
@@ -90,6 +92,55 @@ def refuse_special(path: str | Path) -> None:
     """
     if (kind := special(path)) is not None:
         raise FileError(f"{in_one_line(path)} must be a regular file, it is {kind}. Name another.")
+
+
+def refuse_unnamed(path: str | Path) -> None:
+    """Refuse a path that is none, or that no message and no other file could say.
+
+    Raises:
+        FileError: it is empty, is no text in UTF-8, or has control characters, as line breaks.
+    """
+    if not str(path):
+        raise FileError("A path must be given, got an empty one. Name a file or a folder.")
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in str(path)):
+        raise FileError(
+            f"A path must be text in UTF-8 without control characters, got '{in_one_line(path)}'. "
+            "Rename it."
+        )
+
+
+def refuse_same(target: Path, what: str, given: Iterable[Path]) -> None:
+    """Refuse to write over what a command reads.
+
+    Args:
+        target: to be written.
+        what: names it in the error, as "--out".
+        given: what is read.
+
+    Raises:
+        FileError: it is one of them.
+    """
+    for each in given:
+        with contextlib.suppress(OSError):
+            if os.path.samefile(target, each):
+                raise FileError(
+                    f"{what} must be another file than those that are read, got "
+                    f"{in_one_line(target)}. Choose another name."
+                )
+
+
+def followed(path: Path) -> Path:
+    """Where a path leads to if it is a link, which may lead to what is not there yet.
+
+    Raises:
+        OSError: it leads in a circle.
+    """
+    if not os.path.islink(path):
+        return path
+    found = Path(os.path.realpath(path))
+    if os.path.islink(found):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return found
 
 
 def in_one_line(path: str | bytes | int | Path) -> str:

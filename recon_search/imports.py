@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,11 @@ PATTERN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 def is_import_path(text: str) -> bool:
     """Whether a text names something to import."""
     return re.fullmatch(PATTERN, text) is not None
+
+
+def is_standard(path: str) -> bool:
+    """Whether an import path is of Python's own library, where merely importing may do things."""
+    return re.split("[.:]", path)[0] in sys.stdlib_module_names
 
 
 def import_callable(path: str, what: str) -> Callable[..., Any]:

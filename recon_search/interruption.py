@@ -1,7 +1,7 @@
 """How work ends before it is done: in order, with everything that was done on disk.
 
-SIGINT and SIGTERM are noted while a training takes steps; it ends the step, writes a checkpoint and
-raises `Interrupted`. Elsewhere they raise it at once, and so does a second one.
+SIGINT, SIGTERM and SIGHUP are noted while a training takes steps; it ends the step, writes a
+checkpoint and raises `Interrupted`. Elsewhere they raise it at once, and so does a second one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 AGAIN = 1.0
 """Seconds after which a second signal is a second wish: a terminal and a parent tell it at once."""
@@ -47,13 +47,14 @@ _depth = 0
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Hear SIGINT and SIGTERM in a block; in the main thread, else it changes nothing."""
+    """Hear `SIGNALS` in a block; in the main thread, else it changes nothing."""
     global _noted, _depth
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     _noted, _depth = None, 0
-    before = {number: signal.signal(number, _hear) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    listen()
     try:
         yield
     finally:
@@ -76,9 +77,10 @@ def in_order() -> Iterator[None]:
 
 
 def listen() -> None:
-    """Hear SIGINT and SIGTERM from now on, as a process that works for another."""
+    """Hear `SIGNALS` from now on, as a process that works for another; `nohup` keeps its word."""
     for number in SIGNALS:
-        signal.signal(number, _hear)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _hear)
 
 
 def tell(number: int) -> None:

@@ -8,6 +8,8 @@ import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -228,3 +230,95 @@ def test_a_line_break_in_a_name_breaks_no_line():
     assert describe(error) == (
         "a\\nb\\x1b[31m must be used, the system says: No such file or directory. Check the path."
     )
+
+
+UNNAMED = ["", "new\nline", "\x1b[31mred", os.fsdecode(b"caf\xe9")]
+
+
+@pytest.mark.parametrize("name", UNNAMED, ids=ascii)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "tiny.toml", "--out", "{}"),
+        ("validate", "{}"),
+        ("validate", "tiny.toml", "--data-root", "{}"),
+        ("rank", "{}"),
+        ("convert", "in.pth", "{}"),
+        ("export", "{}"),
+    ],
+    ids=" ".join,
+)
+def test_a_path_that_no_line_can_say_is_refused(tmp_path, invoke, command, name):
+    """Safetensors cannot open what is no UTF-8, and would say so after the training."""
+    (tmp_path / "tiny.toml").write_text(TINY)
+    done = invoke(*(word.format(name) for word in command))
+    assert done.code == 2
+    assert done.error.startswith("error: A path must be ")
+    assert len(done.error.splitlines()) == 1
+    assert "\x1b" not in done.error
+    assert os.listdir(tmp_path) == ["tiny.toml"]
+
+
+def test_links_in_a_circle_are_one_line(tmp_path):
+    path = tmp_path / "a.json"
+    path.symlink_to("b.json")
+    (tmp_path / "b.json").symlink_to("a.json")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/a.json").write_text("1")
+    for write in (
+        lambda: artefact.write_json(path, 1),
+        lambda: artefact.bring(tmp_path / "new", tmp_path),
+    ):
+        with pytest.raises(FileError, match=r"a\.json must be written.*Links lead in a circle"):
+            write()
+    assert path.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "b.json", "new"]
+
+
+def test_what_is_brought_follows_links_and_replaces_all_or_nothing(tmp_path):
+    new, target = tmp_path / "new", tmp_path / "target"
+    (target / "c").mkdir(parents=True)
+    new.mkdir()
+    for name in "abc":
+        (new / name).write_text(name)
+    (target / "b").symlink_to("elsewhere")
+    with pytest.raises(FileError, match="c must be written, the system says: Is a directory"):
+        artefact.bring(new, target)
+    assert sorted(os.listdir(target)) == ["b", "c"]
+    (target / "c").rmdir()
+    artefact.bring(new, target)
+    assert (target / "b").is_symlink()
+    assert {(target / name).read_text() for name in ("a", "elsewhere", "c")} == {*"abc"}
+
+
+def test_the_disk_behind_standard_output_and_closed_streams_are_no_tracebacks(tmp_path):
+    def shell(text):
+        command = f"{sys.executable} -m recon_search {text}"
+        return subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, timeout=60)
+
+    done = shell("ls recipes > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: ")
+    assert done.stderr.count(b"\n") == 1
+    assert shell("init quickstart >&- 2>&- <&-").returncode == 0
+    assert b"Written" not in (tmp_path / "quickstart.toml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("split", "tiny.toml", "--counts", "counts.json", "--out", "counts.json"),
+        ("split", "tiny.toml", "--counts", "counts.json", "--out", "tiny.toml"),
+        ("convert", "in.safetensors", "in.safetensors"),
+        ("data", "tiny.toml", "--out", "tiny.toml"),
+    ],
+    ids=" ".join,
+)
+def test_what_a_command_reads_it_does_not_write_over(tmp_path, invoke, command):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    (tmp_path / "counts.json").write_text('{"bn1": 1}')
+    torch.save({"weight": torch.ones(3)}, tmp_path / "in.safetensors")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    done = invoke(*command)
+    assert (done.code, len(done.error.splitlines())) == (2, 1)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -180,3 +180,11 @@ def test_numbers_that_would_end_in_memory_or_overflow_are_refused(tiny, key, val
 def test_options_of_methods_fit_the_tensors_they_meet(value):
     with pytest.raises(RecipeError, match=r"train\.options\.lr` must be a float"):
         check_method("rotograd", {"lr": float(value)}, tasks=("a", "b"), where="train.options")
+
+
+def test_a_recipe_as_large_as_a_disk_takes_no_memory(tmp_path):
+    path = tmp_path / "large.toml"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(RecipeError, match="it is larger than 1,048,576 bytes"):
+        load_recipe(path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
+import os
 import re
 import signal
 import sys
@@ -29,7 +31,8 @@ from recon_search.cli import (
     training,
 )
 from recon_search.disk import describe
-from recon_search.errors import ReconSearchError, in_one_line
+from recon_search.disk import in_one_line as shown
+from recon_search.errors import FileError, ReconSearchError, in_one_line
 from recon_search.interruption import Interrupted
 from recon_search.memory import is_exhausted
 
@@ -43,38 +46,76 @@ SHORT = 65
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2.
 
-    What the disk refuses is one too. SIGINT ends with exit code 130, SIGTERM with 143.
+    What the disk refuses is one too. A signal (see `interruption`) ends with exit code 128 and its
+    number.
     """
     debug = "--debug" in sys.argv[1:]
+    _occupy_streams()
     _show_anything()
     try:
         with interruption.handled():
-            cli.main(standalone_mode=True)
+            try:
+                cli.main(standalone_mode=True)
+            finally:
+                _flush()
     except Interrupted as left:
         name = signal.Signals(left.signal).name
-        click.echo(f"Interrupted by {name}: {str(left) or 'nothing was written'}", err=True)
+        _complain(f"Interrupted by {name}: {str(left) or 'nothing was written'}")
         sys.exit(128 + left.signal)
     except ReconSearchError as error:
         if debug:
             raise
         for line in str(error).splitlines():  # a recipe has one for each mistake
-            click.echo(f"error: {line}", err=True)
+            _complain(f"error: {shown(line)}")
         sys.exit(2)
     except OSError as error:
         if debug:
             raise
-        click.echo(f"error: {describe(error)}", err=True)
+        _complain(f"error: {describe(error)}")
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if debug or not is_exhausted(error):
             raise
-        click.echo(
+        _complain(
             "error: Memory must hold what the command works on, it is exhausted "
             f"({in_one_line(error)}). Lower batches (train.batch_size, --batch-size), images, or "
-            "--workers.",
-            err=True,
+            "--workers."
         )
         sys.exit(2)
+
+
+def _complain(line: str) -> None:
+    """Write to standard error; where that takes nothing, the exit code says it alone."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
+
+
+def _flush() -> None:
+    """Write what was printed: a full disk behind it is told here, not in a way of Python's own.
+
+    Raises:
+        FileError: it cannot be written; that nobody reads it any more is no such error.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+        if not isinstance(error, BrokenPipeError):
+            raise FileError(describe(error, "Standard output", "written")) from error
+
+
+def _occupy_streams() -> None:
+    """Open what the caller has closed of the three streams, or files would take their numbers.
+
+    What libraries print would then be written into those files.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _show_anything() -> None:

@@ -10,6 +10,7 @@ import click
 from recon_search.cli.options import (
     FILE,
     RANKING,
+    check_picture,
     make_console,
     open_run,
     recipe_options,
@@ -95,8 +96,8 @@ def rank(
 
     Example: recon-search rank runs/one runs/another --k 8
     """
-    if plot is not None and plot.suffix not in (".png", ".svg"):
-        raise click.UsageError(f"--plot must end in .png or .svg, got '{plot}'. Change the ending.")
+    if plot is not None:
+        check_picture(plot, "--plot")
 
     from recon_search.conflict.rules import Reading
     from recon_search.conflict.scores import ConflictScores

@@ -10,6 +10,7 @@ import click
 
 from recon_search.cli.options import (
     FILE,
+    check_picture,
     load_overridden,
     make_console,
     recipe_options,
@@ -34,6 +35,8 @@ def data(as_json: bool, out: Path | None, **options: Any) -> None:
 
     Example: recon-search data my.toml --data-root photos
     """
+    if out is not None:
+        check_picture(out, "--out")
     recipe = load_overridden(options)
 
     from recon_search.stages.data import Looked

@@ -15,7 +15,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from recon_search import json_text
-from recon_search.disk import refuse_special
+from recon_search.disk import in_one_line, refuse_special, refuse_unnamed
+from recon_search.errors import ReconSearchError
 from recon_search.interruption import Interrupted, Stopped
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class _Regular(click.Path):
     """A path that is neither pipe, socket nor device; those are refused before they are opened."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Refuse what is no file and no folder."""
+        """Refuse what is no file and no folder, and what cannot be said in a line."""
+        refuse_unnamed(value)
         refuse_special(value)
         return super().convert(value, param, ctx)
 
@@ -299,8 +301,17 @@ def make_console(minimum: int = 0, *, stderr: bool = False) -> Console:
     return console
 
 
+def check_picture(path: Path, option: str) -> None:
+    """Refuse a picture to write whose ending is none."""
+    if path.suffix not in (".png", ".svg"):
+        raise ReconSearchError(
+            f"{option} must end in .png or .svg, got '{path}'. Change the ending."
+        )
+
+
 def tell(text: str) -> None:
     """Print a line as it is, brackets and all, however long."""
+    text = "\n".join(map(in_one_line, text.split("\n")))
     make_console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recon_search.cli.options import FILE, FOLDER, choose_device, device_option, tell, tell_json
+from recon_search.cli.options import (
+    FILE,
+    FOLDER,
+    check_picture,
+    choose_device,
+    device_option,
+    tell,
+    tell_json,
+)
 
 if TYPE_CHECKING:
     from recon_search.stages.predict import MapSize, Predictor
@@ -60,6 +68,7 @@ def predict(
     """
     from recon_search.data.gallery import Picture, find_pictures
     from recon_search.data.pictures import read_picture
+    from recon_search.disk import refuse_same
     from recon_search.errors import DataError, ReconSearchError
     from recon_search.stages.predict import Predictor
     from recon_search.views.counting import counting
@@ -69,8 +78,8 @@ def predict(
     from recon_search.views.rows import check_ending, rows_file
 
     check_ending(out)
-    if grid is not None and grid.suffix not in (".png", ".svg"):
-        raise ReconSearchError(f"--grid must end in .png or .svg, got '{grid}'. Change the ending.")
+    if grid is not None:
+        check_picture(grid, "--grid")
     predictor = Predictor.load(model, choose_device(device), every=probabilities, map_size=map_size)
     if not predictor.dense and (maps is not None or paint or map_size != "network"):
         raise ReconSearchError(
@@ -78,6 +87,10 @@ def predict(
             "Leave them out."
         )
     pictures = find_pictures(images, column=column, root=root)
+    given = [*map(Path, images), *(picture.path for picture in pictures)]
+    refuse_same(out, "--out", given)
+    if grid is not None:
+        refuse_same(grid, "--grid", given)
     folder = out.with_suffix("") if maps is None else maps
     if predictor.dense and folder.is_file():
         raise ReconSearchError(f"--maps must be a folder, got the file {folder}. Name another.")
@@ -108,8 +121,8 @@ def predict(
             tell_count(done + len(skipped), len(pictures))
         if not done:
             raise DataError(f"IMAGES must hold one image at least, none of {len(pictures)} is one.")
-    if grid is not None:
-        save_figure(prediction_grid(shown, [task.name for task in predictor.dense]), grid)
+        if grid is not None:
+            save_figure(prediction_grid(shown, [task.name for task in predictor.dense]), grid)
     if as_json:
         written: dict[str, Any] = {"out": str(out), "images": done, "skipped": skipped}
         written |= {"grid": grid and str(grid), **({"maps": str(folder)} if n_maps else {})}

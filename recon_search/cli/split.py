@@ -11,12 +11,14 @@ import click
 from recon_search.cli.options import (
     FILE,
     RANKING,
+    check_picture,
     load_overridden,
     make_console,
     recipe_options,
     tell,
     tell_json,
 )
+from recon_search.disk import refuse_same
 
 COUNTS = "A JSON table {layer: count}, or published:recon-multi-fashion-mnist."
 
@@ -64,6 +66,9 @@ def split(
         raise click.UsageError("--image and --json need --show. Add it, or leave them out.")
     if (scores_path is None) == (counts_path is None):
         raise click.UsageError("Give one of --scores and --counts.")
+    out = out or Path("split.json")
+    read = (options["recipe_path"], scores_path, counts_path)
+    refuse_same(out, "--out", [path for path in read if path is not None])
     recipe = load_overridden(options)
 
     from recon_search.conflict.scores import ConflictScores
@@ -71,7 +76,6 @@ def split(
     from recon_search.stages.borrow import split_by_counts
     from recon_search.stages.split import check_scores, choose_split
 
-    out = out or Path("split.json")
     run = Run(recipe, out.parent)
     if scores_path is not None:
         scores = ConflictScores.load(scores_path)
@@ -88,8 +92,8 @@ def _show_split(
     path: Path, image: tuple[int, int, int] | None, as_json: bool, out: Path | None
 ) -> None:
     """Print the network that a split gives, and draw it where `out` says so."""
-    if out is not None and out.suffix not in (".png", ".svg"):
-        raise click.UsageError(f"--out must end in .png or .svg, got '{out}'. Change the ending.")
+    if out is not None:
+        check_picture(out, "--out")
 
     from recon_search.graph.anatomy import dissect
     from recon_search.graph.split import Split

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from recon_search.data.pictures import extensions
 from recon_search.data.tables import read_table
+from recon_search.disk import in_one_line
 from recon_search.errors import DataError
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
@@ -46,12 +47,25 @@ def find_pictures(
         before = len(found)
         for picture in _list(each, column, root):
             found.setdefault(picture.path.absolute(), picture)
+            if not _is_text(picture.name):
+                raise DataError(
+                    f"Names of images must be text in UTF-8 to be written to a table, got "
+                    f"'{in_one_line(picture.name)}'. Rename it."
+                )
         if len(found) == before and not _is_known(each):
             raise DataError(
                 f"IMAGES must name images, '{each}' names none. Give files, folders, a pattern in "
                 "quotes, or a table with a column of paths."
             )
     return list(found.values())
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_known(given: str | Path) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recon_search import artefact
+from recon_search.disk import refuse_same
 from recon_search.errors import ArtefactError, in_one_line
 from recon_search.model.weights import PREFIXES
 
@@ -42,6 +43,7 @@ def convert_checkpoint(source: str | Path, target: str | Path) -> int:
             f"A converted checkpoint must be named .safetensors, got {target}. "
             f"Try {target.with_suffix('.safetensors')}."
         )
+    refuse_same(target, "The .safetensors file", [source])
     state = _strip(_find_state(_load(source), source))
     for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized:

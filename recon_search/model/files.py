@@ -26,6 +26,9 @@ from recon_search.recipe import BackboneConfig, CopyConfig, HeadsConfig
 from recon_search.tasks.classes import Classes
 from recon_search.tasks.registry import create_task
 
+FILES = "config.json", "model.safetensors", "split.json"
+"""Of a model directory."""
+
 UNSEALED = "recon-search/model/2"
 """Without digests."""
 FIRST_FORMAT = "recon-search/model/1"

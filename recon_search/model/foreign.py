@@ -6,7 +6,6 @@ no other file, and calls nothing that is not a network or a task. A recipe is on
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from torch import nn
 
 from recon_search.errors import ArtefactError, SplitError, nearest
 from recon_search.graph.split import Split
-from recon_search.imports import import_callable, is_import_path
+from recon_search.imports import import_callable, is_import_path, is_standard
 from recon_search.model.backbone import create_backbone
 from recon_search.model.plain import find_fault, short
 from recon_search.model.room import check_room
@@ -114,15 +113,13 @@ def check_heads(heads: HeadsConfig, source: str | Path) -> None:
             )
         if not is_import_path(each.kind):
             continue
-        root = each.kind.partition(".")[0].partition(":")[0]
-        found = None if root in _NEVER else import_callable(each.kind, "`head.kind`")
+        found = None if is_standard(each.kind) else import_callable(each.kind, "`head.kind`")
         if isinstance(found, type) and not issubclass(found, nn.Module):
+            found = None
+        if is_standard(str(getattr(found, "__module__", None))):  # as of "torch:os.makedirs"
             found = None
         if found is None or not (isinstance(found, type) or hasattr(found, "__code__")):
             raise ArtefactError(
                 f"{source} must make its heads by a torch.nn.Module or a function that returns "
                 f"one, got '{each.kind}'. Do not trust the file."
             )
-
-
-_NEVER = sys.stdlib_module_names

@@ -22,6 +22,9 @@ from recon_search.recipe.section import Section, Seed
 from recon_search.recipe.shipped import find_recipe, shipped_recipes
 from recon_search.recipe.training import ProbeConfig, TrainConfig
 
+LARGEST = 2**20
+"""Bytes of a recipe, at most."""
+
 
 class Recipe(Section):
     """A whole run."""
@@ -116,6 +119,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         if path.exists() and not path.is_file():
             raise ValueError("it is no regular file")
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it is larger than {LARGEST:,} bytes")
         text = path.read_text(encoding="utf-8")
         raw = json_text.parse(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:

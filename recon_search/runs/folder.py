@@ -16,6 +16,9 @@ COMPARED = ("split.json", "comparison.json")
 SEARCHED = ("search.db", "search.json")
 """What a search leaves in its folder, the former where its database is a file."""
 
+FOREIGN = ("model", "export", "trainings", "report.html")
+"""What is somebody else's where no run was begun, and would be replaced."""
+
 FORMAT = "recon-search/identity/1"
 RECIPE, IDENTITY, ORIGIN = "recipe.json", "identity.json", "origin.json"
 """The resolved recipe, the identity of what was begun with it, and by what command and where."""
@@ -32,7 +35,8 @@ def open_folder(recipe: Recipe, out: Path, *, resume: bool, is_search: bool = Fa
 
     Raises:
         RecipeError: there is a run of another recipe, or one to be resumed explicitly, or a search
-            where a run is asked for, or a run where a search is: each would report on the other.
+            where a run is asked for, or a run where a search is: each would report on the other; or
+            there is something that no run has written and this one would replace.
     """
     found = None
     for kind, names in (("run", COMPARED), ("search", SEARCHED)):  # a search compares, too
@@ -44,6 +48,13 @@ def open_folder(recipe: Recipe, out: Path, *, resume: bool, is_search: bool = Fa
             f"--out must name a folder of its own for a {wanted}, found a {found} in {out}. Choose "
             "another --out. A search takes --scores from anywhere."
         )
+    if not (out / RECIPE).is_file():
+        for name in FOREIGN:
+            if (out / name).exists():
+                raise RecipeError(
+                    f"--out must not hold what a run would replace, found {name} in {out} and no "
+                    f"{RECIPE} of a run. Choose another --out, or move it away."
+                )
     ours = identity.of_run(recipe)
     if _is_begun(out):
         if not resume:

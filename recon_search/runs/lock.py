@@ -155,7 +155,7 @@ class _Lock:
                 return True
             limit = REUSED if owners.is_here(worker) else STALE
         try:
-            return own.stat().st_mtime - self._path.stat().st_mtime > limit
+            return own.stat().st_mtime - self._path.lstat().st_mtime > limit
         except FileNotFoundError:  # released a moment ago
             return False
 

@@ -175,15 +175,26 @@ for _name in {
     setattr(PatientStorage, _name, patiently(getattr(RDBStorage, _name)))
 
 
-def open_storage(url: str, heartbeat: int, retries: int) -> PatientStorage:
+def open_storage(url: str, heartbeat: int, retries: int, *, is_new: bool = True) -> PatientStorage:
     """Open or create a study database.
 
+    Args:
+        url: of the database.
+        heartbeat: see `PatientStorage`.
+        retries: see `PatientStorage`.
+        is_new: whether tables are made in a database that has none; otherwise nothing is written.
+
     Raises:
-        RecipeError: the URL is malformed, its driver is missing, or nobody answers.
+        RecipeError: the URL is malformed, its driver is missing, nobody answers, or there is none.
     """
     try:
         with plain_errors(url):
             _check_pages(url)
+            if not is_new and not _has_studies(url):
+                raise RecipeError(
+                    f"--storage must be a database with studies, {hide_password(url)} holds none. "
+                    "Check the URL."
+                )
             return _create_storage(url, heartbeat, retries)
     except ImportError:
         raise RecipeError(
@@ -244,6 +255,14 @@ def _check_pages(url: str) -> None:
             f"--storage must be an undamaged database, {path} is not ("
             f"{' '.join(str(found).split())}). Restore it from a copy, or begin another."
         )
+
+
+def _has_studies(url: str) -> bool:
+    engine = sqlalchemy.create_engine(url)
+    try:
+        return sqlalchemy.inspect(engine).has_table("studies")
+    finally:
+        engine.dispose()
 
 
 def _create_storage(url: str, heartbeat: int, retries: int, attempts: int = 10) -> PatientStorage:

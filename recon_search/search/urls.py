@@ -9,6 +9,9 @@ from urllib.parse import quote, unquote
 import sqlalchemy
 from sqlalchemy.exc import ArgumentError
 
+_SECRET = re.compile(r"(?i)((?:password|passwd|pwd)(?:=|%3d))(?:(?!%3b)[^&;])*")
+"""Passwords among the options of a URL, and within those of ODBC, which are quoted once more."""
+
 
 def is_local(url: str) -> bool:
     """Whether a database is a file, which one machine works on."""
@@ -41,4 +44,5 @@ def is_missing(url: str) -> bool:
 
 def hide_password(url: str) -> str:
     """The URL without its password, however malformed it is."""
-    return re.sub(r"(?<=:)(?!//).*(?=@)|(?i:(?<=password=))[^&]*", "***", url)
+    url = re.sub(r"(?<=:)(?!//).*(?=@)", "***", url)
+    return _SECRET.sub(r"\1***", url)

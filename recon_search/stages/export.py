@@ -10,9 +10,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from recon_search import artefact
+from recon_search.disk import refuse_same
 from recon_search.errors import ArtefactError, ReconSearchError, SplitError, nearest
 from recon_search.model.copies import fold_copies
-from recon_search.model.files import copy_model, load
+from recon_search.model.files import FILES, copy_model, load
 from recon_search.model.network import MultiTaskModel
 from recon_search.runs.comparison import Comparison
 from recon_search.stages.formats import EXPORTERS
@@ -36,6 +37,9 @@ def export(model_directory: Path, kind: str, task: str | None, target: Path) -> 
         ReconSearchError: a package that the format needs is not installed.
     """
     _check_target(kind, task, target)
+    beside = [target.with_suffix(".json")] if target.suffix else []
+    for place in (target, *beside):
+        refuse_same(place, "--out", [model_directory, *(model_directory / name for name in FILES)])
     model = load(model_directory)
     if task is not None and task not in model.tasks:
         raise SplitError(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import os
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.synchronize import Event
@@ -57,18 +55,13 @@ def search(job: Job, joined: Joined) -> None:
     errors: multiprocessing.Queue[str] = context.Queue()
     stop = context.Event()
     threads = max(1, torch.get_num_threads() // workers)
-    processes = [
-        context.Process(
-            target=worker.serve,
-            args=(os.getpid(), stop, errors, _call(job.apart(), threads, index)),
-        )
-        for index in range(workers)
-    ]
+    processes: list[Any] = []
     with run.listener.over("search", run.recipe.search.trials):
         try:
             with interruption.in_order(), plain_errors(job.url):  # who is told ends its step
-                for process in processes:
-                    process.start()
+                for index in range(workers):
+                    call = _work_in_process, (job.apart(), threads, index)
+                    processes.append(worker.start(context, stop, errors, call))
                 _wait_for(processes, job, joined, stop)
         except BaseException:
             for process in processes:
@@ -245,10 +238,6 @@ def _was_given_up(study: Study) -> bool:
         if trial.user_attrs.get("owner") == owner()
     ]
     return bool(mine) and mine[-1].state == TrialState.FAIL
-
-
-def _call(job: Job, threads: int, index: int) -> bytes:
-    return pickle.dumps((_work_in_process, (job, threads, index)))
 
 
 def _work_in_process(job: Job, threads: int, index: int) -> None:

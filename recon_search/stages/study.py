@@ -188,9 +188,10 @@ def find_study(name: str, url: str | None) -> Study:
         url = file_url(file)
     elif is_missing(url):
         raise RecipeError(
-            f"--storage must be a database to show, found no file of {url}. Check the path."
+            f"--storage must be a database to show, found no file of "
+            f"{hide_password(url)}. Check the path."
         )
-    storage = open_storage(url, heartbeat=60, retries=0)
+    storage = open_storage(url, heartbeat=60, retries=0, is_new=False)
     names = [study.study_name for study in storage.get_all_studies()]
     if name not in names and len(names) == 1 and Path(name).is_dir():
         name = names[0]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from recon_search.errors import ArtefactError, RecipeError, nearest
-from recon_search.imports import call, import_callable, is_import_path
+from recon_search.imports import call, import_callable, is_import_path, is_standard
 from recon_search.tasks import arguments
 from recon_search.tasks.binary import Binary
 from recon_search.tasks.classes import Classes
@@ -53,10 +53,10 @@ def create_task(spec: Mapping[str, Any]) -> Task:
     kind = rest.pop("kind", None)
     if isinstance(kind, str) and is_import_path(kind):
         what = "The kind of a task"
-        make = import_callable(kind, what)
-        if not isinstance(make, type) or not all(hasattr(make, name) for name in METHODS):
+        own: Any = None if is_standard(kind) else import_callable(kind, what)
+        if not isinstance(own, type) or not all(hasattr(own, name) for name in METHODS):
             raise ArtefactError(
-                f"{what} must be a class with {', '.join(METHODS)}, {kind} is {make!r}. Nothing "
+                f"{what} must be a class with {', '.join(METHODS)}, {kind} is {own!r}. Nothing "
                 "else is called."
             )
         return _checked(call(kind, what, **rest), kind)

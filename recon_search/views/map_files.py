@@ -14,6 +14,8 @@ from torch import Tensor
 
 from recon_search import artefact
 from recon_search.data.gallery import Picture
+from recon_search.disk import in_one_line
+from recon_search.errors import FileError
 from recon_search.tasks.segments import Segments
 from recon_search.tasks.task import Task
 from recon_search.views.maps import paint, palette
@@ -51,7 +53,19 @@ class MapFiles:
         ]
 
     def move(self) -> None:
-        """Bring what is written to its folder; files of the same names are replaced."""
+        """Bring what is written to its folder; files of the same names are replaced.
+
+        Raises:
+            FileError: one of these is an image that was read.
+        """
+        read = {os.path.realpath(path) for path in self._names}
+        for path in self._place.rglob("*"):
+            place = self.folder / path.relative_to(self._place)
+            if os.path.realpath(place) in read:
+                raise FileError(
+                    f"--maps must not replace images that are read, got {self.folder} for "
+                    f"{in_one_line(place)}. Choose another folder."
+                )
         artefact.bring(self._place, self.folder)
 
     def _write(self, task: Task, found: Tensor, stem: Path) -> Path:

@@ -139,3 +139,12 @@ def test_the_folder_of_a_backbone_fetches_and_opens_nothing_else(tmp_path, invok
     assert done.code == 2
     (line,) = done.error.splitlines()
     assert "backbone" in line
+
+
+@pytest.mark.parametrize("kind", ["torch:os.makedirs", "torch.hub:shutil.rmtree"])
+def test_what_a_package_has_imported_is_not_its_own(tmp_path, make_model, kind):
+    make_model([]).float().save(tmp_path / "model", input={"shape": [1, 32, 32]})
+    path = tmp_path / "model/config.json"
+    artefact.write_json(path, json.loads(path.read_text()) | {"head": {"kind": kind}})
+    with pytest.raises(ArtefactError, match=r"got .* Do not trust the file"):
+        rs.load(tmp_path / "model")

@@ -166,3 +166,13 @@ def test_an_identity_that_says_nothing_refuses(tmp_path, content, message):
     (tmp_path / "identity.json").write_text(content)
     with pytest.raises(ReconSearchError, match=message):
         open_folder(recipe_with(), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("name", ["model", "export", "trainings", "report.html"])
+def test_what_no_run_has_written_is_not_replaced(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine").write_text("")
+    for resume in (False, True):
+        with pytest.raises(RecipeError, match=f"must not hold what a run would replace.*{name}"):
+            open_folder(parse_recipe(tomllib.loads(TINY)), tmp_path, resume=resume)
+    assert [path.name for path in tmp_path.iterdir()] == [name]

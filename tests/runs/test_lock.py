@@ -256,3 +256,10 @@ def test_a_disk_that_fills_while_the_lock_is_written_leaves_none(tmp_path, monke
     assert os.listdir(tmp_path) == []
     with held(tmp_path, "run"):
         pass
+
+
+def test_a_lock_that_is_a_link_to_nothing_keeps_nobody_out_for_ever(tmp_path):
+    (tmp_path / lock.FILE).symlink_to("gone")
+    os.utime(tmp_path / lock.FILE, (1, 1), follow_symlinks=False)
+    with held(tmp_path, "train"):
+        assert not (tmp_path / lock.FILE).is_symlink()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from recon_search import interruption
 from tests.command import call
 from tests.stages.recipes import TINY
 
@@ -141,3 +142,40 @@ def test_twenty_deaths_at_random_moments_change_nothing(place, command):
     for path in place.glob("out/trainings/*/metrics.jsonl"):
         epochs = [json.loads(line)["epoch"] for line in path.read_text().splitlines()]
         assert epochs == list(range(1, len(epochs) + 1))
+
+
+DYING = """
+import os, sys
+if __name__ != "__main__":
+    os._exit(3)  # as where memory is short while it starts
+import multiprocessing
+from recon_search.runs import worker
+context = multiprocessing.get_context("spawn")
+call = print, (bytes(10**7),)
+process = worker.start(context, context.Event(), context.Queue(), call)
+process.join()
+print(process.exitcode)
+"""
+
+
+def test_a_worker_that_dies_before_it_reads_what_to_do_is_not_waited_for(tmp_path):
+    (tmp_path / "dying.py").write_text(DYING)
+    done = subprocess.run(
+        [sys.executable, "dying.py"], cwd=tmp_path, capture_output=True, timeout=60, text=True
+    )
+    assert done.stdout == "3\n", done.stderr
+
+
+def test_a_terminal_that_goes_away_is_an_interruption_unless_nohup_says_otherwise():
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with interruption.handled():
+            signal.raise_signal(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with pytest.raises(interruption.Interrupted) as left, interruption.handled():
+            signal.raise_signal(signal.SIGHUP)
+        assert left.value.signal == signal.SIGHUP
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from recon_search.errors import FileError
 from recon_search.model.network import build_model
 from recon_search.recipe import BackboneConfig, HeadConfig
 from recon_search.stages.export import export
@@ -86,3 +87,21 @@ def test_the_pages_lines_for_onnx_say_what_the_model_says(tmp_path, monkeypatch,
     first, second = capsys.readouterr().out.splitlines()
     assert first == f"kind {kind}"
     assert float(second.split("[")[1].split("]")[0]) == pytest.approx(number, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "out"),
+    [
+        ("safetensors", None, "model"),
+        ("timm", "a", "model/model.safetensors"),
+        ("safetensors", "a", "model/split.safetensors"),
+        ("timm", "a", "model/config.safetensors"),
+    ],
+)
+def test_a_model_is_not_exported_over_itself(tmp_path, monkeypatch, make_model, kind, task, out):
+    monkeypatch.chdir(tmp_path)
+    make_model([]).float().save(tmp_path / "model", input={"shape": [1, 32, 32]})
+    before = {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    with pytest.raises(FileError, match="--out must be another file than those that are read"):
+        export(Path("model"), kind, task, Path(out))
+    assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 
 import numpy as np
 import pyarrow.parquet
@@ -262,3 +264,28 @@ def test_predictions_are_as_good_as_evaluate_says(tmp_path, resize):
     errors = [abs(float(said[name]["age"]) - age) for name, _, _, age in test]
     assert measured["species"]["accuracy"] == pytest.approx(100 * np.mean(right), abs=1e-4)
     assert measured["age"]["mae"] == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+def test_images_that_are_read_are_not_written_over(given, tmp_path):
+    folder, _ = given
+    shutil.copytree(folder / "model", tmp_path / "model")
+    shutil.copytree(folder / "images", tmp_path / "images")
+    first = min((tmp_path / "images").rglob("*.png"))
+    (tmp_path / "list.csv").write_text(f"file\n{first}\n")
+    (tmp_path / "link.csv").symlink_to("list.csv")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for option in (
+        ("--out", "list.csv"),
+        ("--out", "link.csv"),
+        ("--grid", first.relative_to(tmp_path)),
+    ):
+        done = call("predict", "model", "list.csv", *option, "--device", "cpu", cwd=tmp_path)
+        assert done.code == 2
+        assert f"{option[0]} must be another file than those that are read" in done.error
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_image_whose_name_is_no_text_is_told_before_anything_is_computed(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(DataError, match=r"must be text in UTF-8.*caf\\udce9\.png'\. Rename it"):
+        find_pictures([tmp_path])

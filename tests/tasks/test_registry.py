@@ -1,5 +1,6 @@
 """Tasks from their specs: what is refused, and kinds of one's own."""
 
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -201,3 +202,10 @@ def test_a_setting_at_its_default_is_not_in_the_spec(task, spec):
     """So that a later version's settings change the identity of no training."""
     assert {key: task.spec()[key] for key in spec} == spec
     assert task.spec().keys() - spec.keys() <= {"mean", "std"}
+
+
+def test_nothing_of_pythons_own_is_imported_for_a_spec():
+    """Some of it does things when it is imported."""
+    with pytest.raises(ArtefactError, match="must be a class with loss"):
+        create_task({"kind": "antigravity:Task", "name": "a"})
+    assert "antigravity" not in sys.modules

@@ -1,6 +1,8 @@
 """Names that consoles and URLs could take for something else are shown, and used, as they are."""
 
+import contextlib
 import io
+import sqlite3
 import sys
 import tomllib
 from pathlib import Path
@@ -56,12 +58,13 @@ def test_a_console_without_letters_ends_no_command(tmp_path, monkeypatch):
     assert b"Gr\\xf6\\xdfe: 3 \\xf7 4 [x]" in stream.buffer.getvalue()
 
 
-@pytest.mark.parametrize("key", ["password", "PASSWORD", "Password"])
+@pytest.mark.parametrize("key", ["password", "PASSWORD", "sslpassword", "passwd", "PWD"])
 def test_a_password_is_hidden_however_it_is_spelt(key):
     url = f"postgresql://host/base?{key}=secret&user=me"
     assert "secret" not in hide_password(url)
     assert "user=me" in hide_password(url)
     assert sqlalchemy.make_url(url).query
+    assert "secret" not in hide_password("mssql://?odbc_connect=UID%3Dme%3BPWD%3Dsecret")
 
 
 @pytest.mark.parametrize("plot", ["x.xyz", "x", "x.pdf"])
@@ -90,3 +93,17 @@ def test_equal_scores_are_equal_files(tmp_path):
     ConflictScores.load(tmp_path / "one.safetensors").save(tmp_path / "three.safetensors")
     first, *others = (path.read_bytes() for path in sorted(tmp_path.iterdir()))
     assert all(other == first for other in others)
+
+
+def test_a_study_that_is_looked_for_in_another_database_leaves_it_as_it_is(tmp_path, invoke):
+    (tmp_path / "empty.db").write_bytes(b"")
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE mine (key INT)")
+    for name in ("empty.db", "other.db"):
+        before = (tmp_path / name).read_bytes()
+        done = invoke("search", "--show", "study", "--storage", f"sqlite:///{name}")
+        assert done.code == 2
+        assert f"must be a database with studies, sqlite:///{name} holds none" in done.error
+        assert (tmp_path / name).read_bytes() == before
+    done = invoke("search", "--show", "study", "--storage", "sqlite:///gone.db?password=secret")
+    assert (done.code, "secret" in done.error) == (2, False)
