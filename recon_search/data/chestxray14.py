@@ -14,11 +14,11 @@ from PIL.Image import Image
 from recon_search.artefact import digest
 from recon_search.data.benchmark import Benchmark
 from recon_search.data.contents import digest_of, one_size, read_contents
-from recon_search.data.listing import Faults, Listing, assemble, read_lines
+from recon_search.data.listing import Faults, Listing, assemble
 from recon_search.data.pictures import MODES, read_picture
 from recon_search.data.source import PartName
 from recon_search.data.table import read_groups
-from recon_search.data.tables import Table, read_table
+from recon_search.data.tables import Table, read_lines, read_table
 from recon_search.data.task_data import TaskData
 from recon_search.errors import nearest
 from recon_search.recipe import DataConfig, TaskConfig

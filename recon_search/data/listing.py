@@ -16,7 +16,7 @@ from recon_search.data.array_files import Labels, Stored
 from recon_search.data.listed import ListedSamples, Pictures
 from recon_search.data.source import PARTS, PartName
 from recon_search.data.task_data import TaskData
-from recon_search.errors import DataError, LabelError, RecipeError, in_one_line
+from recon_search.errors import DataError, LabelError, RecipeError
 from recon_search.recipe import DataConfig, TaskConfig
 from recon_search.tasks import cells
 from recon_search.tasks.registry import fit_pixels, fit_task
@@ -175,20 +175,6 @@ def _pick(
     return ListedSamples(listing.pictures, rows, own, listing.files, dense)
 
 
-def read_lines(path: Path) -> list[str]:
-    """Read the lines of a list in UTF-8, with or without a mark that says so.
-
-    Raises:
-        DataError: it is no text, or cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} must be a list in UTF-8, it is not ({in_one_line(error)}). Fetch it again."
-        ) from None
-
-
 def without_missing(cell: Any, missing: Sequence[str]) -> Any:
     """Return a cell, None if it says no more than that there is no label."""
     if isinstance(cell, list):
@@ -248,12 +234,10 @@ def _cut(
         rows[part].append(row)
     if empty := [part for part in PARTS if not rows[part]]:
         counts = ", ".join(f"{len(rows[part])} {part}" for part in PARTS)
-        whole = ""
-        if groups is not None:
-            n = len(set(groups))
-            whole = f", of {n} group{'s' * (n != 1)} that stand{'s' * (n == 1)} in one part each"
+        n = 0 if groups is None else len(set(groups))
+        whole = f", of {n} group{'s' * (n > 1)} that stand{'s' * (n == 1)} in one part each"
         raise DataError(
-            f"{listing.name} must have samples for every part, found {counts}{whole}. Add some to "
+            f"{listing.name} must have samples for every part, found {counts}{whole if n else ''}. Add some to "
             f"{' and '.join(empty)}, or change `data.ratio`."
         )
     _check_groups(listing, found)

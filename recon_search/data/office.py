@@ -13,9 +13,10 @@ from pathlib import Path
 from recon_search.artefact import digest
 from recon_search.data.contents import one_size, read_contents
 from recon_search.data.image_folder import images_below
-from recon_search.data.listing import Faults, Listing, assemble, read_lines
+from recon_search.data.listing import Faults, Listing, assemble
 from recon_search.data.source import PARTS, PartName
 from recon_search.data.table import Files, find_root
+from recon_search.data.tables import read_lines
 from recon_search.data.task_data import TaskData
 from recon_search.errors import DataError, nearest
 from recon_search.recipe import DataConfig, TaskConfig

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from recon_search.data.array_files import read_array
 from recon_search.data.arrays import Row, make_data
 from recon_search.data.benchmark import Benchmark
-from recon_search.data.listing import Faults, read_lines
+from recon_search.data.listing import Faults
 from recon_search.data.source import PartName
+from recon_search.data.tables import read_lines
 from recon_search.data.task_data import TaskData
 from recon_search.data.thinning import thin
 from recon_search.errors import DataError, in_one_line

@@ -221,3 +221,17 @@ def import_parquet() -> Any:
             "'recon-search[parquet]'"
         ) from None
     return pyarrow.parquet
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a list in UTF-8, with or without a mark that says so.
+
+    Raises:
+        DataError: it is no text, or cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} must be a list in UTF-8, it is not ({in_one_line(error)}). Fetch it again."
+        ) from None

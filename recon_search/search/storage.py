@@ -33,7 +33,7 @@ from sqlalchemy.exc import (
 
 from recon_search.errors import RecipeError
 from recon_search.owners import is_gone, owner
-from recon_search.search.urls import hide_password, is_local, is_missing
+from recon_search.search.urls import check_pages, has_studies, hide_password
 
 PATIENCE = 3600.0
 """Seconds to wait for a database before giving up."""
@@ -189,8 +189,8 @@ def open_storage(url: str, heartbeat: int, retries: int, *, is_new: bool = True)
     """
     try:
         with plain_errors(url):
-            _check_pages(url)
-            if not is_new and not _has_studies(url):
+            check_pages(url)
+            if not is_new and not has_studies(url):
                 raise RecipeError(
                     f"--storage must be a database with studies, {hide_password(url)} holds none. "
                     "Check the URL."
@@ -234,35 +234,6 @@ def plain_errors(url: str) -> Iterator[None]:
             f"--storage must be a database that answers, {hide_password(url)} says: {reason}. "
             f"{advice}"
         ) from None
-
-
-def _check_pages(url: str) -> None:
-    """Make sure that the pages of a SQLite file, if there is one, fit together.
-
-    Raises:
-        RecipeError: saying what does not.
-        sqlite3.Error: the file is no database.
-    """
-    if not is_local(url) or is_missing(url):
-        return
-    path = sqlalchemy.make_url(url).database or ""
-    if not path or path.startswith((":", "file:")):
-        return
-    with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
-        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise RecipeError(
-            f"--storage must be an undamaged database, {path} is not ("
-            f"{' '.join(str(found).split())}). Restore it from a copy, or begin another."
-        )
-
-
-def _has_studies(url: str) -> bool:
-    engine = sqlalchemy.create_engine(url)
-    try:
-        return sqlalchemy.inspect(engine).has_table("studies")
-    finally:
-        engine.dispose()
 
 
 def _create_storage(url: str, heartbeat: int, retries: int, attempts: int = 10) -> PatientStorage:

@@ -1,13 +1,17 @@
-"""The URLs of databases: which are files, and what may be shown of them."""
+"""The URLs of databases: which are files, what may be shown of them, and what lies there."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import sqlalchemy
 from sqlalchemy.exc import ArgumentError
+
+from recon_search.errors import RecipeError
 
 _SECRET = re.compile(r"(?i)((?:password|passwd|pwd)(?:=|%3d))(?:(?!%3b)[^&;])*")
 """Passwords among the options of a URL, and within those of ODBC, which are quoted once more."""
@@ -46,3 +50,33 @@ def hide_password(url: str) -> str:
     """The URL without its password, however malformed it is."""
     url = re.sub(r"(?<=:)(?!//).*(?=@)", "***", url)
     return _SECRET.sub(r"\1***", url)
+
+
+def check_pages(url: str) -> None:
+    """Make sure that the pages of a SQLite file, if there is one, fit together.
+
+    Raises:
+        RecipeError: saying what does not.
+        sqlite3.Error: the file is no database.
+    """
+    if not is_local(url) or is_missing(url):
+        return
+    path = sqlalchemy.make_url(url).database or ""
+    if not path or path.startswith((":", "file:")):
+        return
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise RecipeError(
+            f"--storage must be an undamaged database, {path} is not ("
+            f"{' '.join(str(found).split())}). Restore it from a copy, or begin another."
+        )
+
+
+def has_studies(url: str) -> bool:
+    """Whether a database has the tables of studies; nothing is written."""
+    engine = sqlalchemy.create_engine(url)
+    try:
+        return sqlalchemy.inspect(engine).has_table("studies")
+    finally:
+        engine.dispose()
