@@ -237,8 +237,8 @@ def _cut(
         n = 0 if groups is None else len(set(groups))
         whole = f", of {n} group{'s' * (n > 1)} that stand{'s' * (n == 1)} in one part each"
         raise DataError(
-            f"{listing.name} must have samples for every part, found {counts}{whole if n else ''}. Add some to "
-            f"{' and '.join(empty)}, or change `data.ratio`."
+            f"{listing.name} must have samples for every part, found {counts}{whole if n else ''}. "
+            f"Add some to {' and '.join(empty)}, or change `data.ratio`."
         )
     _check_groups(listing, found)
     return rows
