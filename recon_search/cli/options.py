@@ -254,7 +254,8 @@ def open_run(
         context = click.get_current_context()
         context.with_resource(held(out, str(context.info_name)))
     open_folder(recipe, out, resume=options["resume"], is_search=is_search)
-    write_origin(out, str(device), sys.argv[1:], goes_on=options["resume"])
+    name = options["recipe_path"].stem
+    write_origin(out, str(device), sys.argv[1:], recipe=name, goes_on=options["resume"])
     return logged(run, options["writers"])
 
 

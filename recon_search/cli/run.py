@@ -29,6 +29,7 @@ def run(**options: Any) -> None:
     this = open_run(options)
 
     from recon_search.stages.run import run_all
+    from recon_search.views.exported import describe_export
     from recon_search.views.narrow import comparison_tables
 
     comparison = run_all(this)
@@ -37,12 +38,9 @@ def run(**options: Any) -> None:
         wide.print(table)
     for text in filter(None, (comparison.verdict, comparison.warning)):
         wide.print(text, highlight=False, markup=False)
-    best = comparison.best
-    wide.print(
-        f"\nExported: {best.name}, seed {best.seed} (best on validation data).",
-        highlight=False,
-        markup=False,
-    )
+    wide.print()
+    for text in describe_export(comparison, this.out):
+        wide.print(text, highlight=False, markup=False)
     for name, what in (
         ("report.html", "the report"),
         ("split.json", "the split, for `recon-search train RECIPE --split`"),
