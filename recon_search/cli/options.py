@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import glob
 import json
 import logging
 import os
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from recon_search import json_text
+from recon_search.cli.completion import complete_override, complete_recipe, complete_writer
 from recon_search.disk import refuse_special
 from recon_search.interruption import Interrupted, Stopped
 
@@ -43,16 +42,6 @@ ANYTHING = _Regular(path_type=Path)
 RANKING = ANYTHING
 
 
-def complete_recipe(_: Any, __: Any, incomplete: str) -> list[CompletionItem]:
-    """Complete the name of a recipe that comes with the package where no file begins so."""
-    from recon_search.recipe.shipped import shipped_recipes
-
-    names = [name for name in shipped_recipes() if name.startswith(incomplete)]
-    if names and not glob.glob(f"{glob.escape(incomplete)}*"):
-        return [CompletionItem(name) for name in names]
-    return [CompletionItem(incomplete, type="file")]
-
-
 def device_option(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a device."""
     choices = click.Choice(["auto", "cpu", "cuda"])
@@ -71,7 +60,12 @@ def recipe_options(command: Callable[..., None], required: bool = True) -> Calla
             shell_complete=complete_recipe,
         ),
         click.option(
-            "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a recipe key."
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="PATH=VALUE",
+            shell_complete=complete_override,
+            help="Override a recipe key.",
         ),
         click.option("--data-root", type=FOLDER, help="Folder with the data set's files."),
         click.option("--seed", type=click.IntRange(min=0), help="Override the recipe's seed."),
@@ -173,6 +167,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
             "writers",
             multiple=True,
             metavar="WRITER",
+            shell_complete=complete_writer,
             help="Also write curves for tensorboard, trackio or wandb, an epoch a point.",
         ),
         click.option(

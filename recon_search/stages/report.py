@@ -133,7 +133,11 @@ def _ranking(recipe: Recipe, scores: ConflictScores, k: int) -> Grid:
     table = ranking_table(scores, recipe.split.rule, reading_of(recipe), k)
     found = from_rich(table, str(table.title), head=1)
     lines = [Line(line.cells[:-1], line.style, line.extra) for line in found.lines]  # bars
-    return Grid(found.caption, found.headings[:-1], lines, found.left, found.head, found.note)
+    headings = list(found.headings[:-1])
+    for first, second in scores.pairs:  # below each other, as names may hold what joins them
+        joined = f"conflicts\n{first}-{second}"
+        headings = [h.replace(joined, f"conflicts\n{first},\n{second}") for h in headings]
+    return Grid(found.caption, headings, lines, found.left, found.head, found.note)
 
 
 def _network(out: Path, recipe: Recipe, split: Split) -> dict[str, Any]:
