@@ -24,13 +24,14 @@ def describe_export(comparison: Comparison, out: Path) -> list[str]:
     ]
     rows = {row.name: _mean(row) for row in comparison.rows if row.role != "separate"}
     first, own = max(rows, key=rows.__getitem__), rows.get(best.name, math.nan)
-    role = next(row.role for row in comparison.rows if row.name == first)
-    if role == "split" or not rows[first] > own:
+    row = next(row for row in comparison.rows if row.name == first)
+    if row.role == "split" or not rows[first] > own:
         return lines
+    doubt = "" if row.outcome == "better" else ", which chance alone may do"
     text = (
         f'On test data "{first}" ranks above it ({rows[first]:+.2f} and {own:+.2f} %, means over '
-        "seeds). Test data chooses nothing, and a run hands over what it was asked to judge: a "
-        "split network."
+        f"seeds{doubt}). Test data chooses nothing, and a run hands over what it was asked to "
+        "judge: a split network."
     )
     if folders := comparison.trainings.get(first):
         path = shlex.quote(str(out / folders[0] / "model"))

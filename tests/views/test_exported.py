@@ -22,16 +22,24 @@ def test_the_network_and_what_chose_it_are_named():
 
 
 @pytest.mark.parametrize(
-    ("rows", "name", "mean"),
+    ("rows", "name", "words"),
     [
-        ({"joint": (-1.0, -2.0, -3.0)}, "joint", "-2.00"),
-        ({"control": ([4.0, 4.0, 4.0], 1.0, 0.01)}, "random", "+4.00"),
+        (
+            {"joint": (-1.0, -2.0, -3.0)},
+            "joint",
+            "-2.00 and -9.00 %, means over seeds, which chance",
+        ),
+        (
+            {"control": ([4.0, 4.0, 4.0], 1.0, 0.01)},
+            "random",
+            "+4.00 and -9.00 %, means over seeds).",
+        ),
     ],
 )
-def test_a_row_that_ranks_above_is_named_with_the_command_that_hands_it_over(rows, name, mean):
+def test_a_row_that_ranks_above_is_named_with_the_command_that_hands_it_over(rows, name, words):
     found = replace(made([-9.0, -9.0, -9.0], **rows), trainings={name: ["trainings/a"]})
     _, why = describe_export(found, Path("my run"))
-    assert why.startswith(f'On test data "{name}" ranks above it ({mean} and -9.00 %, means over')
+    assert why.startswith(f'On test data "{name}" ranks above it ({words}')
     assert "Test data chooses nothing" in why
     assert why.endswith("recon-search export 'my run/trainings/a/model' --format safetensors")
 
