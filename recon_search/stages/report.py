@@ -79,6 +79,7 @@ def write_report(out: Path) -> Path:
         "any_marked": bool(marked),
         "ranking": _ranking(recipe, scores, max(1, len(marked))),
         "network": split and _network(out, recipe, split),
+        "unmeasured": comparison is not None and recipe.train.measure_every == 0,
         "change": comparison and _change(comparison, trained, marked),
         "curves": comparison and _curves(recipe, comparison, trained),
         "examples": _examples(out),

@@ -142,6 +142,13 @@ def test_a_network_that_is_split_while_it_trains_is_said_to_be(tmp_path):
     assert "split" in [text.text for text in curves.all("text")]
 
 
+@pytest.mark.parametrize("every", [0, 4])
+def test_conflicts_that_were_not_measured_after_the_split_are_said_to_be_so(tmp_path, every):
+    train = tomllib.loads(TINY)["train"] | {"measure_every": every}
+    page = page_of(tmp_path, "left", "right", train=train)
+    assert ("after the split was not measured" in page) is (every == 0)
+
+
 def test_nothing_is_said_of_a_switch_where_there_is_none(page):
     for words in ("its own training chose", "since it was split", "splits itself"):
         assert words not in page[1]
