@@ -133,12 +133,15 @@ def _judged(
 def _ranking(recipe: Recipe, scores: ConflictScores, k: int) -> Grid:
     table = ranking_table(scores, recipe.split.rule, reading_of(recipe), k)
     found = from_rich(table, str(table.title), head=1)
-    lines = [Line(line.cells[:-1], line.style, line.extra) for line in found.lines]  # bars
-    headings = list(found.headings[:-1])
+    # Without bars; what layers are ranked by stands beside their names, where a telephone shows it.
+    order = [0, 1, len(found.headings) - 2, *range(2, len(found.headings) - 2)]
+    lines = [Line([line.cells[n] for n in order], line.style, line.extra) for line in found.lines]
+    headings = [found.headings[n] for n in order]
     for first, second in scores.pairs:  # below each other, as names may hold what joins them
         joined = f"conflicts\n{first}-{second}"
         headings = [h.replace(joined, f"conflicts\n{first},\n{second}") for h in headings]
-    return Grid(found.caption, headings, lines, found.left, found.head, found.note)
+    left = frozenset(place for place, n in enumerate(order) if n in found.left)
+    return Grid(found.caption, headings, lines, left, found.head, found.note)
 
 
 def _network(out: Path, recipe: Recipe, split: Split) -> dict[str, Any]:

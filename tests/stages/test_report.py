@@ -195,6 +195,7 @@ def test_what_a_task_is_called_is_no_markup(tmp_path, names):
     heads = rows_of(root, "Test data")[0], rows_of(root, "8 measured steps")[0]
     for name in names:
         assert f"{name}\naccuracy %" in heads[0]
+    assert heads[1][:4] == ["#", "layer", "count", "type"]
     assert f"conflicts\n{names[0]},\n{names[1]}" in heads[1]
 
 

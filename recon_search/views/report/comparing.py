@@ -123,14 +123,14 @@ def task_grid(comparison: Comparison) -> Grid:
             [
                 task,
                 f"{name} {comparison.unit(task, name)}".rstrip(),
-                f"{worth[task]:+.2f}",
+                "" if place else f"{worth[task]:+.2f}",
                 write(comparison.single[task][name]),
                 *(write(row.metrics[task][name]) for row in networks(comparison)),
             ],
             extra=task not in shown,
         )
         for task in order
-        for name in comparison.directions[task]
+        for place, name in enumerate(comparison.directions[task])
     ]
     return Grid(
         "Every task, means over seeds; the task that the split serves worst comes first",
