@@ -104,7 +104,7 @@ def read_config(path: Path) -> dict[str, Any]:
     described, inside = path / "config.json", path / "model"
     if not described.exists() and (inside / "config.json").is_file():
         raise ArtefactError(
-            f"A model directory is needed, found the folder of what made one at {path}. Give {inside}."
+            f"A model directory is needed, found what holds one at {path}. Give {inside}."
         )
     config = artefact.read_object(
         described, "model's config.json", FORMAT, *EARLIER, by_hand=True, finite=False
