@@ -50,6 +50,19 @@ def test_a_recipe_that_is_nowhere_is_refused_with_those_that_are_known():
         load_recipe("nowhere.toml")
 
 
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("quickstrt", "quickstart"), ("mine.tml", "mine.toml"), ("a/b.tml", "b.toml")],
+)
+def test_near_names_of_recipes_here_and_in_the_package_are_told(name, near, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    for own in ("mine.toml", "a/b.toml"):
+        (tmp_path / own).touch()
+    with pytest.raises(RecipeError, match=f"no file at {name}. Did you mean '{near}'"):
+        load_recipe(name)
+
+
 def test_init_copies_and_never_overwrites_by_itself(tmp_path, invoke):
     done = invoke("init", "quickstart")
     assert (done.code, done.error) == (0, "")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from recon_search.cli.completion import complete_ranking, complete_rule
 from recon_search.cli.options import (
     FILE,
     RANKING,
@@ -62,10 +63,22 @@ def probe(more: bool, seeds: int | None, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("scores_path", metavar="SCORES", type=RANKING)
-@click.argument("other_path", metavar="[OTHER]", type=RANKING, required=False)
+@click.argument("scores_path", metavar="SCORES", type=RANKING, shell_complete=complete_ranking)
+@click.argument(
+    "other_path",
+    metavar="[OTHER]",
+    type=RANKING,
+    required=False,
+    shell_complete=complete_ranking,
+)
 @click.option("--threshold", type=float, default=0.0, show_default=True, help="S in (-1, 0].")
-@click.option("--rule", default="projection", show_default=True, help="How layers are ranked.")
+@click.option(
+    "--rule",
+    default="projection",
+    show_default=True,
+    shell_complete=complete_rule,
+    help="How layers are ranked.",
+)
 @click.option(
     "--window",
     type=float,

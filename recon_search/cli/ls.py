@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from recon_search.cli.completion import complete_section
 from recon_search.cli.options import FOLDER, make_console, tell, tell_json
 
 
@@ -89,7 +90,7 @@ def ls_layers(backbone: str, arguments: tuple[str, ...], as_json: bool) -> None:
 
 
 @ls.command("keys")
-@click.argument("section", required=False)
+@click.argument("section", required=False, shell_complete=complete_section)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--markdown", is_flag=True, help="Print all keys as a document.")
 def ls_keys(section: str | None, as_json: bool, markdown: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import glob
 import json
 import logging
 import os
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from recon_search import json_text
+from recon_search.cli.completion import complete_override, complete_recipe, complete_writer
 from recon_search.disk import in_one_line, refuse_special, refuse_unnamed
 from recon_search.errors import ReconSearchError
 from recon_search.interruption import Interrupted, Stopped
@@ -45,16 +44,6 @@ ANYTHING = _Regular(path_type=Path)
 RANKING = ANYTHING
 
 
-def complete_recipe(_: Any, __: Any, incomplete: str) -> list[CompletionItem]:
-    """Complete the name of a recipe that comes with the package where no file begins so."""
-    from recon_search.recipe.shipped import shipped_recipes
-
-    names = [name for name in shipped_recipes() if name.startswith(incomplete)]
-    if names and not glob.glob(f"{glob.escape(incomplete)}*"):
-        return [CompletionItem(name) for name in names]
-    return [CompletionItem(incomplete, type="file")]
-
-
 def device_option(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a device."""
     choices = click.Choice(["auto", "cpu", "cuda"])
@@ -73,7 +62,12 @@ def recipe_options(command: Callable[..., None], required: bool = True) -> Calla
             shell_complete=complete_recipe,
         ),
         click.option(
-            "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override a recipe key."
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="PATH=VALUE",
+            shell_complete=complete_override,
+            help="Override a recipe key.",
         ),
         click.option("--data-root", type=FOLDER, help="Folder with the data set's files."),
         click.option("--seed", type=click.IntRange(min=0), help="Override the recipe's seed."),
@@ -178,6 +172,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
             "writers",
             multiple=True,
             metavar="WRITER",
+            shell_complete=complete_writer,
             help="Also write curves for tensorboard, trackio or wandb, an epoch a point.",
         ),
         click.option(
@@ -259,7 +254,8 @@ def open_run(
         context = click.get_current_context()
         context.with_resource(held(out, str(context.info_name)))
     open_folder(recipe, out, resume=options["resume"], is_search=is_search)
-    write_origin(out, str(device), sys.argv[1:], goes_on=options["resume"])
+    name = options["recipe_path"].stem
+    write_origin(out, str(device), sys.argv[1:], recipe=name, goes_on=options["resume"])
     return logged(run, options["writers"])
 
 

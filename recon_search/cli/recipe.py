@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from recon_search.cli.options import FILE, complete_recipe, load_overridden, recipe_options
+from recon_search.cli.completion import complete_recipe
+from recon_search.cli.options import FILE, load_overridden, recipe_options
 
 
 @click.command()

@@ -29,6 +29,7 @@ def run(**options: Any) -> None:
     this = open_run(options)
 
     from recon_search.stages.run import run_all
+    from recon_search.views.exported import describe_export
     from recon_search.views.narrow import comparison_tables
 
     comparison = run_all(this)
@@ -37,18 +38,17 @@ def run(**options: Any) -> None:
         wide.print(table)
     for text in filter(None, (comparison.verdict, comparison.warning)):
         wide.print(text, highlight=False, markup=False)
-    best = comparison.best
-    wide.print(
-        f"\nExported: {best.name}, seed {best.seed} (best on validation data).",
-        highlight=False,
-        markup=False,
-    )
-    for name, what in (
-        ("report.html", "the report"),
-        ("split.json", "the split, for `recon-search train RECIPE --split`"),
-        ("scores.safetensors", "the conflict scores, for `recon-search rank`"),
-        ("model", "the model directory, for `recon_search.load`"),
-        ("export", "one plain timm state dict a task"),
-    ):
-        line = f"  {this.out / name}  {what}"
+    wide.print()
+    for text in describe_export(comparison, this.out):
+        wide.print(text, highlight=False, markup=False)
+    left = {
+        "report.html": "the report: open it first",
+        "split.json": "the split, for `recon-search train RECIPE --split`",
+        "scores.safetensors": "the conflict scores, for `recon-search rank`",
+        "model": "the model directory, for `recon-search predict` and `recon_search.load`",
+        "export": "one plain timm state dict a task",
+    }
+    width = max(len(str(this.out / name)) for name in left)
+    for name, what in left.items():
+        line = f"  {this.out / name!s:<{width}}  {what}"
         wide.print(line, highlight=False, markup=False, soft_wrap=True)

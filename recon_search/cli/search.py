@@ -74,6 +74,7 @@ def search(
     from recon_search.stages.judge import SUMMARY, search_and_judge
     from recon_search.stages.split import check_scores
     from recon_search.stages.study import check_study
+    from recon_search.views.exported import describe_export
     from recon_search.views.narrow import comparison_tables
     from recon_search.views.trials import read_summary, trial_table
 
@@ -100,7 +101,8 @@ def search(
     if comparison is not None:
         for table in comparison_tables(comparison, console.width):
             console.print(table)
-        for text in filter(None, (comparison.verdict, comparison.warning)):
+        said = (comparison.verdict, comparison.warning, *describe_export(comparison, run.out))
+        for text in filter(None, said):
             tell(text)
         tell(f"Open {run.out / 'report.html'} first.")
 

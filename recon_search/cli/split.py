@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from recon_search.cli.completion import complete_ranking
 from recon_search.cli.options import (
     FILE,
     RANKING,
@@ -26,7 +27,14 @@ COUNTS = "A JSON table {layer: count}, or published:recon-multi-fashion-mnist."
 @click.command()
 @functools.partial(recipe_options, required=False)
 @click.option("--scores", "scores_path", type=FILE, help="What the probe wrote.")
-@click.option("--counts", "counts_path", type=RANKING, metavar="COUNTS", help=COUNTS)
+@click.option(
+    "--counts",
+    "counts_path",
+    type=RANKING,
+    metavar="COUNTS",
+    shell_complete=complete_ranking,
+    help=COUNTS,
+)
 @click.option("--show", "show_path", type=FILE, help="Show this split instead of choosing one.")
 @click.option(
     "--image",

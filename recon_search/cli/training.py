@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from recon_search.cli.completion import complete_method, complete_ranking
 from recon_search.cli.options import (
     FILE,
     RANKING,
@@ -33,11 +34,12 @@ if TYPE_CHECKING:
     "--split",
     "split_path",
     type=RANKING,
+    shell_complete=complete_ranking,
     metavar="SPLIT",
     help="Split to train with, from any data set: its file, scores, the folder of a run, or "
     "published:NAME.",
 )
-@click.option("--method", help="Override train.method.")
+@click.option("--method", shell_complete=complete_method, help="Override train.method.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(split_path: Path | None, method: str | None, as_json: bool, **options: Any) -> None:
     """Train one network, unsplit or with a saved split, and test it once.
@@ -82,6 +84,7 @@ def train(split_path: Path | None, method: str | None, as_json: bool, **options:
     "--split",
     "split_path",
     type=RANKING,
+    shell_complete=complete_ranking,
     required=True,
     metavar="SPLIT",
     help="The split to judge, as of `train`.",

@@ -104,7 +104,11 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ArtefactError: it is missing, damaged, changed, or says what it may not.
     """
-    described = path / "config.json"
+    described, inside = path / "config.json", path / "model"
+    if not described.exists() and (inside / "config.json").is_file():
+        raise ArtefactError(
+            f"A model directory is needed, found what holds one at {path}. Give {inside}."
+        )
     config = artefact.read_object(
         described, "model's config.json", FORMAT, *EARLIER, by_hand=True, finite=False
     )

@@ -124,8 +124,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         text = path.read_text(encoding="utf-8")
         raw = json_text.parse(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
+        here = [each.name for each in path.parent.glob("*.toml") if each.name.isprintable()]
         raise RecipeError(
-            f"A recipe is needed, found no file at {path}. Check the path, or take one of "
+            f"A recipe is needed, found no file at {path}."
+            f"{nearest(path.name, [*here, *shipped_recipes()])} Check the path, or take one of "
             f"{', '.join(shipped_recipes())}."
         ) from None
     except (OSError, ValueError, RecursionError) as error:

@@ -156,6 +156,7 @@ def _open(
     *,
     is_search: bool = False,
 ) -> Run:
+    name = Path(recipe).stem if isinstance(recipe, str | Path) else ""
     recipe, chosen = _read(recipe, is_given=data is not None), torch.device(device)
     this = Run(recipe, Path(out), chosen, workers, listener)
     if data is not None:
@@ -165,7 +166,7 @@ def _open(
     if scores is not None:
         check_scores(scores, this)
     open_folder(recipe, this.out, resume=resume, is_search=is_search)
-    write_origin(this.out, str(chosen), goes_on=resume)
+    write_origin(this.out, str(chosen), recipe=name, goes_on=resume)
     return logged(this)
 
 

@@ -18,7 +18,12 @@ from recon_search.views.doctor import examine
 
 
 def write_origin(
-    out: Path, device: str, arguments: Sequence[str] = (), *, goes_on: bool = False
+    out: Path,
+    device: str,
+    arguments: Sequence[str] = (),
+    *,
+    recipe: str = "",
+    goes_on: bool = False,
 ) -> None:
     """Write what repeats a run and what it ran on.
 
@@ -26,6 +31,7 @@ def write_origin(
         out: the run folder.
         device: where networks are trained.
         arguments: of the command, as they were typed; none where the run was begun from Python.
+        recipe: its name; none where it has none.
         goes_on: keep what stands there of a command of the same name.
     """
     words = list(arguments)
@@ -39,9 +45,8 @@ def write_origin(
         return
     found = examine()
     begun = datetime.now().astimezone().isoformat(timespec="seconds")
-    artefact.write_json(
-        out / ORIGIN, {"command": command, "begun": begun, "device": device, "environment": found}
-    )
+    values = {"command": command, "recipe": recipe, "begun": begun, "device": device}
+    artefact.write_json(out / ORIGIN, {**values, "environment": found})
 
 
 def read_origin(out: Path) -> dict[str, Any]:
@@ -74,6 +79,7 @@ class _Origin(Record):
     """See `write_origin`."""
 
     command: str
+    recipe: str = ""
     begun: str
     device: str
     environment: _Environment

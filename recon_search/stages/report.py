@@ -25,10 +25,12 @@ from recon_search.stages.examples import load_examples
 from recon_search.stages.origin import read_origin
 from recon_search.stages.split import reading_of
 from recon_search.tasks.registry import create_task
+from recon_search.views.exported import describe_export
 from recon_search.views.outline import cost_table
 from recon_search.views.ranking import ranking_table
 from recon_search.views.report.answer import answer, its_joint, networks, the_split
 from recon_search.views.report.comparing import (
+    BESIDE,
     comparison_grid,
     cost_plot,
     dot_plot,
@@ -42,10 +44,7 @@ from recon_search.views.report.network import network_plot
 from recon_search.views.report.page import render
 from recon_search.views.report.showing import show
 from recon_search.views.report.trials import search_plots
-from recon_search.views.tables import MANY_COLUMNS
 from recon_search.views.trials import describe_outcome, read_summary, trial_table
-
-NONE = "no split did better than none"
 
 FEW_TASKS = 6
 """Tasks whose examples are unfolded."""
@@ -72,14 +71,15 @@ def write_report(out: Path) -> Path:
     switch = recipe.epoch_of_split if recipe.split.when == "during" else None
     trained = {} if comparison is None else _results(out, comparison)
     values = {
-        "title": f"recon-search: {recipe.data.name}",
+        "title": read_origin(out).get("recipe") or out.resolve().name,
         "lead": _lead(recipe, scores, split),
         "switch": switch,
-        "judged": comparison and _judged(comparison, len(marked), len(scores.layers), switch),
+        "judged": comparison and _judged(comparison, out, len(marked), len(scores.layers), switch),
         "heat": heat_maps(scores, recipe.split.threshold, marked),
         "any_marked": bool(marked),
         "ranking": _ranking(recipe, scores, max(1, len(marked))),
         "network": split and _network(out, recipe, split),
+        "unmeasured": comparison is not None and recipe.train.measure_every == 0,
         "change": comparison and _change(comparison, trained, marked),
         "curves": comparison and _curves(recipe, comparison, trained),
         "examples": _examples(out),
@@ -93,7 +93,7 @@ def write_report(out: Path) -> Path:
 
 def _lead(recipe: Recipe, scores: ConflictScores, split: Split | None) -> str:
     reading = f"by rule {recipe.split.rule}, S = {recipe.split.threshold:g}"
-    choice = NONE
+    choice = "no layer is split"
     if split is not None:
         choice = f"{len(split.layers)} of {len(scores.layers)} layers split {reading}"
         if recipe.split.when == "during":
@@ -111,17 +111,18 @@ def _lead(recipe: Recipe, scores: ConflictScores, split: Split | None) -> str:
 
 
 def _judged(
-    comparison: Comparison, n_split: int, n_layers: int, switch: int | None
+    comparison: Comparison, out: Path, n_split: int, n_layers: int, switch: int | None
 ) -> dict[str, Any]:
     """Whether the split helped, and at what price."""
     columns = sum(map(len, comparison.directions.values()))
     return {
         "answer": answer(comparison, n_split, n_layers, switch),
+        "exported": describe_export(comparison, out),
         "verdict": re.split(r"(?<=\.) (?=[A-Z])", comparison.verdict),
         "warning": comparison.warning,
         "several": len(comparison.seeds) > 1,
         "grid": comparison_grid(comparison),
-        "tasks": task_grid(comparison) if columns > MANY_COLUMNS else None,
+        "tasks": task_grid(comparison) if columns > BESIDE else None,
         "dots": dot_plot(comparison),
         "flops": cost_plot(comparison, "flops"),
         "parameters": cost_plot(comparison, "parameters"),
@@ -132,8 +133,15 @@ def _judged(
 def _ranking(recipe: Recipe, scores: ConflictScores, k: int) -> Grid:
     table = ranking_table(scores, recipe.split.rule, reading_of(recipe), k)
     found = from_rich(table, str(table.title), head=1)
-    lines = [Line(line.cells[:-1], line.style, line.extra) for line in found.lines]  # bars
-    return Grid(found.caption, found.headings[:-1], lines, found.left, found.head, found.note)
+    # Without bars; what layers are ranked by stands beside their names, where a telephone shows it.
+    order = [0, 1, len(found.headings) - 2, *range(2, len(found.headings) - 2)]
+    lines = [Line([line.cells[n] for n in order], line.style, line.extra) for line in found.lines]
+    headings = [found.headings[n] for n in order]
+    for first, second in scores.pairs:  # below each other, as names may hold what joins them
+        joined = f"conflicts\n{first}-{second}"
+        headings = [h.replace(joined, f"conflicts\n{first},\n{second}") for h in headings]
+    left = frozenset(place for place, n in enumerate(order) if n in found.left)
+    return Grid(found.caption, headings, lines, left, found.head, found.note)
 
 
 def _network(out: Path, recipe: Recipe, split: Split) -> dict[str, Any]:
@@ -177,8 +185,8 @@ def _change(
         return None
     s = comparison.threshold
     words = (
-        f"With S = {s:g}, {before.share(s):.1%} of steps, layers and pairs conflict in joint "
-        f"training, and {after.share(s):.1%} in training of the split network."
+        f"With S = {s:g}, {100 * before.share(s):.1f} % of steps, layers and pairs conflict in "
+        f"joint training, and {100 * after.share(s):.1f} % in training of the split network."
     )
     return {"words": words, "plot": conflict_plot(before, after, s, marked)}
 

@@ -120,7 +120,7 @@ def _ranking(
     trust = describe_reliability(reliability, k, scores.n_probes, len(scores.layers))
     trust += "\n" + describe_gate(measure_gate(scores, rule, reading, k))
     table = Table(
-        title=f"{scores.steps} measured steps, rule {rule}, S = {reading.threshold}",
+        title=f"{scores.steps} measured steps, rule {rule}, S = {reading.threshold:g}",
         title_justify="left",
         caption=escape("\n".join([trust, *_describe_unmeasured(scores)])),
         caption_justify="left",
@@ -178,10 +178,11 @@ def describe_reliability(found: Reliability, k: int, n_probes: int, n_layers: in
     if math.isnan(found.stability):
         return f"All {n_layers} layers have the same value: nothing sets the top {k} apart."
     most = "at most " if n_probes == 1 else ""  # one seed does not show how far seeds differ
+    tau = "not known" if math.isnan(found.tau) else f"{found.tau:.2f}"
     text = (
         f"Of the top {k}, two halves of these steps share {found.overlap:.0%} (by chance "
         f"{found.chance:.0%}), and another probe of {n_probes} seed{'s' * (n_probes > 1)} would "
-        f"share {most}{found.stability:.0%}; Kendall's tau between the halves {found.tau:.2f}."
+        f"share {most}{found.stability:.0%}; Kendall's tau between the halves {tau}."
     )
     if found.stability < STABLE:
         text += f" Below {STABLE:.0%} much of the order is noise: probe longer or over more seeds."
@@ -201,7 +202,7 @@ def describe_gate(found: Gate) -> str:
     return (
         f"Gate: {found.share:.0%} of the inner products of the tasks' gradients in the top "
         f"{found.k} are conflict ({low:.0%} to {high:.0%}; 50% by chance), so "
-        f"{words[found.advice]}. Not yet validated: see EVIDENCE."
+        f"{words[found.advice]}. Do not rely on the gate: it has been wrong (recipes/EVIDENCE.md)."
     )
 
 

@@ -140,3 +140,9 @@ def test_a_network_larger_than_its_weights_is_never_made(saved):
     artefact.write_json(path / "config.json", config)
     with pytest.raises(ArtefactError, match=r"has [\d,]+ numbers, the weights have [\d,]+"):
         rs.load(path)
+
+
+def test_the_folder_of_a_run_is_told_where_its_model_is(saved):
+    _, path = saved
+    with pytest.raises(ArtefactError, match=rf"A model directory is needed.*Give {path}\.$"):
+        rs.load(path.parent)

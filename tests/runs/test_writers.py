@@ -1,12 +1,14 @@
 """Writers of curves hear epochs, and what is missing is said before anything is trained."""
 
 import importlib.util
+import pickle
 import sys
 import types
 
 import pytest
 
 from recon_search.errors import RecipeError
+from recon_search.runs.listener import Listeners
 from recon_search.runs.writers import WRITERS, TrackerLog, check_writers
 from tests.command import call
 from tests.stages.recipes import TINY
@@ -43,6 +45,24 @@ def test_tensorboard_reads_every_number_of_every_training(tmp_path):
         assert set(board.Tags()["scalars"]) == {"lr", "train/a", "validation/a/accuracy"}
         points = board.Scalars("validation/a/accuracy")
         assert [(point.step, point.value) for point in points] == [(1, 50.0), (2, 75.0)]
+
+
+def test_a_search_in_other_processes_writes_beside_what_is_written(tmp_path):
+    """As workers get it: pickled, of all listeners the part that goes along."""
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    here = WRITERS["tensorboard"](tmp_path)
+    here.epoch("probe", RECORDS[0])
+    every = Listeners([TrackerLog("wandb", tmp_path), here])
+    hear(pickle.loads(pickle.dumps(every.apart("search"))))
+    here.end()
+    folders = {folder.name: folder for folder in (tmp_path / "tensorboard").iterdir()}
+    assert set(folders) == {"probe", "joint, split__odd_, seed 0", "other, seed 1"}
+    for name, steps in (("probe", [1]), ("other, seed 1", [1, 2])):
+        board = EventAccumulator(str(folders[name]))
+        board.Reload()
+        assert [point.step for point in board.Scalars("lr")] == steps
 
 
 @pytest.mark.parametrize("package", ["trackio", "wandb"])

@@ -38,7 +38,7 @@ def page(tmp_path_factory):
     values["verdict"] = f"Success <script>alert(1)</script> {NASTY} {MARKUP}"
     values["warning"] = "Warning: <i>scatter</i>"
     artefact.write_json(out / "comparison.json", values)
-    write_origin(out, "cpu", ["run", "my recipe.toml", "--out", "<x>"])
+    write_origin(out, "cpu", ["run", "my recipe.toml", "--out", "<x>"], recipe="my recipe")
     path = write_report(out)
     assert path == out / "report.html"
     return comparison, path.read_text(encoding="utf-8")
@@ -88,9 +88,13 @@ def test_faults_are_found():
 def test_it_opens_with_the_answer_the_warning_and_then_the_verdict(page):
     _, text = page
     root = parse(text)
-    (answer,) = (p.text for p in root.all("p") if p.attributes.get("class") == "answer")
-    assert answer.startswith("Three of 43 layers private: delta_m of joint training, ")
-    assert "1.40x the parameters and 1.90x the FLOPs; two separate networks cost 2.00x" in answer
+    assert next(root.all("h1")).text == "my recipe"
+    (box,) = (d for d in root.all("div") if d.attributes.get("class") == "answer")
+    verdict, gain, price = (p.text for p in box.all("p"))
+    assert verdict.startswith("Splitting helps: with three of 43 layers private, one network")
+    assert "points (95 % interval +" in gain
+    assert "1.40x the parameters and 1.90x the FLOPs of that unsplit network; two" in price
+    assert "two separate networks cost 2.00x and 2.00x." in price
     said = {p.attributes.get("class"): p.text for p in root.all("p")}
     assert said["verdict"] == f"Success <script>alert(1)</script> {NASTY} {MARKUP}"
     assert said["warning"] == "Warning: <i>scatter</i>"
@@ -110,10 +114,10 @@ def test_every_row_is_there_with_its_numbers(page):
         mean = sum(row.delta_m) / len(row.delta_m)
         assert rows[row.name][0] == str(number)
         assert rows[row.name][2].startswith(f"{mean:+.2f} ± ")
-        assert rows[row.name][6:8] == [
+        assert rows[row.name][5:7] == [
             f"{row.n_parameters / 1000:.2f}x", f"{row.flops / 2000:.2f}x",
         ]  # fmt: skip
-    assert rows["2 separate networks"][6] == "2.00x"
+    assert rows["2 separate networks"][5] == "2.00x"
 
 
 def test_the_lead_says_what_was_done_with_which_tasks(page):
@@ -129,12 +133,20 @@ def test_a_network_that_is_split_while_it_trains_is_said_to_be(tmp_path):
     root = parse(page_of(tmp_path, "left", "right", split=split))
     said = {p.attributes.get("class"): p.text for p in root.all("p")}
     assert "each network splits itself after epoch 1 of 2 by what it has measured" in said["lead"]
-    assert said["answer"].startswith("Split while they train, after epoch 1, three of 43 layers")
+    (box,) = (d for d in root.all("div") if d.attributes.get("class") == "answer")
+    assert "three of 43 layers private, split while it trains, after epoch 1, one" in box.text
     captions = " ".join(" ".join(each.text.split()) for each in root.all("figcaption"))
     assert "of the split network since it was split, after epoch 1" in captions
     assert "each network has what its own training chose" in captions
     curves = next(s for s in root.all("section") if s.attributes["id"] == "curves")
     assert "split" in [text.text for text in curves.all("text")]
+
+
+@pytest.mark.parametrize("every", [0, 4])
+def test_conflicts_that_were_not_measured_after_the_split_are_said_to_be_so(tmp_path, every):
+    train = tomllib.loads(TINY)["train"] | {"measure_every": every}
+    page = page_of(tmp_path, "left", "right", train=train)
+    assert ("after the split was not measured" in page) is (every == 0)
 
 
 def test_nothing_is_said_of_a_switch_where_there_is_none(page):
@@ -183,7 +195,8 @@ def test_what_a_task_is_called_is_no_markup(tmp_path, names):
     heads = rows_of(root, "Test data")[0], rows_of(root, "8 measured steps")[0]
     for name in names:
         assert f"{name}\naccuracy %" in heads[0]
-    assert f"conflicts\n{names[0]}-{names[1]}" in heads[1]
+    assert heads[1][:4] == ["#", "layer", "count", "type"]
+    assert f"conflicts\n{names[0]},\n{names[1]}" in heads[1]
 
 
 @pytest.mark.parametrize(

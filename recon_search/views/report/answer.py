@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
 
@@ -61,9 +62,26 @@ def prices(comparison: Comparison) -> Prices:
     )
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a page opens with.
+
+    Attributes:
+        verdict: whether the split pays, for what kind of network.
+        gain: by how much, and how sure that is.
+        price: what it costs, and what separate networks do.
+        more: what else a buyer should know.
+    """
+
+    verdict: str
+    gain: str
+    price: str
+    more: str
+
+
 def answer(
     comparison: Comparison, n_split: int, n_layers: int, switch: int | None = None
-) -> list[str]:
+) -> Answer:
     """Say whether the split pays: what changes, how sure that is, what it costs.
 
     Args:
@@ -74,20 +92,22 @@ def answer(
     """
     split, joint, cost = the_split(comparison), its_joint(comparison), prices(comparison)
     gain = paired(split.delta_m, joint.delta_m)
-    n_tasks, n_seeds = len(comparison.single), len(comparison.seeds)
     before, after = statistics.fmean(joint.delta_m), statistics.fmean(split.delta_m)
-    seeds = "1 seed, so chance is unknown" if n_seeds == 1 else f"{n_seeds} seeds"
-    networks = f"{word(n_tasks)} separate networks"
+    apart = f"{word(len(comparison.single))} separate networks"
     private = f"{word(n_split)} of {n_layers} layers private"
     if switch is not None:
-        private = f"split while they train, after epoch {switch}, {private}"
-    first = (
-        f"{private[0].upper()}{private[1:]}: delta_m of joint training, "
-        f"{before:+.2f} %, becomes {after:+.2f} %, a change of {_words(gain)} over {seeds}, at "
-        f"{cost.parameters:.2f}x the parameters and {cost.flops:.2f}x the FLOPs; {networks} cost "
-        f"{cost.single_parameters:.2f}x and {cost.single_flops:.2f}x."
+        private += f", split while it trains, after epoch {switch}"
+    verdict = (
+        f"{_sure(gain, len(comparison.seeds))}: with {private}, one network for all tasks is "
+        f"{_standing(after, apart)}; without a split it is {_standing(before, 'they are')}."
     )
-    return [first, " ".join([_sure(gain, n_seeds), *_controls(comparison), *_buy(after, cost)])]
+    price = (
+        f"It costs {cost.parameters:.2f}x the parameters and {cost.flops:.2f}x the FLOPs of that "
+        f"unsplit network; {apart} cost {cost.single_parameters:.2f}x and "
+        f"{cost.single_flops:.2f}x."
+    )
+    more = " ".join([*_controls(comparison), *_buy(after, cost)])
+    return Answer(verdict, _gained(gain, len(comparison.seeds)), price, more)
 
 
 def word(number: int) -> str:
@@ -95,26 +115,38 @@ def word(number: int) -> str:
     return _NUMBERS[number] if number < len(_NUMBERS) else str(number)
 
 
-def _words(gain: Difference) -> str:
-    """Say it: "+6.59 (95 % interval -1.10 to +14.28)"."""
-    if gain.interval is None:
-        return f"{gain.mean:+.2f}"
-    return f"{gain.mean:+.2f} (95 % interval {said(gain.interval)})"
-
-
 def said(interval: tuple[float, float]) -> str:
     """Say where an interval begins and ends."""
     return f"{interval[0]:+.2f} to {interval[1]:+.2f}"
 
 
+def _standing(delta_m: float, apart: str) -> str:
+    """Say it beside separate networks: "1.3 % worse than two separate networks"."""
+    if math.isnan(delta_m):
+        return f"not to be held against {apart}"
+    if abs(delta_m) < 0.05:
+        return f"as good as {apart}"
+    return f"{abs(delta_m):.1f} % {'better' if delta_m > 0 else 'worse'} than {apart}"
+
+
 def _sure(gain: Difference, n_seeds: int) -> str:
-    if n_seeds < 2:
-        return "One seed does not tell a gain from luck."
-    if gain.interval is None:
-        return "These seeds do not show how far others would scatter."
+    if n_seeds < 2 or gain.interval is None:
+        return "Whether splitting helps cannot be told"
     if gain.interval[0] <= 0 <= gain.interval[1]:
-        return "The interval holds zero: these seeds do not tell the change from chance."
-    return f"The split {'helps' if gain.mean > 0 else 'harms'}, beyond what chance would explain."
+        return "Splitting cannot be told from not splitting"
+    return "Splitting helps" if gain.mean > 0 else "Splitting harms"
+
+
+def _gained(gain: Difference, n_seeds: int) -> str:
+    """Say the difference, and what chance has to do with it."""
+    change = f"The split changes delta_m by {gain.mean:+.2f} points"
+    if n_seeds < 2:
+        return f"{change} over 1 seed, which does not tell a gain from luck."
+    if gain.interval is None:
+        return f"{change} over {n_seeds} seeds, which do not show how far others would scatter."
+    holds = gain.interval[0] <= 0 <= gain.interval[1]
+    chance = "chance alone may do that" if holds else "chance alone would hardly do that"
+    return f"{change} (95 % interval {said(gain.interval)}, {n_seeds} seeds): {chance}."
 
 
 def _controls(comparison: Comparison) -> list[str]:

@@ -28,6 +28,9 @@ from recon_search.views.report.svg import (
 from recon_search.views.tables import MANY_COLUMNS, delta_of_task, show_p
 from recon_search.views.trial_plots import pareto
 
+BESIDE = 3
+"""Metrics over all tasks that have columns beside delta_m; of more the tasks have a table."""
+
 WIDTH = 420
 """Units of charts; drawn a little larger or smaller, as the window asks for."""
 
@@ -40,13 +43,12 @@ def comparison_grid(comparison: Comparison) -> Grid:
     """
     base, split, cost = comparison.rows[0], the_split(comparison), prices(comparison)
     columns = [(task, name) for task, own in comparison.directions.items() for name in own]
-    columns = columns if len(columns) <= MANY_COLUMNS else []
+    columns = columns if len(columns) <= BESIDE else []
     headings = [
         "#",
         "network",
-        "delta_m\n%",
-        "95 %\ninterval",
-        "minus the split,\npaired (95 %)",
+        "delta_m, %\n(95 %)" if len(comparison.seeds) > 1 else "delta_m, %",
+        "minus the split,\npaired (95 %)" if len(comparison.seeds) > 1 else "minus\nthe split",
         "p",
         "parameters",
         "FLOPs",
@@ -62,9 +64,8 @@ def comparison_grid(comparison: Comparison) -> Grid:
                 [
                     str(place),
                     row.name,
-                    spread(row.delta_m, sign=True),
-                    "" if own.interval is None else said(own.interval),
-                    "" if gap is None else _gap(gap),
+                    _bracketed(spread(row.delta_m, sign=True), own),
+                    "" if gap is None else _bracketed(f"{gap.mean:+.2f}", gap),
                     show_p(gap),
                     f"{row.n_parameters / base.n_parameters:.2f}x",
                     f"{row.flops / base.flops:.2f}x",
@@ -80,7 +81,7 @@ def comparison_grid(comparison: Comparison) -> Grid:
                 "",
                 f"{len(comparison.single)} separate networks",
                 "0",
-                *("", "", ""),
+                *("", ""),
                 f"{cost.single_parameters:.2f}x",
                 f"{cost.single_flops:.2f}x",
                 "",
@@ -107,7 +108,8 @@ def task_grid(comparison: Comparison) -> Grid:
     split = the_split(comparison)
     worth = {task: delta_of_task(split, comparison, task) for task in comparison.directions}
     order = sorted(worth, key=lambda task: (math.isnan(worth[task]), worth[task]))
-    few = len(order) <= FEW
+    few, n_columns = len(order) <= FEW, sum(map(len, comparison.directions.values()))
+    write = spread if n_columns <= MANY_COLUMNS else _mean
     shown = order if few else [*order[: FEW // 2], *order[-FEW // 2 :]]
     headings = [
         "task",
@@ -121,14 +123,14 @@ def task_grid(comparison: Comparison) -> Grid:
             [
                 task,
                 f"{name} {comparison.unit(task, name)}".rstrip(),
-                f"{worth[task]:+.2f}",
-                _mean(comparison.single[task][name]),
-                *(_mean(row.metrics[task][name]) for row in networks(comparison)),
+                "" if place else f"{worth[task]:+.2f}",
+                write(comparison.single[task][name]),
+                *(write(row.metrics[task][name]) for row in networks(comparison)),
             ],
             extra=task not in shown,
         )
         for task in order
-        for name in comparison.directions[task]
+        for place, name in enumerate(comparison.directions[task])
     ]
     return Grid(
         "Every task, means over seeds; the task that the split serves worst comes first",
@@ -291,10 +293,9 @@ def spread(values: Sequence[float], *, sign: bool = False) -> str:
     return text if len(values) == 1 else f"{text} ± {deviation:.2f}"
 
 
-def _gap(gap: Difference) -> str:
-    if gap.interval is None:
-        return f"{gap.mean:+.2f}"
-    return f"{gap.mean:+.2f}\n({gap.interval[0]:+.2f} to {gap.interval[1]:+.2f})"
+def _bracketed(text: str, found: Difference) -> str:
+    """Put the interval, if there is one, below a mean."""
+    return text if found.interval is None else f"{text}\n({said(found.interval)})"
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -134,7 +134,7 @@ def conflict_plot(
             parts.append(tag("circle", cx=x(b), cy=y, r=4, class_="now"))
     label = (
         f"Share of conflicts with S = {threshold:g} by layer: joint training "
-        f"{before.share(threshold):.1%} of all, split {after.share(threshold):.1%}."
+        f"{100 * before.share(threshold):.1f} % of all, split {100 * after.share(threshold):.1f} %."
     )
     return drawing(width, bottom + 40, *parts, label=label)
 
@@ -150,7 +150,7 @@ def _curves(
     wide: bool = False,
 ) -> Markup:
     """Draw lines by epoch; the last of more lines than series names is the reference."""
-    width, bottom = (560, 230) if wide else (340, 178)
+    width, bottom = (420, 200) if wide else (340, 178)
     n = max((len(line) for line in lines), default=0)
     also = [] if reference is None else [reference]
     low, high = reach((value for line in lines for value in line), *also)

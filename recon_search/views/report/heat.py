@@ -31,7 +31,7 @@ MANY_PAIRS = 45
 TOP_PAIRS = 20
 
 LABEL, CELL, BAR = 168, 12, 96
-"""Units of the layer's name, of the width of a threshold, and of the value at S."""
+"""Units of the layer's name, of the width of a threshold, and of the value at S between them."""
 
 TOP_LETTERS = 20
 """Of the name of a task above a map."""
@@ -152,29 +152,29 @@ def _layer_map(
 ) -> Markup:
     n, columns = shares.shape
     row = _row(n)
-    head, width = 22, LABEL + CELL * columns + BAR
+    head, left = 22, LABEL + BAR
+    width = left + CELL * columns + 14
     cells = [
-        tag("rect", x=LABEL + CELL * c, y=head + row * r, width=CELL, height=row,
+        tag("rect", x=left + CELL * c, y=head + row * r, width=CELL, height=row,
             class_=level(float(shares[r, c]), top))
         for r, c in itertools.product(range(n), range(columns))
     ]  # fmt: skip
     ticks = [
-        tag("text", f"{thresholds[c]:g}", x=LABEL + CELL * (c + 0.5), y=14, class_="tick middle")
+        tag("text", f"{thresholds[c]:g}", x=left + CELL * (c + 0.5), y=14, class_="tick middle")
         for c in range(columns)
         if round(100 * thresholds[c]) % 10 == 0
     ]
-    x = LABEL + CELL * columns + 6
     bars = [
-        tag("rect", x=x, y=head + row * r + 1, height=max(row - 2, 1), class_="bar",
+        tag("rect", x=LABEL, y=head + row * r + 1, height=max(row - 2, 1), class_="bar",
             width=_bar(float(shares[r, start]), top))
         for r in range(n)
     ]  # fmt: skip
     words = [
-        tag("text", _percent(float(shares[r, start])), x=x + 54, y=head + row * (r + 1) - 3,
+        tag("text", _percent(float(shares[r, start])), x=LABEL + 53, y=head + row * (r + 1) - 3,
             class_="tick")
         for r in range(n)
     ]  # fmt: skip
-    frame = tag("rect", x=LABEL + CELL * start, y=head, width=CELL, height=row * n, class_="frame")
+    frame = tag("rect", x=left + CELL * start, y=head, width=CELL, height=row * n, class_="frame")
     height = head + row * n + 6
     worst = np.nan_to_num(shares[:, start]).argsort(kind="stable")[::-1][:3].tolist()
     said = ", ".join(f"{scores.layers[r]} {_percent(float(shares[r, start]))}" for r in worst)
@@ -183,6 +183,8 @@ def _layer_map(
         width,
         height,
         *ticks,
+        tag("text", "at S = ", tag("tspan", f"{thresholds[start]:g}", data_threshold=""), x=LABEL,
+            y=14, class_="tick"),
         _names(scores.layers, row, head, marked),
         tag("g", *cells, class_="cells"),
         frame,

@@ -32,9 +32,9 @@ def render(values: Mapping[str, Any]) -> str:
     """Write the page; whatever things are called, they are text.
 
     Args:
-        values: `title`, `lead`, `heat`, `any_marked`, `ranking`, `origin` and `recipe`; `switch`,
-            `judged`, `network`, `change`, `curves`, `examples` and `search` where the run has them,
-            else None.
+        values: `title`, `lead`, `heat`, `any_marked`, `ranking`, `unmeasured`, `origin` and
+            `recipe`; `switch`, `judged`, `network`, `change`, `curves`, `examples` and `search`
+            where the run has them, else None.
     """
     environment = Environment(
         loader=PackageLoader("recon_search.views.report"),

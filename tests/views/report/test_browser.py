@@ -85,6 +85,13 @@ const wide = [...document.querySelectorAll("body *")]
   .map((e) => e.tagName + "." + e.className);
 """
 
+STACKED = """
+const stacks = [...document.querySelectorAll(".stacked .scroll")];
+const stacked = [Math.max(...stacks.map((each) => each.scrollWidth - each.clientWidth)),
+  [...stacks[0].querySelectorAll("td")].filter((each) => each.offsetHeight)
+    .map((each) => getComputedStyle(each, "::before").content.replaceAll('"', ""))];
+"""
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
@@ -139,13 +146,16 @@ def test_low_contrast_and_requests_are_found(tmp_path):
 def test_text_has_contrast_in_the_dark_and_fits_a_telephone(page, tmp_path):
     found = look(
         page,
-        f"{CONTRAST}{WIDE}return [contrast, wide, innerWidth];",
+        f"{CONTRAST}{WIDE}{STACKED}return [contrast, wide, innerWidth, stacked];",
         tmp_path,
         width=380,
         dark=True,
     )
     assert found["faults"] == []
-    assert found["found"] == [[], [], 380]
+    assert found["found"][:3] == [[], [], 380]
+    wider, labels = found["found"][3]
+    assert wider == 0, "the comparison is read without scrolling sideways"
+    assert "parameters" in labels
 
 
 def test_text_on_a_box_is_measured_against_the_box(tmp_path):

@@ -70,5 +70,5 @@ def test_what_one_seed_does_not_have_has_no_column():
     grid = comparison_grid(one)
     assert grid.caption == "Test data, one seed"
     lacking = set(comparison_grid(several).headings) - set(grid.headings)
-    assert lacking == {"95 %\ninterval", "p"}
+    assert lacking == {"delta_m, %\n(95 %)", "minus the split,\npaired (95 %)", "p"}
     assert all(len(line.cells) == len(grid.headings) for line in grid.lines)
