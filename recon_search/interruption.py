@@ -76,8 +76,15 @@ def in_order() -> Iterator[None]:
         check()
 
 
-def listen() -> None:
-    """Hear `SIGNALS` from now on, as a process that works for another; `nohup` keeps its word."""
+def listen(*, notes: bool = False) -> None:
+    """Hear `SIGNALS` from now on; `nohup` keeps its word.
+
+    Args:
+        notes: a first one is noted wherever it comes, as by a process that works for another, which
+            is to end between two pieces of work and not while it imports or waits for one.
+    """
+    global _depth
+    _depth += notes
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _hear)

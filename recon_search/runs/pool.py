@@ -96,7 +96,7 @@ def _in_processes(unique: dict[Path, Training], run: Run, at_once: int) -> dict[
         while pending:
             if interruption.is_asked():
                 workers.stop.set()
-                wait([future for future in pending if not future.cancel()])
+                wait(pending)  # those not begun end at once; an executor trips on cancelled ones
                 interruption.check()
             done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             _tell(workers, run.listener)
@@ -106,7 +106,7 @@ def _in_processes(unique: dict[Path, Training], run: Run, at_once: int) -> dict[
                     with _named(unique[directory]):
                         results[directory] = future.result()
                 except Stopped:
-                    wait([other for other in pending if not other.cancel()])  # for their epochs
+                    wait(pending)  # for their epochs
                     raise
                 except BrokenProcessPool:
                     raise TrainingError(
@@ -246,6 +246,7 @@ def _tell(workers: _Workers, listener: Listener, until: str | None = None) -> No
 
 def _train_in_worker(training: Training, run: Run, threads: int) -> Result:
     assert worker.steps is not None
+    interruption.check()
     torch.set_num_threads(threads)
     put = worker.steps.put
     result = train_told(training, run, lambda news: put((training.name, news)))

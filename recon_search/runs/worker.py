@@ -76,7 +76,7 @@ def follow(parent: int, stop: Event, told: Queue[Any] | None = None) -> None:
     """
     global steps
     steps = told
-    interruption.listen()
+    interruption.listen(notes=True)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -82,7 +82,7 @@ def _search_and_judge(
             with _alone(run, "probe"):
                 scores = probe(run)
         except Stopped as left:
-            left.args = (f"{left}; the search has not begun",)
+            left.args = (f"{str(left) or 'nothing was trained'}; the search has not begun",)
             raise
     job = Job(run, scores, url, study, deadline)
     joined = join(job)  # refuses scores that the study was not begun with

@@ -32,7 +32,7 @@ def run_all(run: Run) -> Comparison:
     try:
         scores = probe_in_training(run) if run.recipe.split.when == "during" else probe(run)
     except Stopped as left:
-        left.args = (f"{left}; the comparison has not begun",)
+        left.args = (f"{str(left) or 'nothing was trained'}; the comparison has not begun",)
         raise
     split = choose_split(run.recipe, scores, schema=run.schema)
     split.save(run.out / "split.json")

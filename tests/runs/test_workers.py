@@ -99,6 +99,19 @@ def test_a_signal_to_the_parent_alone_ends_the_workers_steps(place):
     assert not list(place.rglob(".*")), "no lock, no temporary file"
 
 
+def test_a_signal_to_all_while_workers_import_is_one_line(place):
+    with started(RUN, "out", place) as process:
+        wait_until(lambda: len(group(process.pid)) > 1, process)
+        time.sleep(1)  # in which they begin to import what takes seconds
+        os.killpg(process.pid, signal.SIGTERM)
+        _, error = process.communicate(timeout=LIMIT)
+    assert process.returncode == 143, error
+    (line,) = error.splitlines()
+    assert line.startswith("Interrupted by SIGTERM: ")
+    assert line.endswith("Go on with --resume.")
+    assert not group(process.pid)
+
+
 def test_workers_end_when_their_parent_is_killed_while_they_import(place):
     with started(RUN, "out", place) as process:
         wait_until(lambda: len(group(process.pid)) > 1, process)  # workers, and what tracks them
@@ -138,7 +151,7 @@ def test_twenty_deaths_at_random_moments_change_nothing(place, command):
     if command is RUN:  # which trials a search runs depends on the time they take
         assert outcome(place / "out") == outcome(place / "whole")
     assert not [path for path in (place / "out").rglob(".*") if path.name != ".lock"]
-    assert not list(place.glob("out/trainings/*/checkpoint.safetensors"))
+    assert not list(place.glob("out/trainings/*/checkpoint*"))
     for path in place.glob("out/trainings/*/metrics.jsonl"):
         epochs = [json.loads(line)["epoch"] for line in path.read_text().splitlines()]
         assert epochs == list(range(1, len(epochs) + 1))
