@@ -39,8 +39,8 @@ from recon_search.runs.folder import RECIPE, read_recipe
 from recon_search.stages.data import Looked, examine
 from recon_search.stages.split import reading_of
 from recon_search.views.tables import show_p
+from tests.benchmarks import ablation_table, search_table
 from tests.benchmarks.beside import lacking, published_of, sittings, slashed, timed
-from tests.benchmarks.search_table import tables_of
 from tests.benchmarks.summaries import SUMMARIES, interval_of, rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -79,13 +79,15 @@ def main() -> None:
 
 
 def record_of(run: Path, command: str, trainings: Iterable[Path] | None = None) -> dict[str, Any]:
-    """What is kept of a run: its comparison, its probe if it had one, and how it came about.
+    """What is kept of a run: its comparison or ablation, its probe, and how it came about.
 
     Args:
         run: its folder.
         command: that repeats it.
         trainings: their folders, where `run/trainings` holds others too.
     """
+    if (run / ablation_table.FILE).is_file():
+        return origin_of(run, command, trainings) | ablation_table.ablation_of(run)
     comparison, recipe = Comparison.load(run / "comparison.json"), read_recipe(run / RECIPE)
     return origin_of(run, command, trainings) | {
         "seeds": comparison.seeds,
@@ -172,7 +174,9 @@ def filled(text: str) -> str:
 
 
 def _shown(result: dict[str, Any]) -> str:
-    return tables_of(result) if result.get("kind") == "search" else table_of(result)
+    """A result of another kind than a comparison says so."""
+    kinds = {"search": search_table.tables_of, "ablation": ablation_table.tables_of}
+    return kinds.get(result.get("kind", ""), table_of)(result)
 
 
 def table_of(result: dict[str, Any]) -> str:
