@@ -16,7 +16,7 @@ COMPARED = ("split.json", "comparison.json")
 SEARCHED = ("search.db", "search.json")
 """What a search leaves in its folder, the former where its database is a file."""
 
-FOREIGN = ("model", "export", "trainings", "report.html")
+FOREIGN = ("model", "export", "report.html")
 """What is somebody else's where no run was begun, and would be replaced."""
 
 FORMAT = "recon-search/identity/1"

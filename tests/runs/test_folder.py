@@ -168,7 +168,7 @@ def test_an_identity_that_says_nothing_refuses(tmp_path, content, message):
         open_folder(recipe_with(), tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("name", ["model", "export", "trainings", "report.html"])
+@pytest.mark.parametrize("name", ["model", "export", "report.html"])
 def test_what_no_run_has_written_is_not_replaced(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "mine").write_text("")
