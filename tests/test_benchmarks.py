@@ -21,7 +21,7 @@ WORDS = {
     "bench_loading": "--images 8 --workers 0 --rounds 2",
     "bench_peers": "--windows 2 --side 32 --batch 2 --samples 4 --methods EW",
     "bench_reliability": f"{QUICKSTART} --json read.json --seeds 2 --every 1 --most 100 {SMALL}",
-    "bench_search": f"{ROOT}/recipes/results/search.json --json replayed.json --searches 1",
+    "bench_search": f"{ROOT}/recipes/results/search.json --json replayed.json --searches 2",
     "bench_stability": f"{QUICKSTART} --out probes --seeds 2 --sizes 1 --pairs 2 --ks 3 {SMALL}",
     "bench_step": "--workload vit --windows 2 --every 2",
     "bench_subset": "--json subset.json --seeds 2 --steps 8 --every 1 --train 64",
