@@ -52,9 +52,14 @@ class Difference:
     detectable: float | None = None
 
     @property
+    def decisive_p(self) -> float | None:
+        """The p value that decides: the corrected one, where there is one."""
+        return self.p_value if self.adjusted is None else self.adjusted
+
+    @property
     def is_significant(self) -> bool:
         """Whether it is told from 0 beside all others of its family."""
-        known = self.p_value if self.adjusted is None else self.adjusted
+        known = self.decisive_p
         return known is not None and known < SIGNIFICANCE and self.mean != 0
 
 

@@ -94,7 +94,7 @@ def _detail(row: Row, verb: str) -> str:
 def _range(rows: Sequence[Row], verb: str) -> str:
     """Return what follows the names of rows that are described together."""
     if verb in (BEATS, LOSES):
-        return f"; p at most {max(_p_value(_found(row)) or 0.0 for row in rows):.2g}"
+        return f"; p at most {max(_found(row).decisive_p or 0.0 for row in rows):.2g}"
     known = [_found(row).detectable for row in rows]
     told = sorted(each for each in known if each is not None)
     if verb != UNCLEAR or not told:
@@ -107,12 +107,8 @@ def _found(row: Row) -> Difference:
     return row.minus_split
 
 
-def _p_value(found: Difference) -> float | None:
-    return found.p_value if found.adjusted is None else found.adjusted
-
-
 def _doubt(found: Difference) -> str:
-    return f"{_interval(found)}, p {_p_value(found):.2g}"
+    return f"{_interval(found)}, p {found.decisive_p:.2g}"
 
 
 def _interval(found: Difference) -> str:

@@ -24,6 +24,9 @@ OPPOSITES = (("0", "1"), ("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"
 LARGEST = 1e100
 """Size of a number from which on its square, or the sum of many, may be none."""
 
+DIGITS = 6
+"""Of a number that is written and no whole one: single precision has no more."""
+
 SHOWN = 5
 """Classes that an error names, of those that are known."""
 
@@ -177,3 +180,8 @@ def show(cell: Any) -> str:
     """Write a cell in a line, cut where it is long."""
     found = " ".join(repr(cell).split())
     return found if len(found) <= 60 else f"{found[:57]}..."
+
+
+def rounded(value: Any) -> Any:
+    """Return a number with no more digits than single precision has, and anything else as it is."""
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

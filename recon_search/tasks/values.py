@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recon_search.errors import LabelError
 from recon_search.tasks import arguments, losses, metrics
-from recon_search.tasks.cells import entries, number, plain, show, text
+from recon_search.tasks.cells import entries, number, plain, rounded, show, text
 from recon_search.tasks.meter import Meter
 
 CRITERIA = ("mse", "mae", "huber")
@@ -162,7 +162,7 @@ class Values:
         rows = (output.detach().double() * std + mean).tolist()
         if self.n_values == 1:
             return {"": [row[0] for row in rows]}
-        texts = [[str(float(f"{number:.6g}")) for number in row] for row in rows]
+        texts = [[str(rounded(number)) for number in row] for row in rows]
         found: dict[str, list[Any]] = {"": [self.separator.join(text) for text in texts]}
         for index in range(self.n_values):
             found[str(index + 1)] = [row[index] for row in rows]

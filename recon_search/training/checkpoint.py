@@ -84,9 +84,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def delete_checkpoint(path: str | Path) -> None:
-    """Delete a checkpoint, if there is one, and what stands beside it."""
-    Path(path).unlink(missing_ok=True)
+    """Delete a checkpoint, if there is one, and before it what stands beside it.
+
+    As long as there is a checkpoint, one who finds it deletes what is left.
+    """
     _sweep_sums(Path(path), keep=None)
+    Path(path).unlink(missing_ok=True)
 
 
 def n_epochs(path: str | Path) -> int:

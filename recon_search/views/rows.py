@@ -13,12 +13,11 @@ from typing import Any
 from recon_search import artefact
 from recon_search.data.tables import import_parquet
 from recon_search.errors import ReconSearchError
+from recon_search.tasks.cells import rounded
 
 Columns = Mapping[str, list[Any]]
 Write = Callable[[Columns], None]
 ENDINGS = (".csv", ".jsonl", ".parquet")
-DIGITS = 6
-"""Of a number that is no whole one: single precision has no more."""
 
 
 def check_ending(path: Path) -> None:
@@ -97,11 +96,6 @@ def _parquet(path: Path) -> Iterator[Write]:
     finally:
         if writer is not None:
             writer.close()
-
-
-def rounded(value: Any) -> Any:
-    """Return a number with no more digits than single precision has, and anything else as it is."""
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,7 @@
 """Checkpoints that are of no training are refused, and say how to go on."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -76,6 +78,23 @@ def test_of_sums_only_those_stay_that_the_checkpoint_speaks_of(tmp_path):
     delete_checkpoint(tmp_path / "c.safetensors")
     delete_checkpoint(tmp_path / "c.safetensors")
     assert list(tmp_path.iterdir()) == [other]
+
+
+def test_a_death_while_a_checkpoint_is_deleted_leaves_it_to_be_found(tmp_path, monkeypatch):
+    path, unlink = tmp_path / "c.safetensors", Path.unlink
+    save_checkpoint(path, {**STATE, "scores": measured(1)})
+
+    def die(self, **options):
+        unlink(self, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", die)
+        with pytest.raises(KeyboardInterrupt):
+            delete_checkpoint(path)
+    assert list(tmp_path.iterdir()) == [path]
+    delete_checkpoint(path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("dies_at", [0, 1])
