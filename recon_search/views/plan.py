@@ -121,9 +121,9 @@ def describe(plan: Plan) -> str:
             "ones, the most work that so many can be."
         )
     sentences.append(
-        "Not in it: starting processes, export and report (together a minute or so, most of a "
-        "short run), and trainings that slow each other down. Steps are timed once, now: what else "
-        "this machine does then or did just now may make it several times as long."
+        "Not in it: starting processes, export and report (most of a short run), and trainings "
+        "that slow each other down. Steps are timed once, now: what else this machine does then or "
+        "did just now may make it several times as long."
     )
     return " ".join(sentences)
 
