@@ -192,14 +192,16 @@ def test_every_trial_is_accounted_for_and_no_epoch_is_trained_twice(server, tmp_
     killed = next(t for t in trials if t.user_attrs["owner"].startswith("victim"))
     again = next(t for t in trials if t.user_attrs.get("retry_of") == killed.number)
     assert killed.state == TrialState.FAIL
-    assert again.state == TrialState.COMPLETE
+    # Until it was begun anew, its split was free for whoever drew it too.
+    assert trials[again.user_attrs.get("same_as", again.number)].state == TrialState.COMPLETE
     assert not again.user_attrs["owner"].startswith("victim")
     assert again.user_attrs["training"] == killed.user_attrs["training"]
 
     cut_off = (tmp_path / "islander.stopped").read_text()
-    own = [t for t in trials if t.user_attrs.get("training") == cut_off]
-    assert own[0].state == TrialState.COMPLETE
-    assert own[0].user_attrs["owner"].startswith("islander"), "it waited and went on"
+    drew = [t for t in trials if t.user_attrs.get("training") == cut_off]
+    (own,) = [t for t in drew if "same_as" not in t.user_attrs]
+    assert own.state == TrialState.COMPLETE
+    assert own.user_attrs["owner"].startswith("islander"), "it waited and went on"
 
     epochs = [line.split() for line in (tmp_path / "epochs.txt").read_text().splitlines()]
     trained = Counter((training, epoch) for _, training, epoch in epochs)
