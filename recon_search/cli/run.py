@@ -30,6 +30,7 @@ def run(**options: Any) -> None:
 
     from recon_search.stages.run import run_all
     from recon_search.views.exported import describe_export
+    from recon_search.views.markup import escape
     from recon_search.views.narrow import comparison_tables
 
     comparison = run_all(this)
@@ -37,10 +38,10 @@ def run(**options: Any) -> None:
     for table in comparison_tables(comparison, wide.width):
         wide.print(table)
     for text in filter(None, (comparison.verdict, comparison.warning)):
-        wide.print(text, highlight=False, markup=False)
+        wide.print(escape(text), highlight=False)
     wide.print()
     for text in describe_export(comparison, this.out):
-        wide.print(text, highlight=False, markup=False)
+        wide.print(escape(text), highlight=False)
     left = {
         "report.html": "the report: open it first",
         "split.json": "the split, for `recon-search train RECIPE --split`",
@@ -51,4 +52,4 @@ def run(**options: Any) -> None:
     width = max(len(str(this.out / name)) for name in left)
     for name, what in left.items():
         line = f"  {this.out / name!s:<{width}}  {what}"
-        wide.print(line, highlight=False, markup=False, soft_wrap=True)
+        wide.print(escape(line), highlight=False, soft_wrap=True)

@@ -98,6 +98,7 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     from recon_search.stages.borrow import load_split
     from recon_search.stages.compare import compare as stage
     from recon_search.stages.split import check_scores
+    from recon_search.views.markup import escape
     from recon_search.views.narrow import comparison_tables
 
     inputs: Any = None
@@ -119,4 +120,4 @@ def compare(scores_path: Path, split_path: Path, **options: Any) -> None:
     for table in comparison_tables(comparison, wide.width):
         wide.print(table)
     for text in filter(None, (comparison.verdict, comparison.warning)):
-        wide.print(text, highlight=False, markup=False)
+        wide.print(escape(text), highlight=False)

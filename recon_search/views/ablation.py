@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 
 from recon_search.runs.ablation import Ablation
 from recon_search.tasks.scoring import mean_and_deviation
+from recon_search.views.markup import escape
 from recon_search.views.tables import show_interval
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from recon_search.conflict.agreement import Agreement
+from recon_search.views.markup import escape
 
 SHOWN = 5
 """Layers in common that a row names."""

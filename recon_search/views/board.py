@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from recon_search.disk import explained
@@ -24,6 +23,7 @@ from recon_search.stages.compare import FILE as COMPARISON
 from recon_search.stages.judge import SUMMARY
 from recon_search.stages.origin import read_origin
 from recon_search.tasks.scoring import mean_and_deviation
+from recon_search.views.markup import escape
 from recon_search.views.report.answer import its_joint, the_split
 from recon_search.views.trials import read_summary
 

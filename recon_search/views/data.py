@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from recon_search.data.source import PARTS
 from recon_search.stages.findings import RELIABLE, Examination, TaskFacts, advise
+from recon_search.views.markup import escape
 
 SHOWN = 20
 """Classes of a task, unreadable samples, doubles and pairs of tasks that are shown."""

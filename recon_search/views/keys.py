@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from recon_search.errors import RecipeError, nearest
 from recon_search.recipe import Recipe
+from recon_search.views.markup import escape
 
 NAME = "NAME"
 """Stands for a name of the user's, as of a task."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from recon_search.methods.registry import METHODS
+from recon_search.views.markup import escape
 
 WIDE = 140
 """Columns of a terminal that has room for titles of papers."""

@@ -9,11 +9,11 @@ import math
 import statistics
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from recon_search.runs.comparison import Comparison
 from recon_search.tasks.scoring import mean_and_deviation
+from recon_search.views.markup import escape
 from recon_search.views.tables import (
     MANY_COLUMNS,
     comparison_table,

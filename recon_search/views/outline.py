@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -16,6 +15,7 @@ from rich.tree import Tree
 from recon_search.graph.anatomy import Anatomy, Row
 from recon_search.graph.naming import name_of, short
 from recon_search.graph.partition import Group
+from recon_search.views.markup import escape
 
 FEW_NAMES = 6
 """Tasks or groups that are named in a line."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from recon_search.runs.timing import Span
 from recon_search.stages.planned import Plan, StepCost
+from recon_search.views.markup import escape
 
 DEAR = 4.0
 """Plain steps that a step takes from which on it is said what lowers its cost."""

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from recon_search.conflict.gate import Gate, measure_gate
 from recon_search.conflict.reliability import Reliability, measure_reliability
 from recon_search.conflict.rules import Reading, rank
 from recon_search.conflict.scores import ConflictScores
+from recon_search.views.markup import escape
 from recon_search.views.tables import UNLIMITED, full_width
 
 MANY_PAIRS = 6

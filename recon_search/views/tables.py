@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import get_args
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from recon_search.runs.comparison import Comparison, Row, Values
 from recon_search.runs.paired import Difference
 from recon_search.tasks.scoring import Average, delta_m, mean_and_deviation, measured
 from recon_search.tasks.task import Metrics
+from recon_search.views.markup import escape
 
 MANY_COLUMNS = 6
 """Metrics over all tasks above which a comparison has no column for each (see `narrow`)."""

@@ -15,7 +15,6 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 from rich import box
 from rich.cells import cell_len
-from rich.markup import escape
 from rich.table import Table
 
 from recon_search import artefact
@@ -25,6 +24,7 @@ from recon_search.search.importance import importances
 from recon_search.search.measure import Name, measure_of
 from recon_search.search.rungs import last_value, seeds_of
 from recon_search.search.tally import STATES, Tally, seconds, tally
+from recon_search.views.markup import escape
 
 FORMAT = "recon-search/search/1"
 UNKNOWN = "?"

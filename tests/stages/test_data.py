@@ -417,3 +417,19 @@ def test_parts_in_which_a_metric_is_no_number_are_named(
     same = [{**row, column: kept} if row["part"] == "test" else row for row in photos]
     write_rows(tmp_path, same)
     assert call_json(invoke)["advice"] == [line]
+
+
+STEERING = "\x1b[31moak\x9b2J\a"
+"""What a terminal would obey: escape sequences of one byte and of two, a bell."""
+
+
+def test_names_of_the_data_cannot_steer_the_terminal(tmp_path, invoke, photos):
+    rows = [
+        {name: STEERING if cell == "oak" else cell for name, cell in row.items()} for row in photos
+    ]
+    write_rows(tmp_path, rows)
+    done = invoke("data", "my.toml")
+    assert done.code == 0, done.error
+    said = done.output + done.error
+    assert "[31moak\\x9b2J\\x07" in said
+    assert all(letter.isprintable() for letter in said.replace("\n", "")), said
