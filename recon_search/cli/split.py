@@ -93,7 +93,8 @@ def split(
         assert counts_path is not None
         chosen = split_by_counts(run, counts_path)
     chosen.save(out)
-    click.echo(f"{len(chosen.layers)} layers: {', '.join(chosen.layers)}\nWritten: {out}")
+    named = ", ".join(chosen.layers) or "all stay shared under this threshold or limit."
+    click.echo(f"{len(chosen.layers)} layers: {named}\nWritten: {out}")
 
 
 def _show_split(

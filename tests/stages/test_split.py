@@ -212,6 +212,14 @@ def test_a_split_stays_within_its_flops(scores, limit):
         assert flops(more) > limit * alone, f"{layer} would have fitted"
 
 
+def test_a_split_of_no_layer_is_called_one(scores, tmp_path, invoke):
+    (tmp_path / "tiny.toml").write_text(TINY.replace("k = 3", 'max_flops = "1x"'))
+    scores.save(tmp_path / "scores.safetensors")
+    done = invoke("split", "tiny.toml", "--scores", "scores.safetensors")
+    assert done.code == 0, done.error
+    assert "0 layers: all stay shared under this threshold or limit." in done.output
+
+
 def test_a_limit_of_flops_goes_with_a_number_of_layers(scores):
     both = recipe_with(split={"k": 2, "max_flops": "1.9x"})
     alone = recipe_with(split={"k": None, "max_flops": "1.9x"})
