@@ -68,7 +68,7 @@ def test_evaluate_measures_every_task_as_a_computation_by_hand_does(trained):
 
 
 @pytest.mark.parametrize("form", ["safetensors", "torch-export", "onnx"])
-@pytest.mark.parametrize("which", [None, 0, 1])
+@pytest.mark.parametrize("which", [None, pytest.param(0, marks=pytest.mark.slow), 1])
 def test_every_format_gives_what_the_model_does(trained, form, which):
     name, folder = trained
     if form == "onnx":
