@@ -14,7 +14,7 @@ import click
 
 from recon_search import json_text
 from recon_search.cli.completion import complete_override, complete_recipe, complete_writer
-from recon_search.disk import in_one_line, refuse_special, refuse_unnamed
+from recon_search.disk import refuse_special, refuse_unnamed
 from recon_search.errors import ReconSearchError
 from recon_search.interruption import Interrupted, Stopped
 
@@ -307,8 +307,9 @@ def check_picture(path: Path, option: str) -> None:
 
 def tell(text: str) -> None:
     """Print a line as it is, brackets and all, however long."""
-    text = "\n".join(map(in_one_line, text.split("\n")))
-    make_console().print(text, highlight=False, markup=False, soft_wrap=True)
+    from recon_search.views.markup import escape
+
+    make_console().print(escape(text), highlight=False, soft_wrap=True)
 
 
 def tell_json(value: Any) -> None:

@@ -13,6 +13,7 @@ from recon_search.cli.options import (
     recipe_options,
     run_options,
     seeds_option,
+    tell,
 )
 
 
@@ -51,5 +52,4 @@ def run(**options: Any) -> None:
     }
     width = max(len(str(this.out / name)) for name in left)
     for name, what in left.items():
-        line = f"  {this.out / name!s:<{width}}  {what}"
-        wide.print(escape(line), highlight=False, soft_wrap=True)
+        tell(f"  {this.out / name!s:<{width}}  {what}")
