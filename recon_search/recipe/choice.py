@@ -21,6 +21,9 @@ def _check_factor(text: str) -> str:
     return text
 
 
+Moment = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
+"""An epoch, or a share of the epochs."""
+
 Factor = Annotated[str, Field(pattern=r"^\d+(\.\d+)?x$"), AfterValidator(_check_factor)]
 """A multiple of the unsplit backbone, as "1.3x"."""
 
@@ -92,8 +95,9 @@ class SplitConfig(_Copies):
     when: Literal["before", "during"] = "before"
     """Before a training, after a probe of its own; or during it, from what it has measured."""
 
-    at: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Epoch, or share of the epochs, after which a training is split."""
+    at: Moment | Annotated[list[Moment], Field(min_length=1)] = 0.5
+    """Epoch, or share of the epochs, after which a training is split. After each of several an
+    equal part of the `k` layers is, by what was measured since the one before."""
 
     @model_validator(mode="before")
     @classmethod
@@ -120,6 +124,7 @@ class SplitConfig(_Copies):
                 '`split.copy` "low-rank" and `split.init` "fresh" exclude each other: low-rank '
                 "copies share the weight that fresh ones would draw anew. Drop one."
             )
+        yield from self._broken_in_turn()
         if self.when == "during" and self.copy != "full":
             yield (
                 f'`split.when` "during" needs `split.copy` "full", got "{self.copy}": what an '
@@ -129,6 +134,23 @@ class SplitConfig(_Copies):
             yield (
                 '`split.when` "during" needs `split.init` "copy", got "fresh": copies that are '
                 "drawn anew forget what was trained. Drop one."
+            )
+
+    def _broken_in_turn(self) -> Iterator[str]:
+        """Layers that are split in turn are counted, and each is split among all tasks."""
+        n = len(self.at) if isinstance(self.at, list) else 1
+        if n == 1:
+            return
+        if self.k is None or self.k < n or self.max_flops is not None:
+            yield (
+                f"`split.at` with {n} epochs needs a `split.k` of {n} or more and no limit beside "
+                f"it, got k {self.k}, max_params {self.max_params} and max_flops "
+                f"{self.max_flops}. Change one."
+            )
+        if self.grouping != "private":
+            yield (
+                f'`split.at` with {n} epochs needs `split.grouping` "private", got '
+                f'"{self.grouping}": groups are made of what all layers measured. Drop one.'
             )
 
 

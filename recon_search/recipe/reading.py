@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import tomllib
@@ -80,10 +81,11 @@ class Recipe(Section):
         if self.split.when == "before" and not self.compare.during:
             return
         key = "split.when" if self.split.when == "during" else "compare.during"
-        if not 1 <= self.epoch_of_split < self.train.epochs:
+        moments = (0, *self.epochs_of_split, self.train.epochs)
+        if any(later <= earlier for earlier, later in itertools.pairwise(moments)):
             yield (
-                f"`split.at` must leave an epoch before and after it (`{key}`), got "
-                f"{self.split.at} of `train.epochs` {self.train.epochs}. Change one."
+                "`split.at` must leave an epoch before, between and after its own "
+                f"(`{key}`), got {self.split.at} of `train.epochs` {self.train.epochs}. Change one."
             )
         if self.train.patience:
             yield (
@@ -97,10 +99,17 @@ class Recipe(Section):
             )
 
     @property
-    def epoch_of_split(self) -> int:
-        """The epoch after which a network is split that is split while it trains."""
-        at = self.split.at
-        return at if isinstance(at, int) else max(1, round(at * self.train.epochs))
+    def epochs_of_split(self) -> tuple[int, ...]:
+        """The epochs after which a network is split that is split while it trains."""
+        moments = self.split.at if isinstance(self.split.at, list) else [self.split.at]
+        n = self.train.epochs
+        return tuple(at if isinstance(at, int) else max(1, round(at * n)) for at in moments)
+
+    @property
+    def moments_of_split(self) -> str:
+        """`epochs_of_split` in words, as "epoch 3"."""
+        *others, last = map(str, self.epochs_of_split)
+        return f"epochs {', '.join(others)} and {last}" if others else f"epoch {last}"
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

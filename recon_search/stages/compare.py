@@ -36,7 +36,7 @@ from recon_search.stages.controls import (
     control_name,
     weightings,
 )
-from recon_search.stages.during import SCORES, first_part, measure, second_part, split_of
+from recon_search.stages.during import SCORES, first_part, last_part, measure, split_of
 from recon_search.stages.split import choose_by_budget, choose_by_rule
 from recon_search.stages.wider import widen
 from recon_search.tasks.task import directions, units
@@ -166,17 +166,17 @@ def plan(run: Run, split: Split, scores: ConflictScores) -> list[Line]:
         for seed in seeds_of(run):
             own = chosen(seed) if callable(chosen) else chosen
             if is_during and own is not None and copies.kind == "full":
-                trainings.append(second_part(first_part(run, seed, method), own, run, name))
+                trainings.append(last_part(first_part(run, seed, method), own, run, name))
             else:
                 trainings.append(Training(names, own, config, backbone, seed, name, copies=copies))
         return Line(name, role, tuple(trainings))
 
     def switched(name: str, role: str, method: str) -> Line:
         parts = [first_part(run, seed, method) for seed in seeds_of(run)]
-        trainings = [second_part(part, split_of(part, run) or split, run, name) for part in parts]
+        trainings = [last_part(part, split_of(part, run) or split, run, name) for part in parts]
         return Line(name, role, tuple(trainings))
 
-    at = f"at epoch {recipe.epoch_of_split}"
+    at = f"at {recipe.moments_of_split}"
     lines = single_lines(run)
     for method in recipe.compare.methods:
         lines.append(line(f"{method}, unsplit", "joint", method=method))

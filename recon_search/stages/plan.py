@@ -301,8 +301,14 @@ def even_scores(run: Run) -> ConflictScores:
 
 
 def _n_epochs(training: Training) -> int:
-    """Epochs that a training takes itself, at most: not those of one that it goes on with."""
-    before = training.start.until if training.start is not None else None
+    """Epochs that a training takes, at most, but for those of the first part that it goes on with.
+
+    Parts that follow the first are counted with the training that they end in.
+    """
+    first = training
+    while first.start is not None:
+        first = first.start
+    before = 0 if first is training else first.until
     return (training.until or training.train.epochs) - (before or 0)
 
 

@@ -25,7 +25,7 @@ from recon_search.runs.run import Run
 from recon_search.runs.training import Training
 from recon_search.search.space import check_space
 from recon_search.stages.controls import control_copies
-from recon_search.stages.during import check_first_part
+from recon_search.stages.during import check_parts
 from recon_search.stages.probe import check_window, probe_training
 
 IMAGES = 4
@@ -92,7 +92,7 @@ def check_measured(run: Run) -> None:
     if run.recipe.split.when == "before":
         check_window(run)
     if run.recipe.split.when == "during" or run.recipe.compare.during:
-        check_first_part(run)
+        check_parts(run)
 
 
 @dataclass(frozen=True)

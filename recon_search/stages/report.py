@@ -68,7 +68,7 @@ def write_report(out: Path) -> Path:
         split = Split.load(out / "split.json")
         comparison = Comparison.load(out / "comparison.json")
     marked = tuple(split.layers) if split else ()
-    switch = recipe.epoch_of_split if recipe.split.when == "during" else None
+    switch = recipe.moments_of_split if recipe.split.when == "during" else ""
     trained = {} if comparison is None else _results(out, comparison)
     values = {
         "title": read_origin(out).get("recipe") or out.resolve().name,
@@ -98,7 +98,7 @@ def _lead(recipe: Recipe, scores: ConflictScores, split: Split | None) -> str:
         choice = f"{len(split.layers)} of {len(scores.layers)} layers split {reading}"
         if recipe.split.when == "during":
             choice = (
-                f"each network splits itself after epoch {recipe.epoch_of_split} of "
+                f"each network splits itself after {recipe.moments_of_split} of "
                 f"{recipe.train.epochs} by what it has measured, all together {choice}"
             )
     names = scores.tasks
@@ -111,7 +111,7 @@ def _lead(recipe: Recipe, scores: ConflictScores, split: Split | None) -> str:
 
 
 def _judged(
-    comparison: Comparison, out: Path, n_split: int, n_layers: int, switch: int | None
+    comparison: Comparison, out: Path, n_split: int, n_layers: int, switch: str
 ) -> dict[str, Any]:
     """Whether the split helped, and at what price."""
     columns = sum(map(len, comparison.directions.values()))
@@ -212,8 +212,9 @@ def _curves(
     if not all(histories.get(row.name) for row in networks(comparison)):
         return None
     is_switched = recipe.split.when == "during" or recipe.compare.during
+    switches = recipe.epochs_of_split if is_switched else ()
     return {
-        "loss": loss_plot(comparison, histories, recipe.epoch_of_split if is_switched else None),
+        "loss": loss_plot(comparison, histories, switches),
         "tasks": task_plots(comparison, histories),
     }
 

@@ -52,6 +52,29 @@ def choose_split(
     return plan(chosen, scores, recipe.split.rule, recipe)
 
 
+def choose_further(recipe: Recipe, scores: ConflictScores, before: Split | None, k: int) -> Split:
+    """Choose what is split already, and after it the worst of the other layers: `k` in all.
+
+    Args:
+        recipe: the recipe; limits of its `[split]` are not looked at.
+        scores: of the network that is split so far.
+        before: how it is split; None where it is not.
+        k: number of layers.
+    """
+    known = [] if before is None else list(before.chosen["ranking"])
+    ranking = [layer for layer, _ in rank(scores, recipe.split.rule, reading_of(recipe))]
+    further = [layer for layer in ranking if layer not in known]
+    return plan([*known, *further][:k], scores, recipe.split.rule, recipe)
+
+
+def first_layers(split: Split, k: int) -> Split:
+    """The part of a split that was chosen first: `k` layers, or all where it has no more."""
+    order = [name for name in split.chosen.get("ranking", split.layers) if name in split.layers]
+    return replace(
+        split, layers={name: of for name, of in split.layers.items() if name in order[:k]}
+    )
+
+
 def choose_layers(
     recipe: Recipe,
     scores: ConflictScores,

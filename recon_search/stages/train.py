@@ -11,8 +11,7 @@ from recon_search.runs.result import Result
 from recon_search.runs.run import Run
 from recon_search.runs.trainer import train_told
 from recon_search.runs.training import Training
-from recon_search.stages.during import SCORES, first_part, measure, second_part
-from recon_search.stages.split import choose_split
+from recon_search.stages.during import SCORES, first_part, last_part, measure, split_of
 
 
 def train_one(run: Run, split: Split | None) -> Result:
@@ -39,8 +38,9 @@ def _plan(run: Run, split: Split | None) -> Training:
         first = first_part(run, recipe.seed, method)
         scores = measure(run, [first])
         scores.save(run.out / SCORES)
-        own = choose_split(recipe, scores, schema=run.schema) if split is None else split
-        return second_part(first, own, run, f"{method}, split at epoch {recipe.epoch_of_split}")
+        own = split_of(first, run) if split is None else split
+        assert own is not None
+        return last_part(first, own, run, f"{method}, split at {recipe.moments_of_split}")
     label = f"{method}, {'unsplit' if split is None else 'split'}"
     tasks, backbone = run.schema.names, recipe.backbone
     copies = recipe.split.copies

@@ -87,6 +87,12 @@ ADAMW = (
 )
 """The quickstart's protocol, for recipes of another."""
 
+WIDE = "backbone.args={ channels = [16, 32, 64, 128], stem_type = 'deep', stem_width = 16 }"
+"""Twice as wide as the recipe has it."""
+
+FIRST = (*ADAMW, "split.rule=projection", "split.threshold=0.0", "split.k=3")
+"""The quickstart's split besides."""
+
 SMALLEST = ('compare.controls=["random", "first-k"]',)
 
 ALL_RULES = 'compare.rules=["projection", "mass", "gain", "count", "random", "first-k"]'
@@ -122,6 +128,7 @@ TRIALS: dict[str, Trial] = {
     "transformer": Trial("transformer"),
     "during": Trial("quickstart", ("compare.during=true", *SMALLEST)),
     "during-2": Trial("quickstart", ("compare.during=true", "split.at=2", *SMALLEST)),
+    "during-in-turn": Trial("quickstart", ("compare.during=true", "split.at=[1, 2, 3]", *SMALLEST)),
     "controls": Trial(
         "quickstart",
         (
@@ -149,19 +156,20 @@ TRIALS: dict[str, Trial] = {
     "scenes": Trial("scenes", ("compare.seeds=5", "probe.seeds=4", *SMALLEST)),
     "fashion": Trial(
         "multi-fashion-mnist-small",
-        (
-            *ADAMW,
-            *("split.rule=projection", "split.threshold=0.0", "split.k=3"),
-            *('compare.methods=["joint"]', *SMALLEST),
-        ),
+        (*FIRST, WIDE, EIGHT, 'compare.methods=["joint"]', *SMALLEST),
+        needs_root=True,
+    ),
+    "fashion-narrow": Trial(
+        "multi-fashion-mnist-small",
+        (*FIRST, 'compare.methods=["joint"]', *SMALLEST),
         needs_root=True,
     ),
     "fashion-rules": Trial(
         "multi-fashion-mnist-small",
         (
-            *ADAMW,
-            *("split.rule=projection", "split.threshold=0.0", "split.k=3"),
-            *('compare.methods=["joint"]', ALL_RULES, "compare.ks=[3, 8]", "compare.controls=[]"),
+            *FIRST,
+            'compare.methods=["joint"]',
+            *(ALL_RULES, "compare.ks=[3, 8]", "compare.controls=[]"),
         ),
         needs_root=True,
     ),
@@ -177,8 +185,7 @@ TRIALS: dict[str, Trial] = {
         "multi-fashion-mnist-small",
         (
             *ADAMW,
-            "backbone.args={ channels = [16, 32, 64, 128], stem_type = 'deep', stem_width = 16 }",
-            *("compare.seeds=5", 'compare.methods=["pcgrad", "joint"]'),
+            *(WIDE, "compare.seeds=5", 'compare.methods=["pcgrad", "joint"]'),
             'compare.controls=["random", "random-params"]',
         ),
         needs_root=True,
@@ -261,8 +268,8 @@ def trained(run: Run) -> Iterator[Training]:
     for line in plan(run, Split.load(run.out / "split.json"), scores):
         for training in line.trainings:
             yield training
-            if training.start is not None:
-                yield training.start
+            while training.start is not None:
+                yield (training := training.start)
 
 
 if __name__ == "__main__":

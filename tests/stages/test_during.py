@@ -6,6 +6,7 @@ import tomllib
 import pytest
 
 from recon_search.artefact import digest
+from recon_search.conflict.rules import rank
 from recon_search.conflict.scores import ConflictScores
 from recon_search.errors import ArtefactError, RecipeError
 from recon_search.graph.split import Split
@@ -16,9 +17,9 @@ from recon_search.runs.run import Run
 from recon_search.runs.trainer import train
 from recon_search.search.space import check_space
 from recon_search.stages.compare import plan
-from recon_search.stages.during import check_first_part, first_part, second_part, split_of
+from recon_search.stages.during import check_parts, first_part, last_part, measure, split_of
 from recon_search.stages.plan import make_plan
-from recon_search.stages.split import choose_split
+from recon_search.stages.split import choose_split, reading_of
 from recon_search.stages.study import check_study
 from tests.stages.recipes import TINY
 from tests.stages.scores import noisy_scores
@@ -48,8 +49,8 @@ def bytes_of(training, run):
 def in_two_parts(run):
     """Train both parts; what the second has left."""
     first = first_part(run, 0, "joint")
-    train(first, run)
-    second = second_part(first, split_of(first, run), run, "split")
+    measure(run, [first])
+    second = last_part(first, split_of(first, run), run, "split")
     result = train(second, run)
     return second, result
 
@@ -66,19 +67,20 @@ def cut_at(step):
     return report
 
 
-def test_it_goes_on_as_if_nothing_had_happened_wherever_it_was_cut(tmp_path):
-    """Epochs have two steps, and the network is split after the second of three."""
-    recipe = make_recipe(split={"at": 2})
+@pytest.mark.parametrize("at", [2, [1, 2]], ids=["at once", "in turn"])
+def test_it_goes_on_as_if_nothing_had_happened_wherever_it_was_cut(tmp_path, at):
+    """Epochs have two steps, and the network is split after the second of three, or the first."""
+    recipe = make_recipe(split={"at": at}, probe={"window": [0.0, 1.0]})
     whole, again = Run(recipe, tmp_path / "whole"), Run(recipe, tmp_path / "again")
     second, result = in_two_parts(whole)
     assert len(second.split.layers) == 3
     assert (result.epochs, result.test is not None) == (3, True)
-    first = second.start
-    assert not (first.directory(whole) / "checkpoint.safetensors").exists()
-    for training, step in ((second, 4), (second, 6)):  # in the first part, then in the second
+    first = second.start.start or second.start
+    assert not (second.start.directory(whole) / "checkpoint.safetensors").exists()
+    for training, step in ((second, 2), (second, 4), (second, 6)):  # of each part the last
         with pytest.raises(Cut):
             train(training, again, cut_at(step))
-    assert (first.directory(again) / STATE).is_file()
+    assert (second.start.directory(again) / STATE).is_file()
     assert (second.directory(again) / "checkpoint.safetensors").is_file()
     train(second, again)
     assert bytes_of(second, again) == bytes_of(second, whole)
@@ -88,9 +90,9 @@ def test_it_goes_on_as_if_nothing_had_happened_wherever_it_was_cut(tmp_path):
     assert scores[0].digest == scores[1].digest
 
     with pytest.raises(Cut):  # once more, from the state that is left
-        train(second_part(first, Split.private(["fc"], second.tasks), again, ""), again, cut_at(6))
+        train(last_part(first, Split.private(["fc"], second.tasks), again, ""), again, cut_at(6))
     (first.directory(again) / STATE).write_bytes(b"damaged")
-    other = second_part(first, Split.private(["conv1"], second.tasks), again, "")
+    other = last_part(first, Split.private(["conv1"], second.tasks), again, "")
     with pytest.raises(ArtefactError, match=r"Delete .* to train it anew\.$"):
         train(other, again)
 
@@ -116,8 +118,8 @@ def test_identities_of_parts_are_their_own_and_others_stay(tmp_path):
     names = [
         first.identity(run),
         first_part(later, 0, "joint").identity(later),
-        second_part(first, split, run, "").identity(run),
-        second_part(first, Split.private(["bn1"], first.tasks), run, "").identity(run),
+        last_part(first, split, run, "").identity(run),
+        last_part(first, Split.private(["bn1"], first.tasks), run, "").identity(run),
     ]
     assert len(set(names)) == 4
     plain = Run(make_recipe(TINY), tmp_path)
@@ -126,9 +128,43 @@ def test_identities_of_parts_are_their_own_and_others_stay(tmp_path):
     assert known == "9a31f593a33ff524", "trainings of earlier versions are taken as they are"
 
 
+def test_layers_are_split_in_turn_by_what_was_measured_since(tmp_path):
+    recipe = make_recipe(split={"at": [1, 2], "k": 5}, probe={"window": [0.0, 1.0]})
+    run = Run(recipe, tmp_path)
+    last, _ = in_two_parts(run)
+    second = last.start
+    first = second.start
+    assert (first.split, first.until, second.until, last.until) == (None, 1, 2, None)
+    for part, own, k in ((first, second, 3), (second, last, 5)):
+        scores = ConflictScores.load(part.directory(run) / "scores.safetensors")
+        assert scores.steps == 2, "each part measures its own two steps"
+        known = [] if part.split is None else list(part.split.chosen["ranking"])
+        order = [name for name, _ in rank(scores, recipe.split.rule, reading_of(recipe))]
+        wanted = (known + [name for name in order if name not in known])[:k]
+        assert own.split.chosen["ranking"][:k] == wanted
+        assert set(own.split.layers) == set(wanted)
+    assert Split.load(last.directory(run) / "model/split.json") == last.split
+
+
+def test_one_epoch_of_several_is_that_epoch(tmp_path):
+    once, several = (Run(make_recipe(split={"at": at}), tmp_path) for at in (2, [2]))
+    firsts = [first_part(run, 0, "joint") for run in (once, several)]
+    split = Split.private(["fc"], firsts[0].tasks)
+    for end in (lambda part, run: part, lambda part, run: last_part(part, split, run, "")):
+        found = [end(part, run) for part, run in zip(firsts, (once, several), strict=True)]
+        assert found[0].identity(once) == found[1].identity(several)
+
+
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
+        ({"split": {"when": "during", "at": [1, 1]}}, r"before, between and after"),
+        ({"split": {"when": "during", "at": [2, 1]}}, r"before, between and after"),
+        ({"split": {"when": "during", "at": [1, 3]}}, r"`split\.at` must leave an epoch"),
+        ({"split": {"at": [1, 2], "k": 1}}, r"needs a `split\.k` of 2 or more"),
+        ({"split": {"at": [1, 2], "max_flops": "1.5x"}}, r"no limit beside it"),
+        ({"split": {"at": [1, 2], "grouping": "affinity"}}, r'`split\.grouping` "private"'),
+        ({"split": {"at": []}}, r"split\.at"),
         ({"split": {"when": "during", "at": 3}}, r"`split\.at` must leave an epoch"),
         ({"compare": {"during": True}, "split": {"at": 4}}, r"`compare\.during`\), got 4"),
         ({"split": {"when": "during", "init": "fresh"}}, "forget what was trained"),
@@ -144,15 +180,34 @@ def test_what_does_not_go_together_is_said_by_the_recipe(sections, said):
         make_recipe(**sections)
 
 
-@pytest.mark.parametrize(("at", "epoch"), [(1, 1), (2, 2), (0.5, 2), (0.1, 1), (0.67, 2)])
-def test_the_epoch_is_a_number_or_a_share(at, epoch):
-    assert make_recipe(split={"at": at}).epoch_of_split == epoch
+@pytest.mark.parametrize(
+    ("at", "epochs", "words"),
+    [
+        (1, (1,), "epoch 1"),
+        (2, (2,), "epoch 2"),
+        (0.5, (2,), "epoch 2"),
+        (0.1, (1,), "epoch 1"),
+        (0.67, (2,), "epoch 2"),
+        ([1, 0.67], (1, 2), "epochs 1 and 2"),
+        ([1, 2, 3], (1, 2, 3), "epochs 1, 2 and 3"),
+    ],
+)
+def test_the_epoch_is_a_number_or_a_share(at, epochs, words):
+    recipe = make_recipe(split={"at": at})
+    assert (recipe.epochs_of_split, recipe.moments_of_split) == (epochs, words)
 
 
 def test_a_first_part_must_measure_in_its_window(tmp_path):
     recipe = make_recipe(split={"when": "during", "at": 1}, probe={"window": [0.9, 1.0]})
     with pytest.raises(RecipeError, match=r"gives none of its 2\. Lower it, or raise split\.at"):
-        check_first_part(Run(recipe, tmp_path))
+        check_parts(Run(recipe, tmp_path))
+
+
+def test_each_part_must_measure_in_its_window(tmp_path):
+    split, probe = {"when": "during", "at": [1, 2]}, {"every": 2, "window": [0.0, 0.5]}
+    recipe = make_recipe(split=split, probe=probe)
+    with pytest.raises(RecipeError, match=r"gives none of its 2\. Lower it, or raise split\.at"):
+        check_parts(Run(recipe, tmp_path))
 
 
 def test_a_search_has_one_probe(tmp_path):

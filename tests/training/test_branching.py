@@ -28,6 +28,7 @@ from tests.methods.small import batch, make_small
 
 TASKS = ("left", "right")
 NONE = Split(TASKS, {})
+HALF = Split.private(["layer4.1.bn2"], TASKS)
 SPLIT = Split.private(["layer2.0.conv1", "layer4.1.bn2"], TASKS)
 CONFIG = TrainConfig(epochs=2, batch_size=32, lr=0.05, measure_every=2, weight_decay=0.01)
 
@@ -49,11 +50,11 @@ def train(data, config, folder, split=NONE, until=None):
     return model, history, scores
 
 
-def switch(folder, config, split):
+def switch(folder, config, split, before=NONE):
     """Turn the checkpoint in a folder into that of a network split further."""
     scores = ConflictScores(list(make(NONE, config).backbone.layers()), TASKS).tensors
     state = load_checkpoint(folder / CHECKPOINT)
-    branched = branch_state(state, make(NONE, config), make(split, config), config, scores)
+    branched = branch_state(state, make(before, config), make(split, config), config, scores)
     save_checkpoint(folder / CHECKPOINT, branched)
     return state, load_checkpoint(folder / CHECKPOINT)
 
@@ -88,14 +89,19 @@ def test_scores_of_a_first_part_are_windows_of_that_part(data, tmp_path):
     assert rest.steps == 1, "what was measured before is of another network"
 
 
-@pytest.fixture(scope="module", params=["sgd", "adamw"])
+@pytest.fixture(
+    scope="module",
+    params=[("sgd", NONE), ("adamw", NONE), ("sgd", HALF), ("adamw", HALF)],
+    ids=["sgd", "adamw", "sgd, split before", "adamw, split before"],
+)
 def switched(request, data, tmp_path_factory):
     """Networks and optimisers before and after the switch, in double precision, and a batch."""
-    config = CONFIG.model_copy(update={"optimizer": request.param, "layer_decay": 0.8})
-    folder = tmp_path_factory.mktemp(request.param)
-    train(data, config, folder, until=1)
+    name, first = request.param
+    config = CONFIG.model_copy(update={"optimizer": name, "layer_decay": 0.8})
+    folder = tmp_path_factory.mktemp(name)
+    train(data, config, folder, first, until=1)
     sides = []
-    for split, state in zip((NONE, SPLIT), switch(folder, config, SPLIT), strict=True):
+    for split, state in zip((first, SPLIT), switch(folder, config, SPLIT, first), strict=True):
         model = make(split, config)
         model.load_state_dict(state["model"])
         optimizer = create_optimizer(model, config)
@@ -104,7 +110,7 @@ def switched(request, data, tmp_path_factory):
         for own in optimizer.state.values():
             own.update({k: v.double() for k, v in own.items() if v.is_floating_point()})
         sides.append((model, optimizer))
-    return request.param, sides, torch.randn(8, 1, 12, 12, dtype=torch.float64)
+    return name, sides, torch.randn(8, 1, 12, 12, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
@@ -139,7 +145,7 @@ def test_gradients_of_copies_add_up_and_next_steps_agree(switched):
     source = sources(sides[0][0], sides[1][0])
     before, after = (gradients(model, images) for model, _ in sides)
     copies = {name: [n for n in after if source.get(n, n) == name] for name in before}
-    assert sum(len(own) > 1 for own in copies.values()) > 2
+    assert any(len(own) > 1 for own in copies.values())
     old, new = moves(sides[0], before), moves(sides[1], after)
     idle, new_idle = (
         moves(side, {name: torch.zeros_like(g) for name, g in grads.items()})

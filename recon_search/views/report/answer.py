@@ -79,24 +79,23 @@ class Answer:
     more: str
 
 
-def answer(
-    comparison: Comparison, n_split: int, n_layers: int, switch: int | None = None
-) -> Answer:
+def answer(comparison: Comparison, n_split: int, n_layers: int, switch: str = "") -> Answer:
     """Say whether the split pays: what changes, how sure that is, what it costs.
 
     Args:
         comparison: with one row that is judged.
         n_split: layers that are private.
         n_layers: of how many.
-        switch: the epoch after which the judged networks are split; None where they begin so.
+        switch: after which epoch the judged networks are split, as "epoch 3"; "" where they begin
+            so.
     """
     split, joint, cost = the_split(comparison), its_joint(comparison), prices(comparison)
     gain = paired(split.delta_m, joint.delta_m)
     before, after = statistics.fmean(joint.delta_m), statistics.fmean(split.delta_m)
     apart = f"{word(len(comparison.single))} separate networks"
     private = f"{word(n_split)} of {n_layers} layers private"
-    if switch is not None:
-        private += f", split while it trains, after epoch {switch}"
+    if switch:
+        private += f", split while it trains, after {switch}"
     verdict = (
         f"{_sure(gain, len(comparison.seeds))}: with {private}, one network for all tasks is "
         f"{_standing(after, apart)}; without a split it is {_standing(before, 'they are')}."

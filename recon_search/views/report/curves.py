@@ -37,7 +37,7 @@ FEW_LAYERS = 24
 def loss_plot(
     comparison: Comparison,
     histories: Mapping[str, Sequence[History]],
-    switch: int | None = None,
+    switches: Sequence[int] = (),
 ) -> Markup:
     """Draw the validation loss of every row, relative to separate networks at their end.
 
@@ -46,7 +46,7 @@ def loss_plot(
     Args:
         comparison: of the rows.
         histories: by name of a row, or "single TASK", one a seed.
-        switch: the epoch after which networks are split while they train; None where none is.
+        switches: the epochs after which networks are split while they train, if any are.
     """
     single = {
         task: _last(histories[f"single {task}"], task)
@@ -69,7 +69,7 @@ def loss_plot(
         "loss / that of separate networks",
         "Validation loss by epoch, relative to separate networks at their end, mean over tasks",
         reference=1.0,
-        switch=switch,
+        switches=switches,
         wide=True,
     )
 
@@ -146,7 +146,7 @@ def _curves(
     label: str,
     *,
     reference: float | None = None,
-    switch: int | None = None,
+    switches: Sequence[int] = (),
     wide: bool = False,
 ) -> Markup:
     """Draw lines by epoch; the last of more lines than series names is the reference."""
@@ -168,7 +168,7 @@ def _curves(
         parts.append(
             tag("line", x1=46, x2=width - 14, y1=y(reference), y2=y(reference), class_="zero")
         )
-    if switch is not None:
+    for switch in switches:
         at = x(switch)
         parts.append(tag("line", x1=at, x2=at, y1=24, y2=bottom, class_="chord"))
         parts.append(tag("text", "split", x=at + 4, y=34, class_="tick"))
