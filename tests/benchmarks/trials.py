@@ -98,6 +98,13 @@ SMALLEST = ('compare.controls=["random", "first-k"]',)
 ALL_RULES = 'compare.rules=["projection", "mass", "gain", "count", "random", "first-k"]'
 
 
+WAYS = (
+    *("compare.during=true", "split.at=[1, 2, 3]"),
+    *('compare.rules=["projection", "random", "first-k"]', 'compare.budgets=["1.5x"]', *SMALLEST),
+)
+"""Cheaper ways to a split: in turn in one training, and within a limit of computation."""
+
+
 def _digits(second: str) -> Trial:
     """The left digit of quickstart's pairs, and something else of it."""
     table = f'name = "factory", factory = "{FACTORY}:relabelled"'
@@ -128,6 +135,7 @@ TRIALS: dict[str, Trial] = {
     "transformer": Trial("transformer"),
     "during": Trial("quickstart", ("compare.during=true", *SMALLEST)),
     "during-2": Trial("quickstart", ("compare.during=true", "split.at=2", *SMALLEST)),
+    "during-1": Trial("quickstart", ("compare.during=true", "split.at=1", *SMALLEST)),
     "during-in-turn": Trial("quickstart", ("compare.during=true", "split.at=[1, 2, 3]", *SMALLEST)),
     "controls": Trial(
         "quickstart",
@@ -152,6 +160,13 @@ TRIALS: dict[str, Trial] = {
     "budgets": Trial(
         "quickstart",
         (ALL_RULES, 'compare.budgets=["1.2x", "1.5x", "1.8x"]', "compare.controls=[]"),
+    ),
+    "late-ways": Trial("late", (EIGHT, *WAYS), needs_root=True),
+    "four-ways": Trial("four", WAYS, needs_root=True),
+    "fashion-ways": Trial(
+        "multi-fashion-mnist-small",
+        (*FIRST, 'compare.methods=["joint"]', *WAYS),
+        needs_root=True,
     ),
     "scenes": Trial("scenes", ("compare.seeds=5", "probe.seeds=4", *SMALLEST)),
     "fashion": Trial(
