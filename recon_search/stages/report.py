@@ -32,11 +32,11 @@ from recon_search.views.report.answer import answer, its_joint, networks, the_sp
 from recon_search.views.report.comparing import (
     BESIDE,
     comparison_grid,
-    cost_plot,
     dot_plot,
     legend,
     task_grid,
 )
+from recon_search.views.report.costs import cost_grid, cost_plot
 from recon_search.views.report.curves import conflict_plot, loss_plot, task_plots
 from recon_search.views.report.grid import FEW, Grid, Line, from_rich
 from recon_search.views.report.heat import heat_maps
@@ -124,6 +124,7 @@ def _judged(
         "grid": comparison_grid(comparison),
         "tasks": task_grid(comparison) if columns > BESIDE else None,
         "dots": dot_plot(comparison),
+        "costs": cost_grid(comparison),
         "flops": cost_plot(comparison, "flops"),
         "parameters": cost_plot(comparison, "parameters"),
         "legend": legend(networks(comparison)),

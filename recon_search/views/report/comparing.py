@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from recon_search.runs.comparison import Comparison, Row, by_rule
+from recon_search.runs.comparison import Comparison, Row
 from recon_search.runs.paired import Difference, mean_of
 from recon_search.tasks.scoring import mean_and_deviation
 from recon_search.views.report.answer import networks, prices, said, the_split
 from recon_search.views.report.grid import FEW, Grid, Line
 from recon_search.views.report.svg import (
+    WIDTH,
     Scale,
     bottom_axis,
     drawing,
-    left_axis,
     mark,
     reach,
     series,
-    stairs,
     tag,
 )
 from recon_search.views.tables import MANY_COLUMNS, delta_of_task, show_p
-from recon_search.views.trial_plots import pareto
 
 BESIDE = 3
 """Metrics over all tasks that have columns beside delta_m; of more the tasks have a table."""
-
-WIDTH = 420
-"""Units of charts; drawn a little larger or smaller, as the window asks for."""
 
 
 def comparison_grid(comparison: Comparison) -> Grid:
@@ -172,105 +166,6 @@ def dot_plot(comparison: Comparison) -> Markup:
         parts.append(mark(row.role, x(own.mean), y + 18, colour))
     said = "; ".join(f"{row.name} {o.mean:+.2f}" for row, o in zip(rows, every, strict=True))
     return drawing(WIDTH, height, *parts, label=f"delta_m of every network in percent: {said}.")
-
-
-def cost_plot(comparison: Comparison, cost: str) -> Markup:
-    """Draw delta_m against FLOPs or parameters, up to separate networks.
-
-    The line from joint training to separate networks is what mixing the two would buy: a split
-    earns its place above it. Steps join networks that none beats in both. A rule that was compared
-    at several sizes or budgets has a line of its own between the same ends, and a band of one
-    standard deviation over seeds.
-
-    Args:
-        comparison: what is drawn.
-        cost: `flops` or `parameters`.
-    """
-    rows, base, dear = networks(comparison), comparison.rows[0], prices(comparison)
-    end = dear.single_flops if cost == "flops" else dear.single_parameters
-    points = [(_cost(row, base, cost), statistics.fmean(row.delta_m)) for row in rows]
-    x = Scale(*reach([each for each, _ in points], 1.0, end), 46, WIDTH - 16)
-    y = Scale(*reach([each for _, each in points], 0.0), 226, 24)
-    what = "FLOPs" if cost == "flops" else "parameters"
-    parts = [
-        left_axis(y, (46, WIDTH - 16), "delta_m, %"),
-        bottom_axis(x, (24, 226), f"{what}, relative to joint training", "x"),
-        tag("line", x1=46, x2=WIDTH - 16, y1=y(0), y2=y(0), class_="zero"),
-    ]
-    if math.isfinite(points[0][1]):
-        line = [(x(points[0][0]), y(points[0][1])), (x(end), y(0))]
-        parts.append(tag("polyline", points=" ".join(f"{a},{b}" for a, b in line), class_="chord"))
-    known = [point for point in points if math.isfinite(point[1])]
-    parts.append(stairs(pareto([*known, (end, 0.0)]), x, y, "front"))
-    curves = _curves(comparison, cost, end)
-    parts += [
-        tag("polygon", points=_points((x(a), y(b)) for a, b in curve.band), class_=f"band {colour}")
-        for colour, curve in curves
-    ]
-    parts += [
-        tag(
-            "polyline",
-            tag("title", f"rule {curve.rule}"),
-            points=_points((x(a), y(b)) for a, b in curve.line),
-            class_=f"line {colour}",
-        )
-        for colour, curve in curves
-    ]
-    parts.append(tag("circle", cx=x(end), cy=y(0), r=6, class_="apart"))
-    parts.append(tag("text", "separate", x=x(end) - 8, y=y(0) - 9, class_="point end"))
-    for place, (row, point) in enumerate(zip(rows, points, strict=True)):
-        if math.isfinite(point[1]):
-            own = (x(point[0]), y(point[1]))
-            title = tag("title", f"{row.name}: {point[0]:.2f}x, {point[1]:+.2f} %")
-            parts.append(tag("g", mark(row.role, *own, series(place)), title))
-            parts.append(tag("text", place + 1, x=own[0] + 7, y=own[1] - 6, class_="point"))
-    said = "; ".join(
-        f"{row.name} {a:.2f}x {b:+.2f}" for row, (a, b) in zip(rows, points, strict=True)
-    )
-    label = f"delta_m against {what}: {said}; separate networks {end:.2f}x at 0."
-    return drawing(WIDTH, 266, *parts, label=label)
-
-
-class _Curve(NamedTuple):
-    """A rule over its sizes, from joint training to separate networks.
-
-    Attributes:
-        rule: its name.
-        line: cost and mean delta_m, dearer ones later.
-        band: the corners of what lies within a standard deviation of the line.
-    """
-
-    rule: str
-    line: list[tuple[float, float]]
-    band: list[tuple[float, float]]
-
-
-def _curves(comparison: Comparison, cost: str, end: float) -> list[tuple[str, _Curve]]:
-    """Return the curve of each rule, with the class of its first row's colour."""
-    rows, base = networks(comparison), comparison.rows[0]
-    found = []
-    for rule, own in by_rule(rows).items():
-        sizes = [base, *own]
-        spread_at = [
-            (_cost(row, base, cost), *mean_and_deviation(row.delta_m))
-            for row in sizes
-            if all(map(math.isfinite, row.delta_m))
-        ]
-        every = sorted([*spread_at, (end, 0.0, 0.0)])
-        line = [(a, mean) for a, mean, _ in every]
-        upper = [(a, mean + width) for a, mean, width in every]
-        lower = [(a, mean - width) for a, mean, width in every]
-        found.append((series(rows.index(own[0])), _Curve(rule, line, [*upper, *lower[::-1]])))
-    return found
-
-
-def _cost(row: Row, base: Row, cost: str) -> float:
-    """What a network costs, in multiples of the first joint one."""
-    return row.flops / base.flops if cost == "flops" else row.n_parameters / base.n_parameters
-
-
-def _points(corners: Iterable[tuple[float, float]]) -> str:
-    return " ".join(f"{a},{b}" for a, b in corners)
 
 
 def legend(rows: Sequence[Row]) -> list[tuple[str, str, Markup]]:

@@ -9,6 +9,9 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 from matplotlib.ticker import MaxNLocator
 
+WIDTH = 420
+"""Units of charts; drawn a little larger or smaller, as the window asks for."""
+
 SERIES = 8
 """Colours of series; beyond, lines are dashed."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from recon_search.views.report.svg import (
+    WIDTH,
     Scale,
     bottom_axis,
     drawing,
@@ -22,7 +23,7 @@ from recon_search.views.report.svg import (
 )
 from recon_search.views.trial_plots import WORDS, pareto
 
-WIDTH, BOTTOM = 420, 226
+BOTTOM = 226
 
 COSTS = {"flops": "FLOPs of one image", "n_parameters": "parameters"}
 

@@ -1,13 +1,17 @@
 """Plots of a comparison: a line for each rule, between joint training and separate networks."""
 
+import math
 import re
 import statistics
 from dataclasses import replace
 
 import pytest
 
-from recon_search.runs.comparison import Row, by_rule
-from recon_search.views.report.comparing import comparison_grid, cost_plot
+from recon_search.runs.comparison import Price, Row, by_rule
+from recon_search.runs.paired import mean_of
+from recon_search.views.report.answer import networks, prices
+from recon_search.views.report.comparing import comparison_grid
+from recon_search.views.report.costs import cost_grid, cost_plot
 from tests.views.report.test_answer import comparison
 
 
@@ -72,3 +76,51 @@ def test_what_one_seed_does_not_have_has_no_column():
     lacking = set(comparison_grid(several).headings) - set(grid.headings)
     assert lacking == {"delta_m, %\n(95 %)", "minus the split,\npaired (95 %)", "p"}
     assert all(len(line.cells) == len(grid.headings) for line in grid.lines)
+
+
+def test_a_network_above_the_line_gives_more_for_its_cost_than_separate_networks_do(made):
+    """The slopes tell the same as the heights do, on every row that costs more than joint."""
+    priced = replace(made, rows=make_rows_with_prices(made))
+    grid = cost_grid(priced)
+    assert all(len(line.cells) == len(grid.headings) for line in grid.lines)
+    place = grid.headings.index("points by\nadded FLOPs")
+    slopes = [float(line.cells[place] or "nan") for line in grid.lines]
+    *own, end = slopes
+    told = 0
+    for row, slope in zip(networks(priced), own, strict=True):
+        above = row.prices["FLOPs"].above
+        if above is None or math.isnan(slope) or abs(above.mean) < 0.1:
+            continue
+        assert (slope > end) is (above.mean > 0), row.name
+        told += 1
+    assert told >= 3
+
+
+def make_rows_with_prices(found):
+    """Rows with the heights above the line that a comparison works out."""
+    dear = prices(found)
+    ends = {"FLOPs": dear.single_flops, "parameters": dear.single_parameters}
+    base = found.rows[0]
+    rows = []
+    for row in found.rows:
+        paid = {
+            "FLOPs": row.flops / base.flops,
+            "parameters": row.n_parameters / base.n_parameters,
+        }
+        above = {
+            name: [
+                value - joint * (ends[name] - ratio) / (ends[name] - 1)
+                for value, joint in zip(row.delta_m, base.delta_m, strict=True)
+            ]
+            for name, ratio in paid.items()
+        }
+        priced = {name: Price(paid[name], mean_of(above[name])) for name in paid}
+        rows.append(replace(row, prices=priced))
+    return rows
+
+
+def test_a_cell_is_empty_where_nothing_is_added(made):
+    (first, *_), grid = made.rows, cost_grid(made)
+    slope = grid.headings.index("points by\nadded FLOPs")
+    assert (grid.lines[0].cells[1], grid.lines[0].cells[slope]) == (first.name, "")
+    assert not any("above line" in heading for heading in grid.headings), "of earlier versions"
