@@ -1,5 +1,7 @@
 """Recipes: what is refused, and how it is said."""
 
+import re
+
 import pytest
 
 from recon_search.errors import RecipeError
@@ -188,3 +190,24 @@ def test_a_recipe_as_large_as_a_disk_takes_no_memory(tmp_path):
         file.truncate(2**40)
     with pytest.raises(RecipeError, match="it is larger than 1,048,576 bytes"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("split.at=0", "greater than or equal to 1, or greater than 0, or a valid array, got 0."),
+        ("split.at='x'", "a valid integer, or a valid number, or a valid array, got 'x'."),
+        ("split.at=[1, 0]", "`split.at.1`: input should be greater than or equal to 1, or greater"),
+        ("tasks.left.target=3", "`tasks.left.target`: input should be a valid string, or a valid"),
+        ("data.augment.color_jitter=[0.1, 'x']", "`data.augment.color_jitter.1`: input should be"),
+        ("search.space.low={low=1}", "`search.space.low.high` is needed and missing."),
+        ("search.space.low={low=1, high=2, lo=1}", "`search.space.low.lo` is no key of a recipe."),
+        ("compare.splits={a={file='x', fil='y'}}", "`compare.splits.a.fil` is no key of a recipe."),
+    ],
+)
+def test_a_key_of_several_types_has_one_line_without_the_names_of_types(tiny, override, line):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tiny, [override])
+    said = str(caught.value)
+    assert (line in said, said.count("\n")) == (True, 0), said
+    assert not re.search(r"constrained|list\[|union|Range|function-", said)

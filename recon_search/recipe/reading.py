@@ -8,9 +8,9 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from recon_search import json_text, seals
 from recon_search.disk import refuse_special
@@ -18,6 +18,7 @@ from recon_search.errors import RecipeError, nearest, shortened
 from recon_search.recipe.choice import CompareConfig, SplitConfig
 from recon_search.recipe.data import DataConfig, TaskConfig
 from recon_search.recipe.network import BackboneConfig, HeadConfig, HeadsConfig, NeckConfig
+from recon_search.recipe.problems import describe
 from recon_search.recipe.search import SearchConfig
 from recon_search.recipe.section import Section, Seed
 from recon_search.recipe.shipped import find_recipe, shipped_recipes
@@ -185,7 +186,7 @@ def parse_recipe(raw: Any, source: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate_json(text)
     except ValidationError as error:
-        lines = [line for problem in error.errors() for line in _describe(problem)]
+        lines = describe(error, json.loads(text), Recipe)
         raise RecipeError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
@@ -207,45 +208,3 @@ def _override(raw: dict[str, Any], override: str) -> None:
                 f"--set {path}: '{section}' is a value, not a section. Check the path."
             )
     raw[key] = value
-
-
-def _describe(problem: Any) -> list[str]:
-    """One sentence for one pydantic error, addressed by its path; of broken rules one each."""
-    if problem["type"] == "rules":
-        return list(problem["ctx"]["broken"])
-    # Of a key that may hold one of several types pydantic names the type tried, too.
-    loc = [part for part in problem["loc"] if not str(part).startswith("function-")]
-    path = ".".join(str(part) for part in loc)
-    if problem["type"] == "extra_forbidden":
-        known = _keys_beside(loc)
-        return [f"`{path}` is no key of a recipe.{nearest(str(loc[-1]), known)}"]
-    if problem["type"] == "missing":
-        return [f"`{path}` is needed and missing."]
-    return [f"`{path}`: {problem['msg'].lower()}, got {shortened(repr(problem['input']), 300)}."]
-
-
-def _keys_beside(loc: Sequence[int | str]) -> list[str]:
-    """The valid keys of the section in which an unknown key was found."""
-    model: type[BaseModel] = Recipe
-    is_named = False  # the next part is a name, as of a task, and no key
-    for part in loc[:-1]:
-        if is_named:
-            is_named = False
-            continue
-        if str(part) not in model.model_fields:
-            return []
-        annotation = model.model_fields[str(part)].annotation
-        section = _section_in(annotation)
-        if section is None:
-            return []
-        model = section
-        is_named = get_origin(annotation) is dict
-    return list(model.model_fields)
-
-
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that a key holds: itself, or one of several by name, or perhaps none."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_section_in(argument) for argument in get_args(annotation))
-    return next((section for section in found if section is not None), None)
