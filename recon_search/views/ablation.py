@@ -7,7 +7,7 @@ from rich.table import Table
 from recon_search.runs.ablation import Ablation
 from recon_search.tasks.scoring import mean_and_deviation
 from recon_search.views.markup import escape
-from recon_search.views.tables import show_interval
+from recon_search.views.tables import show_interval, show_p, write_p
 
 
 def ablation_table(found: Ablation) -> Table:
@@ -31,11 +31,10 @@ def ablation_table(found: Ablation) -> Table:
     places = sorted(range(len(found.layers)), key=lambda i: -found.layers[i].benefit.mean)
     for place in places:
         layer = found.layers[place]
-        p = layer.benefit.adjusted
         table.add_row(
             escape(layer.layer),
             show_interval(layer.benefit),
-            "" if p is None else f"{p:.3f}",
+            show_p(layer.benefit),
             f"{layer.n_parameters:.2f}x",
             f"{layer.flops:.2f}x",
             *(str(own.ranks[place]) for own in found.rules),
@@ -51,7 +50,7 @@ def foretold_table(found: Ablation) -> Table:
     table.add_column("p, by itself", justify="right")
     for own in found.rules:
         known = own.spearman is not None and own.p_value is not None
-        values = (f"{own.spearman:+.2f}", f"{own.p_value:.3f}") if known else ("not known", "")
+        values = (f"{own.spearman:+.2f}", write_p(own.p_value)) if known else ("not known", "")
         table.add_row(escape(own.rule), *values)
     return table
 

@@ -162,9 +162,14 @@ def show_interval(difference: Difference) -> str:
 
 def show_p(difference: Difference | None) -> str:
     """The corrected p value, if there is one."""
-    if difference is None or difference.adjusted is None:
+    return "" if difference is None else write_p(difference.adjusted)
+
+
+def write_p(p: float | None) -> str:
+    """A p value; "" where there is none."""
+    if p is None:
         return ""
-    return f"{difference.adjusted:.3f}" if difference.adjusted >= 0.001 else "<0.001"
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def _show_height(above: Difference) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from recon_search.runs.ablation import Ablation
 from recon_search.tasks.scoring import mean_and_deviation
 from recon_search.views.ablation import describe_ablation
+from recon_search.views.tables import write_p
 from tests.benchmarks.summaries import interval_of
 
 FILE = "ablation.json"
@@ -52,12 +53,10 @@ def tables_of(result: Mapping[str, Any]) -> str:
     names = [rule for rule, *_ in result["rules"]]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     rules = [["rule", "Spearman with the benefits", "p, by itself"]]
-    rules += [
-        [f"`{rule}`", _number(rho, "+.2f"), _number(p, ".3f")] for rule, rho, p in result["rules"]
-    ]
+    rules += [[f"`{rule}`", _number(rho, "+.2f"), write_p(p)] for rule, rho, p in result["rules"]]
     layers = [["layer", "benefit", "p", "FLOPs", "parameters", *(f"`{name}`" for name in names)]]
     own = [
-        [f"`{layer}`", benefit, _number(p, ".3f"), f"{flops:.2f}x", f"{size:.2f}x", *places]
+        [f"`{layer}`", benefit, write_p(p), f"{flops:.2f}x", f"{size:.2f}x", *places]
         for layer, benefit, p, flops, size, places in result["layers"]
     ]
     between = [["..."] + [""] * (len(layers[0]) - 1)] if len(own) > 2 * SHOWN else []
