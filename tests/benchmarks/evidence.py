@@ -20,7 +20,6 @@ import math
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -41,7 +40,7 @@ from recon_search.stages.split import reading_of
 from recon_search.views.tables import show_p
 from tests.benchmarks import ablation_table, search_table
 from tests.benchmarks.beside import lacking, published_of, sittings, slashed, timed
-from tests.benchmarks.summaries import SUMMARIES, interval_of, rows_of
+from tests.benchmarks.summaries import SUMMARIES, interval_of, rows_of, spread_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results"
@@ -224,21 +223,16 @@ def _cells(row: Row, columns: list[tuple[str, str]], published: dict[str, Any]) 
     is_apart = row.role == "separate"
     return [
         name,
-        *(_spread(row.metrics[task][metric]) for task, metric in columns),
-        "0" if is_apart else _spread(row.delta_m, "+"),
+        *(spread_of(row.metrics[task][metric]) for task, metric in columns),
+        "0" if is_apart else spread_of(row.delta_m, "+"),
         *([slashed(published.get(row.name, []))] if published else []),
         advantage,
         show_p(difference),
-        "0" if is_apart else _spread(row.loss, "+"),
+        "0" if is_apart else spread_of(row.loss, "+"),
         f"{row.prices['parameters'].ratio:.2f}x",
         f"{row.prices['FLOPs'].ratio:.2f}x",
         *heights,
     ]
-
-
-def _spread(values: list[float], sign: str = "") -> str:
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):{sign}.2f}{deviation}"
 
 
 def _range(seeds: list[int]) -> str:

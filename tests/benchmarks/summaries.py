@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recon_search.records import fit
@@ -69,7 +70,30 @@ def overlap_table(results: Results) -> str:
     return f"{_table([head, *lines])}\n{_source(results)}"
 
 
-SUMMARIES = {"gate": gate_table, "overlap": overlap_table}
+def ways_table(results: Results) -> str:
+    """What cheaper ways to a split give: in one training, and within a limit of computation."""
+    head = ["set", "network", "delta_m %", "FLOPs", "above line, FLOPs", "above line, parameters"]
+    lines = [head]
+    for name, result in results.items():
+        for row in rows_of(result):
+            is_way = row.role in ("joint", "split", "during", "separate")
+            if not is_way and not row.name.endswith("x FLOPs"):
+                continue
+            above = [row.prices[cost].above for cost in ("FLOPs", "parameters")]
+            is_end = row.role in ("joint", "separate")
+            lines.append(
+                [
+                    name,
+                    row.name,
+                    spread_of(row.delta_m, "+") if row.role != "separate" else "0",
+                    f"{row.prices['FLOPs'].ratio:.2f}x",
+                    *("" if is_end or each is None else interval_of(each) for each in above),
+                ]
+            )
+    return f"{_table(lines)}\n{_source(results)}"
+
+
+SUMMARIES = {"gate": gate_table, "overlap": overlap_table, "ways": ways_table}
 """By the word that a document calls for it."""
 
 
@@ -84,6 +108,12 @@ def is_help(benefit: Difference) -> bool | None:
 def rows_of(result: Mapping[str, Any]) -> list[Row]:
     """The rows of a result."""
     return [fit(Row, row, "the result", "A row", "Record it again.") for row in result["rows"]]
+
+
+def spread_of(values: Sequence[float], sign: str = "") -> str:
+    """Show a mean with its standard deviation, where there is one."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{sign}.2f}{deviation}"
 
 
 def interval_of(difference: Difference, sign: int = 1) -> str:

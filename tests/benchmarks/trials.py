@@ -161,6 +161,7 @@ TRIALS: dict[str, Trial] = {
         "quickstart",
         (ALL_RULES, 'compare.budgets=["1.2x", "1.5x", "1.8x"]', "compare.controls=[]"),
     ),
+    "digits-ways": Trial("quickstart", WAYS),
     "late-ways": Trial("late", (EIGHT, *WAYS), needs_root=True),
     "four-ways": Trial("four", WAYS, needs_root=True),
     "fashion-ways": Trial(
