@@ -12,7 +12,7 @@ from recon_search.runs.comparison import Comparison, Row
 from recon_search.runs.paired import Difference, mean_of
 from recon_search.tasks.scoring import mean_and_deviation
 from recon_search.views.report.answer import networks, prices, said, the_split
-from recon_search.views.report.grid import FEW, Grid, Line
+from recon_search.views.report.grid import FEW, Grid, Line, without_empty
 from recon_search.views.report.svg import (
     WIDTH,
     Scale,
@@ -84,11 +84,9 @@ def comparison_grid(comparison: Comparison) -> Grid:
             "dim",
         )
     )
-    known = [place for place in range(len(headings)) if any(line.cells[place] for line in lines)]
-    lines = [Line([line.cells[place] for place in known], line.style) for line in lines]
     n = len(comparison.seeds)
     caption = "Test data, mean ± standard deviation over seeds" if n > 1 else "Test data, one seed"
-    return Grid(caption, [headings[place] for place in known], lines, _WORDS, 1)
+    return Grid(caption, *without_empty(headings, lines), _WORDS, 1)
 
 
 _WORDS = frozenset({1})

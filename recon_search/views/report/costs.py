@@ -12,7 +12,7 @@ from markupsafe import Markup
 from recon_search.runs.comparison import Comparison, Row, by_rule
 from recon_search.tasks.scoring import mean_and_deviation
 from recon_search.views.report.answer import networks, prices, said, the_split
-from recon_search.views.report.grid import Grid, Line
+from recon_search.views.report.grid import Grid, Line, without_empty
 from recon_search.views.report.svg import (
     WIDTH,
     Scale,
@@ -58,14 +58,12 @@ def cost_grid(comparison: Comparison) -> Grid:
     for name in COSTS:
         cells += [f"{ends[name]:.2f}x", "", _slope(-statistics.fmean(base.delta_m), ends[name])]
     lines.append(Line(cells, "dim"))
-    known = [place for place in range(len(headings)) if any(line.cells[place] for line in lines)]
-    lines = [Line([line.cells[place] for place in known], line.style) for line in lines]
     caption = "Costs relative to joint training, and points of delta_m for them"
     note = (
         "Points by added FLOPs or parameters: the gain over joint training, divided by what is "
         "added to its cost. Above the line stands what has more of them than separate networks."
     )
-    return Grid(caption, [headings[place] for place in known], lines, frozenset({1}), 1, note)
+    return Grid(caption, *without_empty(headings, lines), frozenset({1}), 1, note)
 
 
 def _slope(gain: float, paid: float) -> str:

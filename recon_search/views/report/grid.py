@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -51,6 +51,13 @@ class Grid:
     def n_extra(self) -> int:
         """Rows that are not shown at first."""
         return sum(line.extra for line in self.lines)
+
+
+def without_empty(headings: Sequence[str], lines: Sequence[Line]) -> tuple[list[str], list[Line]]:
+    """Leave out columns in which no line has anything."""
+    known = [place for place in range(len(headings)) if any(line.cells[place] for line in lines)]
+    kept = [replace(line, cells=[line.cells[place] for place in known]) for line in lines]
+    return [headings[place] for place in known], kept
 
 
 def from_rich(
