@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from recon_search.errors import nearest, shortened
 
-Path = tuple[int | str, ...]
+Place = tuple[int | str, ...]
 
 OPENING = "input should be "
 
@@ -25,14 +25,14 @@ def describe(error: ValidationError, raw: Any, model: type[BaseModel]) -> list[s
         raw: what was validated: plain values.
         model: of the whole.
     """
-    problems: dict[Path, list[tuple[Path, Any]]] = {}
+    problems: dict[Place, list[tuple[Place, Any]]] = {}
     for number, problem in enumerate(error.errors()):
         path, choice = _locate(problem, raw)
         problems.setdefault((number,) if choice is None else choice, []).append((path, problem))
     return [line for found in problems.values() for line in _sentences(found, model)]
 
 
-def _locate(problem: Any, raw: Any) -> tuple[Path, Path | None]:
+def _locate(problem: Any, raw: Any) -> tuple[Place, Place | None]:
     """The path to what is wrong; and to the key that may hold one of several types, if one does."""
     path: list[int | str] = []
     choice, loc = None, problem["loc"]
@@ -53,10 +53,10 @@ def _holds(value: Any, part: int | str) -> bool:
     return isinstance(value, list) and isinstance(part, int) and part < len(value)
 
 
-def _sentences(found: Sequence[tuple[Path, Any]], model: type[BaseModel]) -> Iterator[str]:
+def _sentences(found: Sequence[tuple[Place, Any]], model: type[BaseModel]) -> Iterator[str]:
     """Say what is wrong with one key: where several types were tried, with the deepest parts."""
     deepest = max(len(path) for path, _ in found)
-    places: dict[Path, list[Any]] = {}
+    places: dict[Place, list[Any]] = {}
     for path, problem in found:
         if len(path) == deepest:
             places.setdefault(path, []).append(problem)

@@ -37,10 +37,11 @@ from recon_search.runs.comparison import Comparison, Row
 from recon_search.runs.folder import RECIPE, read_recipe
 from recon_search.stages.data import Looked, examine
 from recon_search.stages.split import reading_of
+from recon_search.views.report.comparing import spread
 from recon_search.views.tables import show_p
 from tests.benchmarks import ablation_table, search_table
 from tests.benchmarks.beside import lacking, published_of, sittings, slashed, timed
-from tests.benchmarks.summaries import SUMMARIES, interval_of, rows_of, spread_of
+from tests.benchmarks.summaries import SUMMARIES, interval_of, rows_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results"
@@ -223,12 +224,12 @@ def _cells(row: Row, columns: list[tuple[str, str]], published: dict[str, Any]) 
     is_apart = row.role == "separate"
     return [
         name,
-        *(spread_of(row.metrics[task][metric]) for task, metric in columns),
-        "0" if is_apart else spread_of(row.delta_m, "+"),
+        *(spread(row.metrics[task][metric]) for task, metric in columns),
+        "0" if is_apart else spread(row.delta_m, sign=True),
         *([slashed(published.get(row.name, []))] if published else []),
         advantage,
         show_p(difference),
-        "0" if is_apart else spread_of(row.loss, "+"),
+        "0" if is_apart else spread(row.loss, sign=True),
         f"{row.prices['parameters'].ratio:.2f}x",
         f"{row.prices['FLOPs'].ratio:.2f}x",
         *heights,

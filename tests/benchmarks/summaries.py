@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from recon_search.records import fit
 from recon_search.runs.comparison import Row
 from recon_search.runs.paired import Difference, paired
 from recon_search.runs.verdict import RELEVANT
+from recon_search.views.report.comparing import spread
 
 Results = Mapping[str, Mapping[str, Any]]
 """By name, what `evidence.record_of` returns."""
@@ -85,7 +85,7 @@ def ways_table(results: Results) -> str:
                 [
                     name,
                     row.name,
-                    spread_of(row.delta_m, "+") if row.role != "separate" else "0",
+                    spread(row.delta_m, sign=True) if row.role != "separate" else "0",
                     f"{row.prices['FLOPs'].ratio:.2f}x",
                     *("" if is_end or each is None else interval_of(each) for each in above),
                 ]
@@ -108,12 +108,6 @@ def is_help(benefit: Difference) -> bool | None:
 def rows_of(result: Mapping[str, Any]) -> list[Row]:
     """The rows of a result."""
     return [fit(Row, row, "the result", "A row", "Record it again.") for row in result["rows"]]
-
-
-def spread_of(values: Sequence[float], sign: str = "") -> str:
-    """Show a mean with its standard deviation, where there is one."""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):{sign}.2f}{deviation}"
 
 
 def interval_of(difference: Difference, sign: int = 1) -> str:
